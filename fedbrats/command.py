@@ -1,0 +1,58 @@
+"""What the scripts in `sims/` share: Hydra's schema and resolver, and errors as one readable line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from fedbrats import config as config_module
+from fedbrats.config import ConfigError
+
+EXPECTED = (ConfigError, ValueError, OSError, RuntimeError)  # explained in one line; anything else is a bug
+log = logging.getLogger(__name__)
+
+
+def _run_folder(resume: str | None, name: str) -> str:
+    return str(resume) if resume else f"outputs/{name}"
+
+
+def register_with_hydra() -> None:
+    """Register the schema and the resolver that `conf/config.yaml` uses; may be called again."""
+    config_module.register()
+    OmegaConf.register_new_resolver("fedbrats.run_folder", _run_folder, replace=True)
+
+
+@contextlib.contextmanager
+def explain_errors(config: DictConfig, folder: Path) -> Iterator[None]:
+    """Turn a failure into one line on standard error and exit code 2; in a sweep, record it and let the next job run.
+
+    A job of a sweep that failed before it wrote anything leaves its configuration and the reason, for `compare`.
+    """
+    try:
+        yield
+    except Exception as error:
+        _record_failure(config, folder, error)
+        if HydraConfig.get().mode == RunMode.MULTIRUN or not isinstance(error, EXPECTED):
+            raise
+        log.debug("failed", exc_info=True)
+        print(f"fedbrats: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _record_failure(config: DictConfig, folder: Path, error: Exception) -> None:
+    """Leave the reason in the run folder, unless the run itself has written a summary."""
+    if config.run.resume or not folder.is_dir() or (folder / "summary.json").exists():
+        return
+    if not (folder / "config.yaml").exists():
+        (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    reason = "".join(traceback.format_exception_only(error)).strip()
+    (folder / "summary.json").write_text(json.dumps({"status": f"failed: {reason}"}, indent=1))

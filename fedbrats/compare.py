@@ -1,0 +1,230 @@
+"""One table of arms and institutions over the jobs of a sweep."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fedbrats.data.regions import REGIONS
+from fedbrats.report.arms import arm_title
+from fedbrats.report.cells import MISSING, number
+from fedbrats.report.html import write_page
+from fedbrats.report.run_folder import RunFolderError, natural, read_config, read_run
+from fedbrats.report.tables import EVERY_SITE, institution_table
+from fedbrats.report.words import plural
+
+SEED = "seed"
+OVER_SEEDS = "over seeds"
+RESULT_COLUMNS = (
+    *("n", "dice_mean", "dice_ci_low", "dice_ci_high", "dice_sd_seeds"),
+    *("hd95_mean", "hd95_ci_low", "hd95_ci_high", "hd95_sd_seeds"),
+    *("percent_of_pooled", "convention", "status", "reason"),
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep: its folder below the sweep, its flat settings, its table; failed jobs have a reason."""
+
+    name: str
+    settings: dict[str, Any]
+    table: pd.DataFrame  # of `institution_table`, empty for a failed job
+    convention: str
+    status: str  # "finished" or "failed"
+    reason: str
+    complete: bool  # whether the settings are those of `config.yaml`, resolved and whole
+
+
+def find_jobs(sweep: Path) -> list[Path]:
+    """Folders below `sweep` (or itself) that hold a run or were begun by Hydra, in natural order of their names.
+
+    Raises:
+        RunFolderError: no such folder, or no job in it.
+    """
+    if not sweep.is_dir():
+        raise RunFolderError(f"{sweep}: no such folder")
+    jobs = []
+    for folder, below, files in os.walk(sweep):
+        if "config.yaml" in files or ".hydra" in below:
+            jobs.append(Path(folder))
+            below.clear()  # a run folder holds no other run
+    if not jobs:
+        raise RunFolderError(f"{sweep}: no run folder (config.yaml) in it or below")
+    return sorted(jobs, key=lambda path: [natural(part) for part in path.relative_to(sweep).parts])
+
+
+def read_job(folder: Path, sweep: Path) -> Job:
+    """Read one job; whatever is wrong with it becomes the reason of a failed job."""
+    name = folder.relative_to(sweep).as_posix() if folder != sweep else folder.name
+    config, settings = folder / "config.yaml", {}
+    complete = config.is_file()
+    try:
+        settings = flat_settings(read_config(config if complete else folder / ".hydra" / "config.yaml"))
+        run = read_run(folder)
+        if run.finished:
+            return Job(name, settings, institution_table(run), run.convention, "finished", "", complete)
+        reason = (
+            run.status if run.summary else " ".join(t for t in run.missing if t.startswith("The run did not"))
+        )
+    except (RunFolderError, OSError) as error:
+        reason = str(error)
+    return Job(name, settings, pd.DataFrame(), "", "failed", " ".join(reason.split()), complete)
+
+
+def flat_settings(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by dotted name; lists stay whole."""
+    out: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        out |= flat_settings(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
+    return out
+
+
+def differing(jobs: list[Job]) -> list[str]:
+    """Names of the settings in which the jobs differ; a setting that only some have differs."""
+    names = list(dict.fromkeys(name for job in jobs for name in job.settings))
+    known = [job for job in jobs if job.complete] or [job for job in jobs if job.settings]
+    return [name for name in names if len({shown(job.settings.get(name)) for job in known}) > 1]
+
+
+def shown(value: object) -> str:
+    """A setting as text; "-" for none."""
+    return MISSING if value is None or value == "" else str(value)
+
+
+def compare(sweep: Path) -> pd.DataFrame:
+    """Arms, institutions and regions of every job of a sweep.
+
+    Returns:
+        One row per job, arm, site ("all" first) and region: job, the settings in which jobs differ (text), arm, site,
+        unseen, region, then `RESULT_COLUMNS` (HD95 in mm; interval of 95 % over cases). A failed job is one row with
+        its reason. Jobs that differ only in `seed` are followed by rows with job "over seeds (k)": mean and sample
+        standard deviation of the job means.
+
+    Raises:
+        RunFolderError: no such folder, or no job in it.
+    """
+    jobs = [read_job(folder, sweep) for folder in find_jobs(sweep)]
+    keys = differing(jobs)
+    rows = [row for job in jobs for row in _job_rows(job, keys)]
+    columns = ["job", *keys, "arm", "site", "unseen", "region", *RESULT_COLUMNS]
+    frame = pd.DataFrame(rows, columns=columns)
+    return pd.concat([frame, *_seed_rows(frame, jobs, keys)], ignore_index=True)[columns]
+
+
+def _job_rows(job: Job, keys: list[str]) -> list[dict[str, Any]]:
+    head = {"job": job.name, **{key: shown(job.settings.get(key)) for key in keys}}
+    head |= {"status": job.status, "reason": job.reason}
+    if job.status == "failed":
+        return [head]
+    rows = []
+    for row in job.table.to_dict(orient="records"):
+        result = {name: row[name] for name in ("arm", "site", "unseen", "region", "n", "percent_of_pooled")}
+        for metric in ("dice", "hd95"):
+            result |= {f"{metric}_mean": row[metric]}
+            result |= {f"{metric}_ci_{end}": row[f"{metric}_{end}"] for end in ("low", "high")}
+        rows.append({**head, **result, "convention": job.convention, "reason": row["note"]})
+    return rows
+
+
+def _seed_rows(frame: pd.DataFrame, jobs: list[Job], keys: list[str]) -> list[pd.DataFrame]:
+    """Mean and standard deviation over the jobs that share every setting but the seed."""
+    others = [key for key in keys if key != SEED]
+    groups: dict[tuple[str, ...], list[Job]] = {}
+    for job in jobs:
+        if job.status == "finished":
+            groups.setdefault(tuple(shown(job.settings.get(key)) for key in others), []).append(job)
+    out = []
+    for values, members in groups.items():
+        if len({shown(job.settings.get(SEED)) for job in members}) > 1:
+            part = frame[frame["job"].isin([job.name for job in members])]
+            head = {"job": f"{OVER_SEEDS} ({len(members)})", **dict(zip(others, values)), SEED: "all"}
+            out.append(_over_seeds(part, head, len(members)))
+    return out
+
+
+def _over_seeds(part: pd.DataFrame, head: dict[str, Any], jobs: int) -> pd.DataFrame:
+    rows = []
+    for (arm, site, region), cell in part.groupby(["arm", "site", "region"], sort=False):
+        known = int(cell["dice_mean"].notna().sum())
+        note = "" if known == jobs else f"over seeds: some means are of {known} of {jobs} jobs"
+        row = {**head, "arm": arm, "site": site, "region": region, "status": "finished", "reason": note}
+        row |= {name: cell[name].iloc[0] for name in ("unseen", "convention")}
+        row |= {"n": cell["n"].max(), "percent_of_pooled": cell["percent_of_pooled"].mean()}
+        for metric in ("dice", "hd95"):
+            means = cell[f"{metric}_mean"]
+            row |= {f"{metric}_mean": means.mean(), f"{metric}_sd_seeds": means.std()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def write_comparison(sweep: Path) -> tuple[Path, Path]:
+    """Write `compare.csv` and `compare.html` into the sweep folder and return their paths.
+
+    Raises:
+        RunFolderError: no such folder, or no job in it.
+    """
+    frame = compare(sweep)
+    table = sweep / "compare.csv"
+    partial = table.with_suffix(".csv.tmp")
+    frame.to_csv(partial, index=False)
+    os.replace(partial, table)
+    return table, write_page(sweep / "compare.html", "compare.html.j2", _context(sweep, frame))
+
+
+def _context(sweep: Path, frame: pd.DataFrame) -> dict[str, Any]:
+    """What `compare.html` prints: failed jobs, then one row per job, arm and site with the regions side by side."""
+    keys = list(frame.columns[1 : frame.columns.get_loc("arm")])
+    failed = frame[frame["status"] == "failed"].to_dict(orient="records")
+    good = frame[frame["status"] != "failed"]
+    groups = good.groupby(["job", *keys, "arm", "site"], sort=False, dropna=False)
+    rows = [_row(part.to_dict(orient="records"), keys) for _, part in groups]
+    names = [name for name in dict.fromkeys(frame["job"]) if not name.startswith(OVER_SEEDS)]
+    return {
+        "title": f"Comparison of {plural(len(names), 'job')}",
+        "folder": sweep.resolve().name,
+        "keys": keys,
+        "failed": [{**row, "settings": [row[key] for key in keys]} for row in failed],
+        "blocks": [
+            {"name": "All test cases", "rows": [row for row in rows if row["site"] == EVERY_SITE]},
+            {"name": "By institution", "rows": [row for row in rows if row["site"] != EVERY_SITE]},
+        ],
+        "conventions": sorted({str(value) for value in good["convention"] if value}),
+        "regions": REGIONS,
+        "notes": sorted({note for text in good["reason"] for note in str(text).split("; ") if note}),
+    }
+
+
+def _row(records: list[dict[str, Any]], keys: list[str]) -> dict[str, Any]:
+    """One printed row from the rows of its regions."""
+    first, cells = records[0], {row["region"]: row for row in records}
+    return {
+        "job": first["job"],
+        "settings": [MISSING if pd.isna(first[key]) else first[key] for key in keys],
+        "arm": first["arm"],
+        "title": arm_title(first["arm"]),
+        "site": first["site"],
+        "unseen": bool(first["unseen"]),
+        "n": max(int(row["n"]) for row in records),
+        "over_seeds": first["job"].startswith(OVER_SEEDS),
+        "dice": [_cell(cells[region], "dice", 3) for region in REGIONS],
+        "hd95": [_cell(cells[region], "hd95", 1) for region in REGIONS],
+        "percent": " / ".join(number(cells[region]["percent_of_pooled"], 1) for region in REGIONS),
+    }
+
+
+def _cell(row: dict[str, Any], metric: str, decimals: int) -> tuple[str, str]:
+    """Mean, and under it the interval over cases or the standard deviation over seeds."""
+    mean = number(row[f"{metric}_mean"], decimals)
+    if not pd.isna(row[f"{metric}_sd_seeds"]):
+        return mean, f"SD {number(row[f'{metric}_sd_seeds'], decimals)}"
+    if pd.isna(row[f"{metric}_ci_low"]):
+        return mean, ""
+    return (
+        mean,
+        f"{number(row[f'{metric}_ci_low'], decimals)} to {number(row[f'{metric}_ci_high'], decimals)}",
+    )

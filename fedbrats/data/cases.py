@@ -1,0 +1,296 @@
+"""Cases of a data set as they lie on disk: which file is which modality, which label numbers are in use."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedbrats.config import ConfigError
+from fedbrats.data import decathlon
+from fedbrats.data.nifti import SUFFIXES
+from fedbrats.data.regions import BRATS_2017, BRATS_2023, BRATS_2024, LabelSystem
+
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+FAMILIES = ("brats2017-2021", "fets", "brats2023", "upenn", "msd")
+
+# What may follow the case name, in lower case and without .nii/.nii.gz; BraTS 2023 and later use hyphens.
+_OLD = {"_t1": "t1", "_t1ce": "t1ce", "_t1gd": "t1ce", "_t2": "t2", "_flair": "flair", "_seg": "seg"}
+_OLD |= {"_segm": "seg", "_glistrboost_manuallycorrected": "seg"}
+_NEW = {"-t1n": "t1", "-t1c": "t1ce", "-t2w": "t2", "-t2f": "flair", "-seg": "seg"}
+_MACHINE_MADE = ("_automated_approx_segm",)  # UPENN-GBM ships them beside the corrected segmentations
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One volume: a 3D file, or one channel of a 4D file."""
+
+    path: Path
+    channel: int | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One imaging session.
+
+    patient: unit of the train/val/test split, shared by all sessions of one person; images: modality -> file,
+    without an entry for a modality that was not found; label: segmentation, if any; family: naming scheme.
+    """
+
+    name: str
+    patient: str
+    images: dict[str, ImageFile]
+    label: ImageFile | None
+    family: str
+
+
+def find_cases(root: Path | str) -> list[Case]:
+    """Find every case under a folder, flat or nested, sorted by name.
+
+    Understands the names of BraTS 2017 to 2021 and FeTS, of BraTS 2023 and later, of UPENN-GBM (corrected
+    segmentations only) and of the TCGA collections, and the labelled cases of the Medical Segmentation
+    Decathlon (`dataset.json` with 4D files). Hidden files, among them the `._` files of macOS, are passed
+    over. A case that lacks a modality or its segmentation is still returned.
+
+    Raises:
+        ValueError: no such folder, no case in it, or two files for the same volume of one case.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder; data.root must name the folder that holds the cases")
+    files = _visible_files(root)
+    groups: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for path in files:
+        parsed = _parse(path)
+        if parsed:
+            groups[parsed[0]][parsed[1]].append(path)
+    _adopt_lone_labels(groups)
+    _refuse_doubles(groups)
+    cases = [_case(name, {kind: paths[0] for kind, paths in group.items()}) for name, group in groups.items()]
+    for path in files:
+        if path.name == "dataset.json":
+            cases += [_decathlon_case(entry) for entry in decathlon.read_entries(path)]
+    if not cases:
+        raise ValueError(
+            f"{root}: no case found; looked in all subfolders for .nii and .nii.gz files named <case>_t1, "
+            "_t1ce, _t2, _flair, _seg (BraTS 2017 to 2021, FeTS, UPENN-GBM) or <case>-t1n, -t1c, -t2w, -t2f, "
+            "-seg (BraTS 2023 and later), and for the dataset.json of the Medical Segmentation Decathlon"
+        )
+    twice = [name for name, count in Counter(case.name for case in cases).items() if count > 1]
+    if twice:
+        raise ValueError(f"{root}: found twice, in two data sets: {_some(twice)}; keep one of each")
+    return sorted(cases, key=lambda case: case.name)
+
+
+def _visible_files(root: Path) -> list[Path]:
+    found = []
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and name != "__MACOSX")
+        found += [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
+    return found
+
+
+def _parse(path: Path) -> tuple[str, str] | None:
+    """Split a file name into case name and modality (or "seg"); None for any other file."""
+    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
+    if suffix is None:
+        return None
+    stem = path.name[: -len(suffix)]
+    if stem.lower().endswith(_MACHINE_MADE):
+        return None
+    for endings in (_NEW, _OLD):
+        for ending, kind in endings.items():
+            if stem.lower().endswith(ending) and len(stem) > len(ending):
+                return stem[: -len(ending)], kind
+    return None
+
+
+def _adopt_lone_labels(groups: dict[str, dict[str, list[Path]]]) -> None:
+    """Give a segmentation with a name of its own to the one case of its folder that lacks one.
+
+    BraTS 2020 ships such a file: the segmentation of Training_355 carries the name of another project.
+    """
+    for name in [name for name, group in groups.items() if set(group) == {"seg"}]:
+        folder = groups[name]["seg"][0].parent
+        others = [
+            group
+            for group in groups.values()
+            if "seg" not in group and any(path.parent == folder for paths in group.values() for path in paths)
+        ]
+        if len(others) == 1:
+            others[0]["seg"] = groups.pop(name)["seg"]
+
+
+def _refuse_doubles(groups: Mapping[str, Mapping[str, list[Path]]]) -> None:
+    doubles = [
+        f"{name} {kind}: {paths[0]} and {paths[1]}"
+        for name, group in sorted(groups.items())
+        for kind, paths in group.items()
+        if len(paths) > 1
+    ]
+    if doubles:
+        more = f" (and {len(doubles) - 3} more)" if len(doubles) > 3 else ""
+        raise ValueError(
+            f"{len(doubles)} volumes were found twice; keep one file of each: {'; '.join(doubles[:3])}{more}"
+        )
+
+
+def _case(name: str, paths: Mapping[str, Path]) -> Case:
+    images = {modality: ImageFile(paths[modality]) for modality in MODALITIES if modality in paths}
+    label = ImageFile(paths["seg"]) if "seg" in paths else None
+    return Case(name, patient_of(name), images, label, _family(name, paths.values()))
+
+
+def _family(name: str, paths: Iterable[Path]) -> str:
+    lower = name.lower()
+    if lower.startswith("upenn-gbm"):
+        return "upenn"
+    if lower.startswith("fets"):
+        return "fets"
+    stems = [path.name.lower().removesuffix(".gz").removesuffix(".nii") for path in paths]
+    return "brats2023" if any(stem.endswith(tuple(_NEW)) for stem in stems) else "brats2017-2021"
+
+
+def patient_of(name: str) -> str:
+    """Return the person behind a case name, equal for all sessions and for all releases that renamed them.
+
+    `Brats18_TCIA02_135_1` and `BraTS19_TCIA02_135_1` are `TCIA02_135`; `BraTS-GLI-00005-001` is
+    `BraTS-GLI-00005`; `UPENN-GBM-00006_11` is `UPENN-GBM-00006`; `FeTS2022_01341` and `BraTS2021_01341` share
+    their five digits and are `BraTS2021_01341`; `TCGA-02-0003_1997.06.08` is `TCGA-02-0003`.
+    """
+    rules = (
+        (r"brats\d\d_([^_]+_.+)_\d+", "{}"),
+        (r"(?:fets2022|brats2021)_(\d{5})", "BraTS2021_{}"),
+        (r"(brats-[a-z]+-\d{5})-\d{3}", "{}"),
+        (r"(upenn-gbm-\d{5})_\d+", "{}"),
+        (r"(tcga-\w\w-\w{4}).*", "{}"),
+    )
+    for pattern, form in rules:
+        match = re.fullmatch(pattern, name, re.IGNORECASE)
+        if match:
+            return form.format(match[1])
+    return name
+
+
+def _decathlon_case(entry: decathlon.Entry) -> Case:
+    images = {}
+    if entry.image.is_file():
+        images = {modality: ImageFile(entry.image, entry.channels[modality]) for modality in MODALITIES}
+    label = ImageFile(entry.label) if entry.label.is_file() else None
+    return Case(entry.name, patient_of(entry.name), images, label, "msd")
+
+
+def resolve_labels(
+    cases: Sequence[Case], numbers_seen: Mapping[str, set[int]], et_label: int | None = None
+) -> LabelSystem:
+    """Return the one label system of a data set.
+
+    Args:
+        cases: the cases of the data set.
+        numbers_seen: case name -> distinct numbers in its label file (`regions.label_numbers`).
+        et_label: `data.et_label`, the number of enhancing tumour; None decides by names and numbers.
+
+    The naming family says what to expect: ET 4 for BraTS 2017 to 2021, FeTS and UPENN-GBM; ET 3 for BraTS
+    2023 and later, where a 4 beside it is the resection cavity of BraTS 2024; `dataset.json` for the
+    Decathlon. Families may be mixed when each is consistent and all give the same numbers.
+
+    Raises:
+        ConfigError: numbers that contradict the family or `et_label`, both ET numbers in use, or families
+            that differ; the message names cases and the fix.
+    """
+    if et_label not in (None, 3, 4):
+        raise ConfigError(f"data.et_label is {et_label}; enhancing tumour is 3 or 4 in BraTS files")
+    systems: dict[str, LabelSystem] = {}
+    for family in FAMILIES:
+        members = [case for case in cases if case.family == family]
+        if members:
+            seen = {case.name: numbers_seen.get(case.name, set()) for case in members}
+            systems[family] = _family_labels(family, members, seen, et_label)
+    if not systems:
+        raise ConfigError("no case to recognise label numbers from")
+    first, *others = systems.items()
+    for family, system in others:
+        if (system.ncr, system.ed, system.et) != (first[1].ncr, first[1].ed, first[1].et):
+            raise ConfigError(
+                f"data.root mixes label numbers: {first[0]} names have {_numbers(first[1])}, {family} names "
+                f"have {_numbers(system)}; keep one kind of data set, or convert the segmentations"
+            )
+    return max(systems.values(), key=lambda system: len(system.ignored))
+
+
+def _family_labels(
+    family: str, cases: Sequence[Case], seen: Mapping[str, set[int]], et_label: int | None
+) -> LabelSystem:
+    threes = [name for name, numbers in seen.items() if 3 in numbers]
+    fours = [name for name, numbers in seen.items() if 4 in numbers]
+    if family == "msd":
+        return _decathlon_labels(cases, et_label)
+    new = family == "brats2023"
+    if et_label is None and not new and threes:
+        both = f", and 4, as {_some(fours)} does" if fours else ""
+        raise ConfigError(
+            f"label numbers are ambiguous: {family} names say that enhancing tumour is 4, but "
+            f"{_some(threes)} holds 3{both}; set data.et_label to 3 or 4, or correct the files"
+        )
+    if et_label is None and new and fours and not threes:
+        raise ConfigError(
+            f"label numbers are ambiguous: {family} names say that enhancing tumour is 3, but no case "
+            f"holds 3 and {_some(fours)} holds 4; set data.et_label to 4, or to 3 if 4 is the cavity"
+        )
+    if new and fours and et_label != 4:
+        _refuse_paediatric(fours)
+    et = et_label or (3 if new else 4)
+    contrary = threes if et == 4 else [] if new else fours
+    if contrary:
+        raise ConfigError(f"data.et_label is {et}, but {_some(contrary)} holds {7 - et}; correct the files")
+    if et == 4:
+        return BRATS_2017
+    return BRATS_2024 if fours else BRATS_2023
+
+
+def _decathlon_labels(cases: Sequence[Case], et_label: int | None) -> LabelSystem:
+    files = [case.label or image for case in cases for image in list(case.images.values())[:1]]
+    paths = sorted({file.path.parent.parent / "dataset.json" for file in files})
+    if not paths:
+        raise ConfigError("no readable case of the Decathlon to recognise label numbers from")
+    system = decathlon.read_labels(paths[0])
+    for path in paths[1:]:
+        if decathlon.read_labels(path) != system:
+            raise ConfigError(f"{paths[0]} and {path} give different label numbers; keep one of them")
+    if et_label not in (None, system.et):
+        raise ConfigError(f"data.et_label is {et_label}, but {paths[0]} says {system.et}; leave it out")
+    return system
+
+
+def _refuse_paediatric(fours: Sequence[str]) -> None:
+    # BraTS-PED 2024 counts differently (1 ET, 2 NCR, 3 cyst, 4 oedema) under names like those of 2023.
+    paediatric = [name for name in fours if name.upper().startswith("BRATS-PED")]
+    if paediatric:
+        raise ConfigError(
+            f"{_some(paediatric)} holds 4: the label numbers of BraTS-PED 2024 have another meaning; "
+            "convert the segmentations to NCR 1, ED 2, ET 3"
+        )
+
+
+def describe_labels(cases: Sequence[Case], system: LabelSystem, et_label: int | None = None) -> str:
+    """Say in one sentence for the report which label numbers are in use and why."""
+    families = sorted({case.family for case in cases})
+    if et_label is not None:
+        why = f"set by data.et_label={et_label}"
+    elif families == ["msd"]:
+        why = "read from dataset.json"
+    else:
+        why = f"recognised from {' and '.join(families)} names and the numbers in the files"
+    ignored = f"; label {', '.join(map(str, system.ignored))} is read as background" if system.ignored else ""
+    return f"Enhancing tumour is label {system.et} ({_numbers(system)}), {why}{ignored}."
+
+
+def _numbers(system: LabelSystem) -> str:
+    return f"NCR {system.ncr}, ED {system.ed}, ET {system.et}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(sorted(names)[:3]) + (f" (and {len(names) - 3} more)" if len(names) > 3 else "")

@@ -1,0 +1,133 @@
+"""What is wrong with the files of a data set: every problem of every case, and which label numbers it uses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from fedbrats.data.cases import Case, describe_labels, resolve_labels
+from fedbrats.data.inspection import CaseCheck, Problem, case_files, inspect_case
+from fedbrats.data.regions import LabelSystem
+
+_FORMAT = 1  # of remembered findings; raise it when a check changes
+
+
+@dataclass(frozen=True)
+class DataCheck:
+    """Findings of a data set.
+
+    problems: errors and warnings by case; system: its label numbers, None when they could not be settled
+    (then a problem with case "" says why); sentence: how they were recognised, for the report; numbers: case
+    name -> numbers in its label.
+    """
+
+    problems: list[Problem]
+    system: LabelSystem | None
+    sentence: str
+    numbers: dict[str, set[int]] = field(default_factory=dict)
+
+    @property
+    def errors(self) -> list[Problem]:
+        return [problem for problem in self.problems if problem.severity == "error"]
+
+    @property
+    def bad_cases(self) -> set[str]:
+        """Names of the cases with at least one error."""
+        return {problem.case for problem in self.errors if problem.case}
+
+
+def check_case(case: Case) -> list[Problem]:
+    """List every problem of one case by itself; see `inspect_case`."""
+    return inspect_case(case).problems
+
+
+def check_cases(
+    cases: Sequence[Case],
+    workers: int = 1,
+    et_label: int | None = None,
+    progress: Callable[[CaseCheck], Any] | None = None,
+    memory: Path | None = None,
+) -> DataCheck:
+    """Check every case, look for one case under two names, and settle the label numbers of the data set.
+
+    Args:
+        cases: as `cases.find_cases` returns them.
+        workers: processes; 1 works in this one. Processes are spawned, so a script needs its main guard.
+        et_label: `data.et_label`.
+        progress: called after each case, in the order of `cases`.
+        memory: folder of the findings of earlier runs, kept by file contents; None checks everything anew.
+    """
+    results = []
+    for result in _inspect_all(cases, workers, memory):
+        results.append(result)
+        if progress:
+            progress(result)
+    problems = [problem for result in results for problem in result.problems]
+    problems += _duplicates(cases, results)
+    numbers = {result.case: result.numbers for result in results if result.numbers}
+    system, sentence = None, ""
+    try:
+        system = resolve_labels(cases, numbers, et_label)
+        sentence = describe_labels(cases, system, et_label)
+    except ValueError as error:
+        problems.append(Problem("", "", str(error), "error"))
+    return DataCheck(sorted(problems, key=lambda p: (p.case, p.severity)), system, sentence, numbers)
+
+
+def _inspect_all(cases: Sequence[Case], workers: int, memory: Path | None) -> Iterable[CaseCheck]:
+    inspect = partial(_remembered, memory=memory) if memory else inspect_case
+    if workers <= 1 or len(cases) < 2:
+        yield from map(inspect, cases)
+        return
+    with ProcessPoolExecutor(min(workers, len(cases)), mp_context=get_context("spawn")) as pool:
+        yield from pool.map(inspect, cases)
+
+
+def _remembered(case: Case, memory: Path) -> CaseCheck:
+    path = memory / f"{_contents_key(case)}.json"
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        problems = [Problem(**problem) for problem in known["problems"]]
+        return CaseCheck(known["case"], problems, set(known["numbers"]), known["hashes"])
+    except (OSError, ValueError, TypeError, KeyError):  # unknown or damaged: check again
+        result = inspect_case(case)
+    memory.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=memory, delete=False, encoding="utf-8") as file:
+        json.dump(asdict(result) | {"numbers": sorted(result.numbers)}, file)
+    os.replace(file.name, path)
+    return result
+
+
+def _contents_key(case: Case) -> str:
+    key = hashlib.blake2b(json.dumps([_FORMAT, case.name, case.family]).encode(), digest_size=16)
+    for kind, file in case_files(case).items():
+        key.update(json.dumps([kind, str(file and file.path), file and file.channel]).encode())
+        if file and file.path.is_file() and (file.channel in (None, 0)):  # a 4D file once
+            key.update(hashlib.blake2b(file.path.read_bytes()).digest())
+    return key.hexdigest()
+
+
+def _duplicates(cases: Sequence[Case], results: Sequence[CaseCheck]) -> list[Problem]:
+    """One error for each case that shares an image with an earlier one; the earlier one stays usable."""
+    first: dict[str, str] = {}
+    files = {case.name: case.images for case in cases}
+    problems = []
+    for result in sorted(results, key=lambda result: result.case):
+        shared = [modality for modality, value in result.hashes.items() if value in first]
+        if shared:
+            file = files[result.case][shared[0]].path
+            other = first[result.hashes[shared[0]]]
+            what = f"duplicate case, {', '.join(shared)} as in {other}; expected different images"
+            problems.append(Problem(result.case, str(file), what, "error"))
+        for value in result.hashes.values():
+            first.setdefault(value, result.case)
+    return problems

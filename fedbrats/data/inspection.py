@@ -1,0 +1,195 @@
+"""What is wrong with the files of one case: each volume is read once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fedbrats.data.cases import MODALITIES, Case, ImageFile
+from fedbrats.data.nifti import (
+    Source,
+    canonical_affine,
+    canonical_shape,
+    read_header,
+    read_volume,
+    spacing_of,
+)
+from fedbrats.data.regions import label_numbers
+
+_SUFFIXES = {
+    "brats2023": {"t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", "flair": "-t2f", "seg": "-seg"},
+    "other": {name: f"_{name}" for name in (*MODALITIES, "seg")},
+}
+_KNOWN_NUMBERS = frozenset({0, 1, 2, 3, 4})  # of any BraTS release; which of them fit is settled per data set
+_TOLERANCE = 0.1  # voxels that the corners of two volumes of one case may lie apart
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding. case: its name, "" for the whole data set; file: path, "" if there is none.
+
+    what: the fault and what was expected; severity: "error" or "warning".
+    """
+
+    case: str
+    file: str
+    what: str
+    severity: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}: " + ": ".join(filter(None, [self.file or self.case, self.what]))
+
+
+@dataclass(frozen=True)
+class CaseCheck:
+    """Findings of one case, the numbers in its label, and modality -> hash of its voxels."""
+
+    case: str
+    problems: list[Problem]
+    numbers: set[int]
+    hashes: dict[str, str]
+
+
+class _Findings:
+    def __init__(self, case: str) -> None:
+        self.case = case
+        self.problems: list[Problem] = []
+
+    def error(self, file: Path | str, what: str) -> None:
+        self._add(Problem(self.case, str(file), what, "error"))
+
+    def warning(self, file: Path | str, what: str) -> None:
+        self._add(Problem(self.case, str(file), what, "warning"))
+
+    def _add(self, problem: Problem) -> None:
+        if problem not in self.problems:  # the four channels of a damaged 4D file say the same
+            self.problems.append(problem)
+
+
+def case_files(case: Case) -> dict[str, ImageFile | None]:
+    """Return the four images and the segmentation ("seg") of a case, None for what was not found."""
+    return {modality: case.images.get(modality) for modality in MODALITIES} | {"seg": case.label}
+
+
+def inspect_case(case: Case) -> CaseCheck:
+    """Read every volume of a case once and check it.
+
+    Errors: missing modality or segmentation; missing, empty or truncated file; NaN or infinity; a volume of
+    zeros; labels that no BraTS release uses; shape or affine that differ, in canonical orientation, from most
+    volumes of the case. Warnings: neither sform nor qform; segmentation without tumour; one image under two
+    modalities.
+    """
+    findings = _Findings(case.name)
+    sources: dict[Path, Source] = {}
+    hashes: dict[str, str] = {}
+    numbers: set[int] = set()
+    files = case_files(case)
+    for kind, file in files.items():
+        if file is None:
+            findings.error(
+                _expected(case, kind), f"{_words(kind)} is missing, expected {_expected(case, kind)}"
+            )
+            continue
+        try:
+            data, sources[file.path] = read_volume(file.path, file.channel)
+        except ValueError as error:
+            findings.error(file.path, str(error).removeprefix(f"{file.path}: "))
+            continue
+        if kind == "seg":
+            numbers = _check_label(findings, file.path, data)
+        elif _check_image(findings, file.path, kind, data):
+            hashes[kind] = _hash(data)
+    _check_spaces(findings, sources)
+    for first, second in _pairs_alike(hashes):
+        findings.warning(files[second].path, f"holds the same voxels as {first}")  # type: ignore[union-attr]
+    return CaseCheck(case.name, findings.problems, numbers, hashes)
+
+
+def _words(kind: str) -> str:
+    return "segmentation" if kind == "seg" else f"modality {kind}"
+
+
+def _expected(case: Case, kind: str) -> str:
+    if case.family == "msd":
+        return f"{'labelsTr' if kind == 'seg' else 'imagesTr'}/{case.name}.nii.gz"
+    suffixes = _SUFFIXES.get(case.family, _SUFFIXES["other"])
+    folder = next((file.path.parent for file in [*case.images.values(), case.label] if file), Path())
+    return str(folder / f"{case.name}{suffixes[kind]}.nii.gz")
+
+
+def _check_image(findings: _Findings, path: Path, kind: str, data: np.ndarray) -> bool:
+    """Report what is wrong with the voxels of an image; True when they are usable."""
+    if data.dtype.kind not in "iuf":
+        findings.error(path, f"voxels are {data.dtype}, expected one number per voxel")
+        return False
+    if data.dtype.kind == "f":
+        bad = int(data.size - np.count_nonzero(np.isfinite(data)))
+        if bad:
+            findings.error(path, f"{bad} of {data.size} voxels are NaN or infinite, expected numbers")
+            return False
+    if not data.any():
+        findings.error(path, f"all voxels are zero, expected a {kind} image")
+        return False
+    return True
+
+
+def _check_label(findings: _Findings, path: Path, data: np.ndarray) -> set[int]:
+    try:
+        numbers = label_numbers(data)
+    except ValueError as error:
+        findings.error(path, f"{error}")
+        return set()
+    unexpected = sorted(numbers - _KNOWN_NUMBERS)
+    if unexpected:
+        findings.error(path, f"unexpected labels {unexpected}, expected some of 0, 1, 2, 3, 4")
+        return set()
+    if numbers == {0}:
+        findings.warning(path, "no voxel is labelled as tumour")
+    return numbers
+
+
+def _check_spaces(findings: _Findings, sources: Mapping[Path, Source]) -> None:
+    """Compare every volume with the one that agrees with most others, so that only the odd one is named."""
+    if not sources:
+        return
+    paths = list(sources)
+    agreeing = [sum(_difference(sources[a], sources[b]) is None for b in paths) for a in paths]
+    reference = paths[int(np.argmax(agreeing))]
+    for path in paths:
+        difference = _difference(sources[path], sources[reference])
+        if difference:
+            findings.error(path, f"{difference} of {reference.name}")
+        if not read_header(path).has_world_space:
+            findings.warning(path, "neither sform nor qform is set; its orientation is a guess")
+
+
+def _difference(one: Source, other: Source) -> str | None:
+    shape, expected = canonical_shape(one), canonical_shape(other)
+    if shape != expected:
+        return f"wrong shape {shape}, expected {expected}"
+    corners = np.stack(np.meshgrid(*([0, n - 1] for n in shape)), -1).reshape(-1, 3)
+    corners = np.column_stack([corners, np.ones(len(corners))])
+    shift = np.abs((canonical_affine(one) - canonical_affine(other)) @ corners.T).max()
+    if shift > _TOLERANCE * min(spacing_of(other)):
+        return f"wrong affine, its corners lie up to {shift:.3g} mm apart from those"
+    return None
+
+
+def _hash(data: np.ndarray) -> str:
+    # one number format, so that an integer and a float copy of an image count as the same
+    return hashlib.blake2b(np.ascontiguousarray(data, np.float32).tobytes(), digest_size=16).hexdigest()
+
+
+def _pairs_alike(hashes: Mapping[str, str]) -> list[tuple[str, str]]:
+    first: dict[str, str] = {}
+    pairs = []
+    for kind, value in hashes.items():
+        if value in first:
+            pairs.append((first[value], kind))
+        else:
+            first[value] = kind
+    return pairs

@@ -1,0 +1,216 @@
+"""Which site holds which case, and which of its cases a site trains, validates and tests on."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from fedbrats.config import ConfigError, PartitionConfig
+from fedbrats.data.cases import MODALITIES, Case
+from fedbrats.data.institutions import CONTROLS, assign, check_options
+from fedbrats.data.regions import REGIONS
+
+VOLUME_CLASSES = 5  # quantile classes of tumour volume that `dirichlet` deals out
+
+
+@dataclass(frozen=True)
+class Site:
+    """One site of the federation; `train`, `val` and `test` are case names. A held-out site only tests."""
+
+    name: str
+    holdout: bool
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """All case names of the site, sorted."""
+        return tuple(sorted(self.train + self.val + self.test))
+
+
+def make_partition(
+    cases: Sequence[Case], cfg: PartitionConfig, volumes: Mapping[str, float] | None = None
+) -> list[Site]:
+    """Distribute cases over sites and split each site into train, validation and test.
+
+    Patients, not cases, are distributed and split, in an order drawn from `cfg.seed` and the patient's name,
+    so that the result does not depend on the order of files. `iid` deals patients out evenly; `quantity`
+    draws the sizes from a Dirichlet distribution with `cfg.alpha`; `dirichlet` groups patients into five
+    quantile classes of whole-tumour volume and draws for each class, from a Dirichlet distribution with
+    `cfg.alpha`, the share of every site (label skew as in Yurochkin et al. 2019, arXiv:1905.12022, with the
+    volume class in place of the label). Every site gets at least one patient. A site with one patient only
+    trains; with two it trains and tests; with three or more it also validates.
+
+    Args:
+        cases: usable cases.
+        cfg: the group `partition`.
+        volumes: case name -> whole-tumour volume in mL; needed for `dirichlet`.
+
+    Returns:
+        Sites sorted by name.
+
+    Raises:
+        ConfigError: a name in `partition.holdout` that is no site, no site left to train, more sites than
+            patients, volumes missing, and all that `institutions.assign` refuses.
+    """
+    check_options(cfg)
+    if not cases:
+        raise ConfigError("no usable case is left to distribute")
+    patients: dict[str, list[str]] = defaultdict(list)
+    for case in cases:
+        patients[case.patient].append(case.name)
+    if cfg.method in CONTROLS:
+        holders = _control_sites(patients, cfg, volumes)
+    else:
+        found = assign(cases, cfg)
+        holders = defaultdict(list)
+        for patient, names in patients.items():
+            holders[found[names[0]]].append(patient)
+    _check_holdout(cfg, sorted(holders))
+    return [_split(name, holders[name], patients, cfg) for name in sorted(holders)]
+
+
+def _check_holdout(cfg: PartitionConfig, names: Sequence[str]) -> None:
+    strangers = sorted(set(cfg.holdout) - set(names))
+    if strangers:
+        raise ConfigError(f"partition.holdout names {strangers}; the institutions are {list(names)}")
+    if set(cfg.holdout) == set(names):
+        raise ConfigError(f"partition.holdout names every institution {list(names)}; leave one to train")
+
+
+def _shuffled(patients: Sequence[str], seed: int, purpose: str) -> list[str]:
+    return sorted(patients, key=lambda p: (hashlib.sha256(f"{seed}/{purpose}/{p}".encode()).digest(), p))
+
+
+def _split(
+    name: str, members: Sequence[str], patients: Mapping[str, list[str]], cfg: PartitionConfig
+) -> Site:
+    order = _shuffled(members, cfg.seed, "split")
+    n = len(order)
+    test = min(max(1, _round(n * cfg.test)), n - 1) if n >= 2 and cfg.test > 0 else 0
+    val = min(max(1, _round(n * cfg.val)), n - 1 - test) if n >= 3 and cfg.val > 0 else 0
+    if name in cfg.holdout:
+        test, val = n, 0
+
+    def names(part: Sequence[str]) -> tuple[str, ...]:
+        return tuple(sorted(case for patient in part for case in patients[patient]))
+
+    return Site(
+        name,
+        name in cfg.holdout,
+        names(order[test + val :]),
+        names(order[test : test + val]),
+        names(order[:test]),
+    )
+
+
+def _round(value: float) -> int:
+    return math.floor(value + 0.5)
+
+
+def _control_sites(
+    patients: Mapping[str, list[str]], cfg: PartitionConfig, volumes: Mapping[str, float] | None
+) -> dict[str, list[str]]:
+    if cfg.sites > len(patients):
+        raise ConfigError(f"partition.sites is {cfg.sites}, but there are only {len(patients)} patients")
+    order = _shuffled(list(patients), cfg.seed, cfg.method)
+    rng = np.random.default_rng(np.random.SeedSequence([cfg.seed, CONTROLS.index(cfg.method)]))
+    if cfg.method == "iid":
+        members = [order[i :: cfg.sites] for i in range(cfg.sites)]
+    elif cfg.method == "quantity":
+        sizes = 1 + _portions(len(order) - cfg.sites, rng.dirichlet([cfg.alpha] * cfg.sites))
+        ends = np.cumsum(sizes)
+        members = [order[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+    else:
+        members = _by_volume(order, _patient_volumes(patients, volumes), cfg, rng)
+    width = max(2, len(str(cfg.sites)))
+    return {f"site-{i:0{width}d}": member for i, member in enumerate(members, start=1)}
+
+
+def _portions(total: int, shares: np.ndarray) -> np.ndarray:
+    """Split `total` into whole numbers proportional to `shares`, largest remainders first."""
+    exact = total * shares
+    whole = np.floor(exact).astype(int)
+    rest = total - int(whole.sum())
+    whole[np.argsort(whole - exact, kind="stable")[:rest]] += 1
+    return whole
+
+
+def _patient_volumes(
+    patients: Mapping[str, list[str]], volumes: Mapping[str, float] | None
+) -> dict[str, float]:
+    if volumes is None:
+        raise ConfigError("partition.method=dirichlet needs the whole-tumour volume of every case")
+    missing = [name for names in patients.values() for name in names if name not in volumes]
+    if missing:
+        raise ConfigError(f"partition.method=dirichlet: no tumour volume of {', '.join(missing[:5])}")
+    return {patient: float(np.mean([volumes[name] for name in names])) for patient, names in patients.items()}
+
+
+def _by_volume(
+    order: Sequence[str], volumes: Mapping[str, float], cfg: PartitionConfig, rng: np.random.Generator
+) -> list[list[str]]:
+    # ties are broken by the drawn order, which `sorted` keeps
+    ranked = np.array(sorted(order, key=lambda patient: volumes[patient]), dtype=object)
+    members: list[list[str]] = [[] for _ in range(cfg.sites)]
+    for group in np.array_split(ranked, min(VOLUME_CLASSES, len(ranked))):
+        drawn = _shuffled(list(group), cfg.seed, "dirichlet")
+        start = 0
+        for site, size in enumerate(_portions(len(drawn), rng.dirichlet([cfg.alpha] * cfg.sites))):
+            members[site] += drawn[start : start + size]
+            start += size
+    for member in members:
+        if not member:  # the largest site gives the patient that it drew last
+            member.append(max(members, key=len).pop())
+    return members
+
+
+def partition_table(sites: Sequence[Site], case_stats: Mapping[str, Mapping]) -> pd.DataFrame:
+    """Describe each site in one row.
+
+    Args:
+        sites: as `make_partition` returns them.
+        case_stats: case name -> {"volumes_ml": {region: mL}, "intensity": {modality: {"mean", "std"}}}, raw
+            intensities over non-zero voxels (the `meta` of a cached case).
+
+    Returns:
+        Columns site, cases, train, val, test, holdout; per region `wt_ml_mean` and `wt_ml_sd` (over cases,
+        mL); `et_free` (cases without ET); per modality `t1_mean` and `t1_sd`: mean and standard deviation
+        over the non-zero voxels of the site, each case with equal weight. Standard deviations divide by n.
+
+    Raises:
+        ValueError: a case without statistics.
+    """
+    missing = sorted({name for site in sites for name in site.cases} - set(case_stats))
+    if missing:
+        raise ValueError(f"no statistics of {', '.join(missing[:5])}")
+    return pd.DataFrame([_row(site, [case_stats[name] for name in site.cases]) for site in sites])
+
+
+def _row(site: Site, stats: Sequence[Mapping]) -> dict[str, object]:
+    row: dict[str, object] = {
+        "site": site.name,
+        "cases": len(stats),
+        "train": len(site.train),
+        "val": len(site.val),
+        "test": len(site.test),
+        "holdout": site.holdout,
+    }
+    for region in REGIONS:
+        volumes = np.array([case["volumes_ml"][region] for case in stats], float)
+        row[f"{region.lower()}_ml_mean"] = float(volumes.mean())
+        row[f"{region.lower()}_ml_sd"] = float(volumes.std())
+    row["et_free"] = sum(case["volumes_ml"]["ET"] == 0 for case in stats)
+    for modality in MODALITIES:
+        means = np.array([case["intensity"][modality]["mean"] for case in stats], float)
+        spreads = np.array([case["intensity"][modality]["std"] for case in stats], float)
+        row[f"{modality}_mean"] = float(means.mean())
+        row[f"{modality}_sd"] = float(np.sqrt(np.mean(spreads**2) + means.var()))
+    return row

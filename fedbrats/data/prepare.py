@@ -1,0 +1,127 @@
+"""From a folder of cases to sites with preprocessed cases: find, check, preprocess, partition."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fedbrats.config import DataConfig, PartitionConfig
+from fedbrats.data.cache import CachedCase, prepare_cases
+from fedbrats.data.cases import find_cases
+from fedbrats.data.checks import Problem, check_cases
+from fedbrats.data.institutions import CONTROLS, assign
+from fedbrats.data.partition import Site, make_partition, partition_table
+from fedbrats.data.phantom import write_phantom
+
+SHOWN = 20  # problems named in an error message
+Say = Callable[[str], None]
+
+
+class DataError(ValueError):
+    """Cases that cannot be used while `data.on_bad_case=fail`; the message lists them."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set ready for training."""
+
+    sites: list[Site]
+    cached: dict[str, CachedCase]
+    label_system: dict[str, Any]
+    label_sentence: str
+    skipped: list[dict[str, str]] = field(default_factory=list)  # case, file, what
+    warnings: list[dict[str, str]] = field(default_factory=list)
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `partition.json`."""
+        return {
+            "sites": [asdict(site) for site in self.sites],
+            "label_system": self.label_system,
+            "et_recognised": self.label_sentence,
+            "skipped": self.skipped,
+            "warnings": self.warnings,
+            "table": json.loads(self.table.to_json(orient="records")),
+        }
+
+
+def data_root(data: DataConfig, workers: int, say: Say) -> Path:
+    """The folder of the cases; for `data.source=phantom` it is generated when it is not there yet."""
+    if data.source == "folder":
+        return Path(str(data.root)).expanduser()
+    settings = asdict(data.phantom)
+    name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    root = Path(data.root or Path(data.cache).expanduser() / "phantom" / name)
+    if not root.exists():
+        say(f"generating the phantom in {root}")
+    write_phantom(root, **settings, workers=workers)
+    return root
+
+
+def prepare(data: DataConfig, partition: PartitionConfig, workers: int, say: Say) -> Prepared:
+    """Find, check and preprocess all cases and deal them to the sites.
+
+    Args:
+        data: where they are.
+        partition: how they are dealt.
+        workers: processes for reading.
+        say: told what is going on.
+
+    Raises:
+        DataError: cases with errors while `data.on_bad_case=fail`, or no usable case left.
+        ValueError: no cases, ambiguous labels, cases without institution.
+    """
+    root = data_root(data, workers, say)
+    cache = Path(data.cache).expanduser()
+    cases = find_cases(root)
+    if partition.method not in CONTROLS:
+        assign(cases, partition)  # mistakes of the partition come up before hours of preprocessing
+    say(f"checking {len(cases)} cases in {root}")
+    checked = check_cases(cases, workers=workers, et_label=data.et_label, memory=cache / "checks")
+    general = [problem for problem in checked.errors if not problem.case]
+    if general or checked.system is None:
+        raise DataError("; ".join(problem.what for problem in general))
+    errors = list(checked.errors)
+    usable = [case for case in cases if case.name not in checked.bad_cases]
+    if errors and data.on_bad_case == "fail":
+        raise DataError(_listing(errors))
+    say(f"preprocessing {len(usable)} cases into {cache}")
+    results = prepare_cases(usable, checked.system, cache, workers)
+    cached = {name: entry for name, entry in results.items() if isinstance(entry, CachedCase)}
+    failed = {name: entry for name, entry in results.items() if isinstance(entry, Exception)}
+    errors += [Problem(name, "", str(error), "error") for name, error in failed.items()]
+    if failed and data.on_bad_case == "fail":
+        raise DataError(_listing(errors))
+    usable = [case for case in usable if case.name in cached]
+    if not usable:
+        raise DataError(_listing(errors))
+    stats = {name: entry.meta for name, entry in cached.items()}
+    volumes = {name: meta["volumes_ml"]["WT"] for name, meta in stats.items()}
+    sites = make_partition(usable, partition, volumes)
+    return Prepared(
+        sites=sites,
+        cached=cached,
+        label_system=asdict(checked.system),
+        label_sentence=checked.sentence,
+        skipped=[{"case": p.case, "file": p.file, "what": p.what} for p in errors],
+        warnings=[
+            {"case": p.case, "file": p.file, "what": p.what}
+            for p in checked.problems
+            if p.severity == "warning"
+        ],
+        table=partition_table(sites, stats),
+    )
+
+
+def _listing(problems: list[Problem]) -> str:
+    lines = [f"  {problem}" for problem in problems[:SHOWN]]
+    more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    names = len({p.case for p in problems})
+    head = f"{names} cases cannot be used; mend them, or leave them out with data.on_bad_case=skip:\n"
+    return head + "\n".join(lines) + more

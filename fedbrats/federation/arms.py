@@ -1,0 +1,65 @@
+"""The arms of a run: federated training and the two baselines it is measured against.
+
+Every arm is made of cohorts, groups of sites that share one model and train it by the same round loop:
+
+- `federated`: one cohort of all training sites, aggregated by the configured algorithm;
+- `pooled`: one cohort of one imaginary site that holds the union of all training cases and takes as many optimiser
+  steps per round as the sites take together;
+- `local`: one cohort per site, named `local:<site>`.
+
+A cohort of one site is plain training: FedAvg of one reply is that reply, and no proximal term applies. Only the
+federated arm exchanges anything, so only there bytes are counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedbrats.algorithms.fedavg import FedAvg
+from fedbrats.data.partition import Site
+
+FEDERATED, POOLED, LOCAL = "federated", "pooled", "local"
+POOLED_SITE = "pooled"
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Sites that train one model together."""
+
+    arm: str
+    sites: tuple[str, ...]
+
+    @property
+    def federated(self) -> bool:
+        """Whether arrays really travel."""
+        return self.arm == FEDERATED
+
+
+def cohorts(arms: Sequence[str], training_sites: Sequence[str]) -> list[Cohort]:
+    """The cohorts of the named arms; the imaginary pooled site comes last, so that no site waits behind it."""
+    found: list[Cohort] = []
+    if FEDERATED in arms:
+        found.append(Cohort(FEDERATED, tuple(training_sites)))
+    if LOCAL in arms:
+        found += [Cohort(f"{LOCAL}:{site}", (site,)) for site in training_sites]
+    if POOLED in arms:
+        found.append(Cohort(POOLED, (POOLED_SITE,)))
+    return found
+
+
+def pooled_site(sites: Sequence[Site]) -> Site:
+    """The imaginary site that trains and validates on every training site's cases; it tests on none of its own."""
+    members = [s for s in sites if not s.holdout]
+    return Site(
+        name=POOLED_SITE,
+        holdout=False,
+        train=tuple(case for s in members for case in s.train),
+        val=tuple(case for s in members for case in s.val),
+        test=(),
+    )
+
+
+def algorithm_of(arm: str, configured: FedAvg) -> FedAvg:
+    """The algorithm a site runs in `arm`: the configured one in the federation, plain training elsewhere."""
+    return configured if arm == FEDERATED else FedAvg()

@@ -1,0 +1,110 @@
+"""The server's checkpoints: every model after round r, and the best ones, as safetensors and JSON.
+
+A checkpoint is a folder that appears under its name only when it is complete, and `last.json` is replaced after
+that, so a run that is killed at any moment finds a whole one. Sites keep their own state (`site_state`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+@dataclass
+class Model:
+    """One cohort's model at the server, and how it has fared."""
+
+    arrays: dict[str, Tensor]
+    failed_in_a_row: int = 0
+    best_round: int = 0  # 0 = never validated
+    best_score: float = -1.0
+    rounds_trained: int = 0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint holds."""
+
+    round: int
+    models: dict[str, Model] = field(default_factory=dict)
+
+
+def _tensor_file(folder: Path, arm: str) -> Path:
+    return folder / f"{arm.replace(':', '-')}.safetensors"
+
+
+def _write_json(file: Path, content: object) -> None:
+    unfinished = file.with_suffix(".tmp")
+    with unfinished.open("w") as handle:
+        json.dump(content, handle, indent=1)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(unfinished, file)
+
+
+def save_checkpoint(folder: Path, round_: int, models: Mapping[str, Model]) -> None:
+    """Write the checkpoint of `round_` below `folder` and drop older ones."""
+    name = f"round_{round_:05d}"
+    unfinished = folder / f".{name}"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    for arm, model in models.items():
+        save_file(model.arrays, _tensor_file(unfinished, arm))
+    keys = ("failed_in_a_row", "best_round", "best_score", "rounds_trained")
+    # The names too: the file has an order of its own, and the agreed list is in the network's.
+    facts = {
+        arm: {"names": list(m.arrays), "facts": {key: getattr(m, key) for key in keys}}
+        for arm, m in models.items()
+    }
+    _write_json(unfinished / "models.json", facts)
+    shutil.rmtree(
+        folder / name, ignore_errors=True
+    )  # of an earlier attempt that got further than `last.json`
+    os.replace(unfinished, folder / name)
+    _write_json(folder / "last.json", {"round": round_, "folder": name})
+    for old in folder.glob("round_*"):
+        if old.name != name:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def load_checkpoint(folder: Path) -> Snapshot | None:
+    """The newest whole checkpoint below `folder`, or None where there is none yet.
+
+    Raises:
+        ValueError: `last.json` names a checkpoint that is damaged or gone.
+    """
+    pointer = folder / "last.json"
+    if not pointer.is_file():
+        return None
+    try:
+        last = json.loads(pointer.read_text())
+        source = folder / last["folder"]
+        facts = json.loads((source / "models.json").read_text())
+        models = {}
+        for arm, stored in facts.items():
+            arrays = load_file(_tensor_file(source, arm))
+            models[arm] = Model({name: arrays[name] for name in stored["names"]}, **stored["facts"])
+        return Snapshot(last["round"], models)
+    except Exception as error:
+        raise ValueError(f"{pointer}: the checkpoint it names cannot be read ({error})") from error
+
+
+def save_best(folder: Path, arm: str, arrays: dict[str, Tensor]) -> None:
+    """Keep `arrays` as the best model of `arm` so far, atomically."""
+    file = _tensor_file(folder / "best", arm)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(".tmp")
+    save_file(arrays, unfinished)
+    os.replace(unfinished, file)
+
+
+def load_best(folder: Path, arm: str) -> dict[str, Tensor]:
+    """What `save_best` kept."""
+    return load_file(_tensor_file(folder / "best", arm))

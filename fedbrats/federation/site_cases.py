@@ -1,0 +1,62 @@
+"""A site's own list of cases, the only description of the data that a site reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedbrats.data.cache import CachedCase
+from fedbrats.data.partition import Site
+
+
+@dataclass(frozen=True)
+class SiteCases:
+    """The preprocessed cases of one site by split."""
+
+    train: tuple[CachedCase, ...]
+    val: tuple[CachedCase, ...]
+    test: tuple[CachedCase, ...]
+
+
+def site_folder(run_folder: Path, site: str) -> Path:
+    """Storage of `site`; in a simulation below the run folder, in a deployment inside the hospital."""
+    return run_folder / "sites" / site
+
+
+def write_site_cases(run_folder: Path, site: Site, cached: Mapping[str, CachedCase]) -> None:
+    """Write the case list of `site` atomically."""
+    splits = {
+        name: [{"name": case, "folder": str(cached[case].folder.resolve())} for case in getattr(site, name)]
+        for name in ("train", "val", "test")
+    }
+    file = site_folder(run_folder, site.name) / "cases.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(splits, indent=1))
+    os.replace(unfinished, file)
+
+
+def read_site_cases(run_folder: Path, site: str) -> SiteCases:
+    """Read what `write_site_cases` wrote.
+
+    Raises:
+        FileNotFoundError: the site has no case list.
+    """
+    file = site_folder(run_folder, site) / "cases.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no case list of site {site!r}; prepare the data first")
+    splits = json.loads(file.read_text())
+    return SiteCases(
+        **{
+            name: tuple(CachedCase(entry["name"], Path(entry["folder"])) for entry in entries)
+            for name, entries in splits.items()
+        }
+    )
+
+
+def pseudonym(site: str, index: int) -> str:
+    """Name under which a case's scores leave its site: its place in the site's own list, never its identifier."""
+    return f"{site}#{index:04d}"

@@ -1,0 +1,240 @@
+"""Score label files against references, whichever tool wrote them (the work behind `sims/evaluate.py`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from fedbrats.config import ConfigError, MetricsConfig
+from fedbrats.data.institutions import institution_from_name
+from fedbrats.data.nifti import Source, VolumeError, read_volume, spacing_of
+from fedbrats.data.regions import REGIONS, LabelSystem, label_numbers, regions_from_labels, to_canonical
+from fedbrats.metrics.hd95 import check_convention
+from fedbrats.metrics.label_files import Pair, case_name, pair_files, recognise_labels, same_grid
+from fedbrats.metrics.score import CASE_COLUMNS, SCORES, VOLUMES, score_case, worst_scores
+from fedbrats.metrics.summary import ALL_SITES, LOWER_IS_BETTER, summarise
+
+Row = dict[str, Any]
+
+
+@dataclass
+class LabelsConfig:
+    """The numbers in the label files."""
+
+    et: int | None = None  # number of enhancing tumour, 3 or 4; None recognises it, each folder for itself
+
+
+@dataclass
+class EvaluateConfig:
+    """One evaluation."""
+
+    predictions: str = MISSING  # label file or folder
+    references: str = MISSING  # label file or folder
+    output: str = "evaluation"  # folder of cases.csv and summary.csv
+    seed: int = 0  # of the bootstrap
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the first reading of a pair has shown; `fault` says why the prediction cannot be used."""
+
+    pair: Pair
+    truth_numbers: set[int]
+    guess_numbers: set[int]
+    fault: str | None
+
+
+def read_arguments(arguments: list[str]) -> EvaluateConfig:
+    """Read `key=value` arguments.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong type, or a required key left out; the key is named.
+    """
+    config = OmegaConf.structured(EvaluateConfig)
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals:
+            raise ConfigError(f"{argument}: expected key=value")
+        try:
+            OmegaConf.update(config, key, None if value == "null" else value)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise ConfigError(f"missing: {', '.join(f'{key}=<file or folder>' for key in missing)}")
+    settings = OmegaConf.to_object(config)
+    assert isinstance(settings, EvaluateConfig)
+    return settings
+
+
+def evaluate(
+    config: EvaluateConfig, emit: Callable[[Row], None], note: Callable[[str], None]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Score every case and write `cases.csv` and `summary.csv` into `config.output`.
+
+    Args:
+        config: what to score.
+        emit: called with each row of `cases.csv` (and the convention) as soon as it is known.
+        note: called with sentences for the user.
+
+    Returns:
+        The rows of the two files. A case whose prediction is missing, unreadable or holds unknown numbers
+        is a row with the worst scores and a status that says why.
+
+    Raises:
+        ConfigError: a wrong setting, nothing to pair, ambiguous label numbers, or a reference that cannot be
+            used.
+        VolumeError: a prediction and its reference lie on different grids.
+    """
+    convention = config.metrics.convention
+    check_convention(convention)
+    if config.metrics.bootstrap < 1:
+        raise ConfigError(f"metrics.bootstrap: must be at least 1, got {config.metrics.bootstrap}")
+    path = Path(config.predictions)
+    pairs, unused = pair_files(path, Path(config.references))
+    for extra in unused:
+        note(f"not scored, no reference: {extra}")
+    looks = _look_at_all(pairs)
+    systems = _label_systems(looks, config.labels.et, note)
+    arm = case_name(path) if path.is_file() else path.resolve().name or "predictions"
+    rows: list[Row] = []
+    for look in looks:
+        for row in _rows(look, arm, systems, convention):
+            rows.append(row)
+            emit({"convention": convention, **row})
+    cases = pd.DataFrame(rows, columns=list(CASE_COLUMNS))
+    summary = summarise(cases, convention, config.metrics.bootstrap, config.seed)
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    cases.to_csv(output / "cases.csv", index=False)
+    summary.to_csv(output / "summary.csv", index=False)
+    note(f"wrote {output / 'cases.csv'} and {output / 'summary.csv'}")
+    return cases, summary
+
+
+def json_line(row: Row) -> str:
+    """Return a row as one line of JSON."""
+    return json.dumps(row, allow_nan=False, ensure_ascii=False)
+
+
+def summary_table(summary: pd.DataFrame) -> Table:
+    """Return the pooled rows of `summary` as a table for people; its title names the convention."""
+    table = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+        title=f"HD95 convention: {summary['convention'].iloc[0]}; lesion-wise: brats2023",
+    )
+    for column in (
+        "region",
+        "metric",
+        "n",
+        "failed",
+        "mean",
+        "sd",
+        "95 % CI",
+        "median",
+        "quartiles",
+        "worst site",
+    ):
+        table.add_column(column, no_wrap=True)
+    for row in summary[summary["site"] == ALL_SITES].to_dict("records"):
+        digits = 2 if row["metric"] in LOWER_IS_BETTER else 4
+        f = {key: f"{value:.{digits}f}" for key, value in row.items() if isinstance(value, float)}
+        table.add_row(
+            *(row["region"], row["metric"], str(row["n"]), str(row["failed"]), f["mean"], f["std"]),
+            *(f"{f['ci_low']} to {f['ci_high']}", f["median"], f"{f['q25']} to {f['q75']}"),
+            f"{row['worst_site']} {f['worst_mean']}",
+        )
+    return table
+
+
+def _look_at_all(pairs: list[Pair]) -> list[_Look]:
+    """Read everything once, so that what would end the evaluation does so before the first case is scored."""
+    looks, unusable, apart = [], [], []
+    for pair in pairs:
+        try:
+            truth, place = read_volume(pair.reference)
+            truth_numbers = label_numbers(truth)
+        except ValueError as error:
+            unusable.append(_naming(pair.reference, error))
+            continue
+        if pair.prediction is None:
+            looks.append(_Look(pair, truth_numbers, set(), "no prediction"))
+            continue
+        try:
+            guess, guess_place = read_volume(pair.prediction)
+            if same_grid(place, guess_place):
+                looks.append(_Look(pair, truth_numbers, label_numbers(guess), None))
+            else:
+                apart.append(_apart(pair, place, guess_place))
+        except ValueError as error:
+            looks.append(_Look(pair, truth_numbers, set(), _naming(pair.prediction, error)))
+    if unusable:
+        raise ConfigError(f"{len(unusable)} references cannot be used: " + "; ".join(unusable[:5]))
+    if apart:
+        raise VolumeError(f"{len(apart)} pairs lie on different grids: " + "; ".join(apart[:5]))
+    return looks
+
+
+def _label_systems(
+    looks: list[_Look], et: int | None, note: Callable[[str], None]
+) -> tuple[LabelSystem, LabelSystem]:
+    """Label systems of the references and of the predictions; every reference must fit its own."""
+    truth, why = recognise_labels("references", {x.pair.case: x.truth_numbers for x in looks}, et)
+    note(why)
+    guess, why = recognise_labels("predictions", {x.pair.case: x.guess_numbers for x in looks}, et)
+    note(why)
+    for look in looks:
+        unknown = sorted(look.truth_numbers - truth.numbers)
+        if unknown:
+            expected = sorted(truth.numbers)
+            raise ConfigError(f"{look.pair.reference}: unexpected labels {unknown}, expected {expected}")
+    return truth, guess
+
+
+def _rows(look: _Look, arm: str, systems: tuple[LabelSystem, LabelSystem], convention: str) -> Iterator[Row]:
+    """Rows of one case in the order of `REGIONS`, keys in the order of `CASE_COLUMNS`."""
+    case, prediction, fault = look.pair.case, look.pair.prediction, look.fault
+    voxels, place = read_volume(look.pair.reference)
+    truth = to_canonical(voxels, systems[0])
+    unknown = sorted(look.guess_numbers - systems[1].numbers)
+    if unknown:
+        fault = f"{prediction}: unexpected labels {unknown}, expected {sorted(systems[1].numbers)}"
+    if fault is None and prediction is not None:
+        guess = to_canonical(read_volume(prediction)[0], systems[1])
+        scores, status = score_case(guess, truth, spacing_of(place), convention), "ok"
+    else:
+        ml = float(np.prod(spacing_of(place))) / 1000
+        true = {
+            r: int(np.count_nonzero(m)) * ml for r, m in zip(REGIONS, regions_from_labels(truth), strict=True)
+        }
+        worst = worst_scores(convention)
+        scores = {r: {**worst, "volume_true_ml": true[r], "volume_pred_ml": 0.0} for r in REGIONS}
+        status = f"failed: {fault}"
+    site = institution_from_name(case) or "unknown"
+    for region in REGIONS:
+        head = {"arm": arm, "site": site, "case": case, "region": region}
+        yield {**head, **{key: scores[region][key] for key in (*SCORES, *VOLUMES)}, "status": status}
+
+
+def _naming(path: Path, error: ValueError) -> str:
+    return str(error) if str(path) in str(error) else f"{path}: {error}"
+
+
+def _apart(pair: Pair, truth: Source, guess: Source) -> str:
+    return (
+        f"{pair.prediction} (shape {guess.shape}, affine {guess.affine}) and {pair.reference} "
+        f"(shape {truth.shape}, affine {truth.affine}); resample the prediction to the grid of its reference"
+    )

@@ -1,0 +1,192 @@
+"""What a run shows while it goes: live bars on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+from fedbrats.data.regions import REGIONS
+
+LOCAL = "local"
+
+
+class Progress:
+    """Rounds, sites within the round, loss, mean validation Dice per arm and the time left.
+
+    `round_started` may be called several times in one round, once per phase. Times are wall-clock seconds; the time
+    left is that of the rounds still to come, from the mean of the rounds seen since `start` (the test at the end is
+    not in it). Without a terminal every event that matters is one flushed line without control characters.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        console = Console(file=self._stream)
+        self._live: Live | None = None
+        self._console = console
+        self._on_terminal = self._stream.isatty() and console.is_terminal and not console.is_dumb_terminal
+        self._rounds = 0
+        self._arms: list[str] = []
+        self._expected = self._replies = self._failed = 0
+        self._began = time.monotonic()
+        self._seen_rounds = 0
+        self._scores: dict[str, dict[str, float]] = {}
+
+    def start(self, rounds: int, arms: Sequence[str]) -> None:
+        """Begin to show a run of `rounds` rounds; local models may come as "local:<site>" each or as "local"."""
+        self._rounds, self._arms = rounds, merged(arms)
+        self._began, self._seen_rounds = time.monotonic(), 0
+        if not self._on_terminal:
+            self._line(f"{rounds} rounds, arms: {', '.join(self._arms)}")
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=32), MofNCompleteColumn())
+        self._bars = Bars(*columns, TextColumn("{task.fields[note]}"), console=self._console)
+        self._round_bar: TaskID = self._bars.add_task("Rounds", total=rounds, note="")
+        self._reply_bar: TaskID = self._bars.add_task("Sites", total=None, note="")
+        self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._picture)
+        self._live.start()
+
+    def round_started(self, round_: int, expected_replies: int) -> None:
+        """A phase of round `round_` (from 1) waits for so many replies."""
+        self._expected, self._replies, self._failed = expected_replies, 0, 0
+        if self._live:
+            self._bars.update(self._round_bar, description=f"Round {round_}")
+            self._bars.reset(self._reply_bar, total=expected_replies, note="waiting")
+
+    def reply(self, arm: str, site: str, phase: str, ok: bool, seconds: float) -> None:
+        """A site has answered (or failed) in phase train, val or test after `seconds` of work."""
+        self._replies += 1
+        self._failed += not ok
+        if not ok:
+            self.message(f"failed: {arm}, site {site}, {phase}")
+        if self._live:
+            note = f"{site}: {phase} {seconds:.1f} s" + (f", {self._failed} failed" if self._failed else "")
+            self._bars.update(self._reply_bar, advance=1, note=Text(note).plain)
+        elif phase == "test" and self._replies == self._expected:
+            self._line(f"tested {arm} at {self._replies} sites")
+
+    def round_finished(self, round_: int, rows: list[dict[str, Any]]) -> None:
+        """Show the rows of `rounds.csv` of a round that is over."""
+        self._seen_rounds += 1
+        self._scores = scores(rows)
+        left = self._time_left(round_)
+        if self._live:
+            self._bars.update(self._round_bar, completed=round_, note=f"{left} left")
+            return
+        parts = [f"round {round_}/{self._rounds}"]
+        parts += [f"{arm}: {in_words(self._scores[arm])}" for arm in merged(self._scores)]
+        failed = sum(1 for row in rows if row.get("status") != "ok" and row.get("phase") != "round")
+        parts += [f"failed replies {failed}"] if failed else []
+        broken = sorted(
+            {str(row["arm"]) for row in rows if row.get("phase") == "round" and row["status"] != "ok"}
+        )
+        parts += [f"round failed for {', '.join(broken)}"] if broken else []
+        self._line(" | ".join([*parts, f"{left} left"]))
+
+    def message(self, text: str) -> None:
+        """Show a line of text above the bars."""
+        if self._live:
+            self._console.print(Text(text))
+        else:
+            self._line(text)
+
+    def stop(self) -> None:
+        """End the display and leave its last state on the terminal; harmless when called twice."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _line(self, text: str) -> None:
+        clean = "".join(character if character.isprintable() else " " for character in text)
+        print(clean, file=self._stream, flush=True)
+
+    def _time_left(self, round_: int) -> str:
+        per_round = (time.monotonic() - self._began) / max(self._seen_rounds, 1)
+        return duration(per_round * max(self._rounds - round_, 0))
+
+    def _picture(self) -> Group:
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for name in ("Arm", "Loss", *(f"val Dice {region}" for region in REGIONS)):
+            table.add_column(name, justify="left" if name == "Arm" else "right")
+        for arm in self._arms:
+            known = self._scores.get(arm, {})
+            table.add_row(arm, *(number(known.get(name)) for name in ("loss", *REGIONS)))
+        return Group(self._bars, table)
+
+
+def merged(arms: Iterable[str]) -> list[str]:
+    """Arm names in the order given, all "local:<site>" as one "local"."""
+    return list(dict.fromkeys(LOCAL if arm.startswith(f"{LOCAL}:") else arm for arm in arms))
+
+
+def scores(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean training loss ("loss") and mean validation Dice per region of each arm.
+
+    Args:
+        rows: of `rounds.csv`, values as numbers, text or empty. Means are over the replies that are ok, weighted by
+            cases; what no reply holds is absent.
+    """
+    sums: dict[str, dict[str, tuple[float, float]]] = {}
+    for row in rows:
+        if row.get("status") != "ok" or row.get("phase") not in ("train", "val"):
+            continue
+        arm = merged([str(row["arm"])])[0]
+        weight = as_number(row.get("cases"))
+        names = {"loss": "loss"} if row["phase"] == "train" else {r: f"dice_{r.lower()}" for r in REGIONS}
+        for name, column in names.items():
+            value = as_number(row.get(column))
+            if value is not None and weight:
+                total, weights = sums.setdefault(arm, {}).get(name, (0.0, 0.0))
+                sums[arm][name] = (total + weight * value, weights + weight)
+    return {arm: {name: total / w for name, (total, w) in means.items()} for arm, means in sums.items()}
+
+
+def as_number(value: object) -> float | None:
+    """A finite number from a number or text, None for anything else."""
+    try:
+        found = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def number(value: float | None) -> str:
+    """Three decimals, "-" where there is none."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def in_words(known: Mapping[str, float]) -> str:
+    """Loss and Dice of an arm in one phrase."""
+    loss = f"loss {number(known.get('loss'))}"
+    if not set(REGIONS) & set(known):
+        return loss
+    dice = "/".join(number(known.get(region)) for region in REGIONS)
+    return f"{loss}, val Dice {'/'.join(REGIONS)} {dice}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as "45 s", "3 min 05 s" or "2 h 10 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

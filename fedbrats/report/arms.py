@@ -1,0 +1,96 @@
+"""From rows per trained model to the arms of the report.
+
+`cases.csv` has one arm per trained model; the models that the institutions trained alone are "local:<site>". The
+report shows them as two arms: "local" (a model on its own institution's test cases) and "local_elsewhere" (on the
+test cases of other institutions).
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from fedbrats.data.regions import REGIONS
+from fedbrats.metrics.score import worst_scores
+from fedbrats.report.run_folder import CASE_NUMBERS
+
+ARM_ORDER = ("federated", "pooled", "local", "local_elsewhere")
+ARM_TITLES = {
+    "federated": "Federated",
+    "pooled": "Pooled",
+    "local": "Local, own",
+    "local_elsewhere": "Local, elsewhere",
+}
+
+
+def arm_title(arm: str) -> str:
+    """Name of an arm as printed."""
+    return ARM_TITLES.get(arm, arm)
+
+
+def arm_rank(arm: str) -> tuple[int, str]:
+    """Sort key: the order of `ARM_ORDER`, then any other arm by name."""
+    return (ARM_ORDER.index(arm) if arm in ARM_ORDER else len(ARM_ORDER), arm)
+
+
+def merge_local_arms(cases: pd.DataFrame, convention: str) -> pd.DataFrame:
+    """Replace the arms "local:<site>" by "local" and "local_elsewhere", and failed scores by the worst ones.
+
+    A case counts once per arm: where several local models segmented it, its row holds the mean over them, so that
+    the interval over cases does not become narrow by counting a case several times. Such a row is failed only when
+    all of them failed.
+
+    Args:
+        cases: rows with the columns of `cases.csv`; a failed row without a region stands for all regions.
+        convention: names the worst scores.
+
+    Returns:
+        Rows with the same columns and a region each; the scores of failed rows are `worst_scores(convention)`.
+
+    Raises:
+        ValueError: unknown convention.
+    """
+    whole = (cases["status"] != "ok") & (cases["region"] == "")
+    spread = [cases[whole].assign(region=region) for region in REGIONS] if whole.any() else []
+    rows = pd.concat([cases[~whole], *spread], ignore_index=True)
+    for metric, value in worst_scores(convention).items():
+        rows[metric] = rows[metric].mask(rows["status"] != "ok", value)
+    local = rows["arm"].str.startswith("local:")
+    own = local & (rows["arm"].str.removeprefix("local:") == rows["site"])
+    parts = [rows[~local], rows[own].assign(arm="local"), _mean_over_models(rows[local & ~own])]
+    return pd.concat([part for part in parts if len(part)] or [rows], ignore_index=True)[list(cases.columns)]
+
+
+def _mean_over_models(rows: pd.DataFrame) -> pd.DataFrame:
+    keys = ["site", "case", "region"]
+    # "ok" sorts after "failed: ...", so the largest status of a case is "ok" if any model succeeded.
+    parts = rows.groupby(keys, as_index=False, sort=False)
+    means = parts[list(CASE_NUMBERS)].mean().merge(parts["status"].max(), on=keys)
+    return means.assign(arm="local_elsewhere")
+
+
+def percent_of_pooled(cases: pd.DataFrame, site: str | None = None) -> dict[str, dict[str, float]]:
+    """Mean Dice of every arm as a percentage of the pooled arm's, on the cases that both have.
+
+    The comparison is paired because arms differ in their cases: an institution held out of the training has no
+    local model of its own.
+
+    Args:
+        cases: result of `merge_local_arms`.
+        site: only this institution's cases.
+
+    Returns:
+        Arm to region to per cent; an arm or region without shared cases, or with a pooled mean of 0, is absent.
+    """
+    good = cases if site is None else cases[cases["site"] == site]
+    keys = ["site", "case", "region"]
+    pooled = good[good["arm"] == "pooled"][[*keys, "dice"]]
+    out: dict[str, dict[str, float]] = {}
+    for arm in sorted(set(good["arm"]) - {"pooled"}, key=arm_rank):
+        pairs = good[good["arm"] == arm].merge(pooled, on=keys, suffixes=("", "_pooled"))
+        for region in REGIONS:
+            shared = pairs[pairs["region"] == region]
+            if len(shared) and shared["dice_pooled"].mean() > 0:
+                out.setdefault(arm, {})[region] = float(
+                    100 * shared["dice"].mean() / shared["dice_pooled"].mean()
+                )
+    return out

@@ -1,0 +1,149 @@
+"""How numbers are printed: never NaN, an interval under its mean, a numbered footnote where a number is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from fedbrats.data.regions import REGIONS
+from fedbrats.report.arms import arm_rank, arm_title
+from fedbrats.report.tables import EVERY_SITE, STATISTICS, worst_institution
+
+MISSING = "-"
+DECIMALS = {"hd95": 1, "lesion_hd95": 1}  # mm; all other metrics have 3
+METRIC_TITLES = {
+    "dice": "Dice",
+    "hd95": "HD95 (mm)",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "lesion_dice": "Lesion-wise Dice",
+    "lesion_hd95": "Lesion-wise HD95 (mm)",
+}
+
+
+@dataclass
+class Footnotes:
+    """Reasons in the order in which they are first used."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def mark(self, text: str) -> str:
+        """Number of a reason, "" for no reason."""
+        if not text:
+            return ""
+        if text not in self.texts:
+            self.texts.append(text)
+        return str(self.texts.index(text) + 1)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One table cell: the number, what stands small under it, and the number of its footnote."""
+
+    text: str
+    small: str = ""
+    mark: str = ""
+
+
+def number(value: float | None, decimals: int) -> str:
+    """A number with fixed decimals, "-" for a missing one."""
+    return MISSING if value is None or pd.isna(value) else f"{value:.{decimals}f}"
+
+
+def mean_cell(row: dict[str, Any], metric: str, notes: Footnotes, shown_n: int) -> Cell:
+    """Mean over its interval; the cell names its own n where that differs from the row's."""
+    decimals = DECIMALS.get(metric, 3)
+    if pd.isna(row[metric]):
+        return Cell(MISSING, mark=notes.mark(row["note"] or "not recorded"))
+    low, high = row[f"{metric}_low"], row[f"{metric}_high"]
+    own_n = f"n = {row['n']}" if row["n"] != shown_n else ""
+    reasons = (
+        [f"{row['failed']} of them could not be scored and count with the worst score"]
+        if row["failed"]
+        else []
+    )
+    if pd.isna(low) or pd.isna(high):
+        single = row["n"] == 1
+        reasons.append("a single test case has no interval" if single else "the interval was not recorded")
+        interval = ""
+    else:
+        interval = f"{number(low, decimals)} to {number(high, decimals)}"
+    small = ", ".join(filter(None, [interval, own_n]))
+    return Cell(number(row[metric], decimals), small, notes.mark("; ".join(reasons)))
+
+
+def percent_cell(rows: list[dict[str, Any]], notes: Footnotes) -> Cell:
+    """Percentages of pooled in region order, with the first reason where one is missing."""
+    values = [number(row["percent_of_pooled"], 1) for row in rows]
+    reasons = [row["note"] for row in rows if pd.isna(row["percent_of_pooled"])]
+    mark = notes.mark(reasons[0].split("; ")[-1] or "not recorded") if reasons else ""
+    return Cell(MISSING, mark=mark) if set(values) == {MISSING} else Cell(" / ".join(values), mark=mark)
+
+
+def arm_rows(table: pd.DataFrame, site: str, notes: Footnotes) -> list[dict[str, Any]]:
+    """Printable rows of one institution (or "all"), one per arm.
+
+    Args:
+        table: result of `institution_table`.
+
+    Returns:
+        {"arm", "n", "dice": [Cell per region], "hd95": [Cell per region], "percent": Cell}
+    """
+    out = []
+    part = table[table["site"] == site]
+    for arm in dict.fromkeys(part["arm"]):
+        records = part[part["arm"] == arm].to_dict(orient="records")
+        shown_n = max(row["n"] for row in records)
+        out.append(
+            {
+                "arm": arm,
+                "title": arm_title(arm),
+                "n": shown_n,
+                "dice": [mean_cell(row, "dice", notes, shown_n) for row in records],
+                "hd95": [mean_cell(row, "hd95", notes, shown_n) for row in records],
+                "percent": percent_cell(records, notes),
+            }
+        )
+    return out
+
+
+def worst_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Worst institution of each arm by mean Dice and by mean HD95, per region, as text."""
+    return [
+        {
+            "title": arm_title(arm),
+            "dice": [_worst_cell(table, arm, region, "dice") for region in REGIONS],
+            "hd95": [_worst_cell(table, arm, region, "hd95") for region in REGIONS],
+        }
+        for arm in dict.fromkeys(table["arm"])
+    ]
+
+
+def _worst_cell(table: pd.DataFrame, arm: str, region: str, metric: str) -> Cell:
+    worst = worst_institution(table, arm, region, metric)
+    if worst is None:
+        return Cell(MISSING)
+    unseen = ", unseen" if worst["unseen"] else ""
+    return Cell(number(worst["mean"], DECIMALS.get(metric, 3)), f"{worst['site']} (n = {worst['n']}{unseen})")
+
+
+def statistic_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Printable rows of all statistics over every test case: arm, region, metric, then text per statistic.
+
+    Args:
+        frame: result of `statistics`.
+    """
+    whole = frame[frame["site"] == EVERY_SITE]
+    order = {metric: place for place, metric in enumerate(METRIC_TITLES)}
+    rows = []
+    for row in whole.to_dict(orient="records"):
+        decimals = DECIMALS.get(row["metric"], 3)
+        texts = {name: number(row[name], 0 if name in ("n", "failed") else decimals) for name in STATISTICS}
+        rows.append(
+            {**row, **texts, "title": arm_title(row["arm"]), "name": METRIC_TITLES.get(row["metric"])}
+        )
+    rows = [row for row in rows if row["metric"] in order]
+    rows.sort(key=lambda row: (order[row["metric"]], REGIONS.index(row["region"]), arm_rank(row["arm"])))
+    return rows

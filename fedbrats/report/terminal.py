@@ -1,0 +1,69 @@
+"""The result table that a run prints at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fedbrats.report.arms import arm_title
+from fedbrats.report.cells import MISSING, number
+from fedbrats.report.run_folder import RunFolder, read_run
+from fedbrats.report.style import shorten
+from fedbrats.report.tables import EVERY_SITE, institution_table, worst_institution
+
+
+def print_result_table(run: RunFolder | Path, console: Console) -> None:
+    """Print arms by regions over all test cases: mean and 95 % interval, per cent of pooled, worst institution.
+
+    At most 80 columns wide.
+
+    Raises:
+        RunFolderError: `run` is a path that cannot be read as a run folder.
+    """
+    run = run if isinstance(run, RunFolder) else read_run(run)
+    table = institution_table(run)
+    whole = table[table["site"] == EVERY_SITE]
+    if not len(whole):
+        console.print("No test case was scored, so there is no result table.")
+        return
+    gap = 2 if console.width >= 90 else 1
+    out = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False)
+    out.add_column("All test cases", no_wrap=True)
+    for name in ("n", "Dice", "HD95 mm", "% pooled"):
+        out.add_column(name, justify="right", no_wrap=True)
+    out.add_column("Worst site", no_wrap=True, overflow="ellipsis")
+    for arm in dict.fromkeys(whole["arm"]):
+        out.add_row(Text(arm_title(arm), style="bold"))
+        for row in whole[whole["arm"] == arm].to_dict(orient="records"):
+            out.add_row(
+                f"  {row['region']}",
+                str(row["n"]),
+                _with_interval(row, "dice", 3),
+                _with_interval(row, "hd95", 1),
+                number(row["percent_of_pooled"], 1),
+                Text(_worst(table, arm, row["region"])),
+            )
+    console.print(out)
+    notes = sorted({note for text in whole["note"] for note in text.split("; ") if note})
+    console.print(
+        f"HD95 convention {run.convention}; n = test cases; [ ] = 95 % interval; worst by mean Dice.",
+        markup=False,
+    )
+    if notes:
+        console.print(f"{MISSING} = {'; '.join(notes)}.", markup=False)
+
+
+def _with_interval(row: dict[str, float], metric: str, decimals: int) -> Text:
+    low, high = row[f"{metric}_low"], row[f"{metric}_high"]
+    mean = number(row[metric], decimals)
+    short = 2 if decimals == 3 else 1 if max(abs(high), abs(low)) < 100 else 0
+    return Text(mean if pd.isna(low) else f"{mean} [{low:.{short}f}, {high:.{short}f}]")
+
+
+def _worst(table: pd.DataFrame, arm: str, region: str) -> str:
+    worst = worst_institution(table, arm, region)
+    return MISSING if worst is None else f"{worst['mean']:.2f} {shorten(worst['site'], 18)}"

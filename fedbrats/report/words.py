@@ -1,0 +1,223 @@
+"""What was run and what came out, in words."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pandas as pd
+
+from fedbrats.data.regions import REGIONS
+from fedbrats.progress import duration
+from fedbrats.report.arms import arm_title
+from fedbrats.report.run_folder import RunFolder
+from fedbrats.report.tables import EVERY_SITE, failures, worst_institution
+
+REGION_TITLES = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
+SAID_OF_CASES = {"local": " of their own institution", "local_elsewhere": " of other institutions"}
+SAID_OF_ARM = {
+    "federated": "The federated model",
+    "pooled": "The pooled model",
+    "local": "Models that an institution trained alone",
+    "local_elsewhere": "Such models",
+}
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """ "1 case", "2 cases"."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def target_name(group: Any) -> str:
+    """Last part of a group's `_target_`, with its settings: "FedProx (mu = 0.01)"."""
+    if not isinstance(group, dict) or not group.get("_target_"):
+        return "not recorded"
+    return str(group["_target_"]).rsplit(".", 1)[-1]
+
+
+def strategy_name(config: dict[str, Any]) -> str:
+    """Strategy with mu where it has one."""
+    group = config.get("strategy") or {}
+    mu = group.get("mu") if isinstance(group, dict) else None
+    return target_name(group) + (f" (mu = {mu})" if mu is not None else "")
+
+
+def title(run: RunFolder) -> str:
+    """Strategy and number of institutions, where they are known."""
+    where = f" on {plural(len(run.sites), 'institution')}" if run.sites else ""
+    return f"{strategy_name(run.config)}{where}"
+
+
+def run_date(run: RunFolder) -> str:
+    """When the run started: from `environment.json` ("started") or the folder's <date>/<time>, else "not recorded"."""
+    started = run.environment.get("started")
+    if started:
+        return str(started).replace("T", " ")[:19]
+    found = re.findall(r"(\d{4}-\d{2}-\d{2})/(\d{2})-(\d{2})-(\d{2})(?=/|$)", run.path.resolve().as_posix())
+    return "{} {}:{}:{}".format(*found[-1]) if found else "not recorded"
+
+
+def facts(run: RunFolder) -> list[tuple[str, str]]:
+    """Head of the report: what was run, as (name, value)."""
+    config, train = run.config, run.config.get("train") or {}
+    sites = run.partition.get("sites", [])
+    counts = {split: sum(len(site.get(split, ())) for site in sites) for split in ("train", "val", "test")}
+    unseen = len(run.holdout)
+    work = (
+        f"{train['local_steps']} steps"
+        if train.get("local_steps") is not None
+        else f"{train.get('local_epochs', '?')} epochs"
+    )
+    data = config.get("data") or {}
+    root = "generated" if data.get("source") == "phantom" else "no folder given"
+    institutions = f"{plural(len(sites), 'institution')}" + (f", {unseen} of them unseen" if unseen else "")
+    return [
+        ("Started", run_date(run)),
+        ("Strategy", strategy_name(config)),
+        ("Network", target_name(config.get("model"))),
+        ("Loss", target_name(config.get("loss"))),
+        ("Arms", ", ".join(str(arm) for arm in config.get("arms", [])) or "not recorded"),
+        (
+            "Rounds",
+            f"{config.get('rounds', '?')}, {work} per site and round, batch {train.get('batch', '?')}",
+        ),
+        ("Patch", " x ".join(str(size) for size in train.get("patch", [])) or "not recorded"),
+        ("Seeds", _seeds(config)),
+        ("Data", f"{data.get('source', '?')}: {data.get('root') or root}"),
+        ("Partition", f"{(config.get('partition') or {}).get('method', '?')}, {institutions}"),
+        (
+            "Cases",
+            ", ".join(f"{count} {split}" for split, count in counts.items()) if sites else "not recorded",
+        ),
+        ("Labels", str(run.partition.get("et_recognised") or "not recorded")),
+        (
+            "Metrics",
+            f"HD95 and empty masks as in convention {run.convention}; intervals are 95 % (bootstrap over cases)",
+        ),
+        ("Duration", _wall(run)),
+        ("Versions", _versions(run)),
+        (
+            "Hardware",
+            ", ".join(f"{key} {value}" for key, value in flat(run.environment.get("hardware")))
+            or "not recorded",
+        ),
+    ]
+
+
+def _wall(run: RunFolder) -> str:
+    seconds = run.summary.get("wall_seconds")
+    return "not recorded" if seconds is None else duration(float(seconds))
+
+
+def _seeds(config: dict[str, Any]) -> str:
+    return f"{config.get('seed', '?')} (training), {(config.get('partition') or {}).get('seed', '?')} (partition)"
+
+
+def _versions(run: RunFolder) -> str:
+    versions = run.environment.get("versions") or {}
+    shown = [
+        f"{name} {versions[name]}"
+        for name in ("fedbrats", "python", "torch", "flwr", "monai")
+        if name in versions
+    ]
+    commit = run.environment.get("commit")
+    return ", ".join([*shown, *([f"commit {str(commit)[:12]}"] if commit else [])]) or "not recorded"
+
+
+def flat(content: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """A nested dict as (dotted key, value) pairs in the order written."""
+    if isinstance(content, dict):
+        return [
+            pair
+            for key, value in content.items()
+            for pair in flat(value, f"{prefix}.{key}" if prefix else str(key))
+        ]
+    if isinstance(content, list):
+        return [(prefix, ", ".join(str(item) for item in content) or "none")]
+    return [] if content is None and not prefix else [(prefix, str(content))]
+
+
+def result_sentences(run: RunFolder, table: pd.DataFrame) -> list[str]:
+    """The result in a few sentences.
+
+    Args:
+        table: result of `institution_table`.
+    """
+    whole = table[(table["site"] == EVERY_SITE) & (table["n"] > 0)]
+    out = []
+    for arm in dict.fromkeys(whole["arm"]):
+        out.append(_arm_sentence(whole[whole["arm"] == arm], arm))
+        if arm == "federated":
+            out += _worst_sentence(table) + _unseen_sentence(table)
+    out = out or ["No test case was scored, so there is no result yet."]
+    bad = failures(run)
+    rounds, replies = int((bad["phase"] == "round").sum()), int((bad["phase"] != "round").sum())
+    skipped = len({entry.get("case") for entry in skipped_cases(run)})
+    trouble = [
+        f"{plural(rounds, 'round')} failed" if rounds else "no round failed",
+        f"{plural(replies, 'reply', 'replies')} {'was' if replies == 1 else 'were'} left out"
+        if replies
+        else "no reply was left out",
+        f"{plural(skipped, 'case')} {'was' if skipped == 1 else 'were'} skipped"
+        if skipped
+        else "no case was skipped",
+    ]
+    sentence = ", ".join(trouble) + "."
+    return [*out, sentence[0].upper() + sentence[1:]]
+
+
+def _arm_sentence(rows: pd.DataFrame, arm: str) -> str:
+    """Mean Dice per region, with the interval for the federated arm and the share of pooled."""
+    values = {row["region"]: row for row in rows.to_dict(orient="records")}
+    dice = [f"{values[r]['dice']:.3f}" for r in REGIONS]
+    if arm == "federated":
+        dice = [f"{values[r]['dice']:.3f}{_interval(values[r])} for {REGION_TITLES[r]}" for r in REGIONS]
+    share, percents = "", [values[r]["percent_of_pooled"] for r in REGIONS]
+    if arm != "pooled" and not any(pd.isna(value) for value in percents):
+        share = (
+            f", {_listed([f'{value:.1f}' for value in percents])} % of the pooled model on the cases of both"
+        )
+    count = plural(max(int(row["n"]) for row in values.values()), "test case")
+    whose = f"{count}{SAID_OF_CASES.get(arm, '')}"
+    return f"{SAID_OF_ARM.get(arm, arm_title(arm))} reached a mean Dice of {_listed(dice)} on {whose}{share}."
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return "" if pd.isna(row["dice_low"]) else f" ({row['dice_low']:.3f} to {row['dice_high']:.3f})"
+
+
+def _listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _worst_sentence(table: pd.DataFrame) -> list[str]:
+    worst = worst_institution(table, "federated", "WT")
+    if worst is None:
+        return []
+    unseen = ", unseen in training" if worst["unseen"] else ""
+    where = f"{worst['site']} ({plural(worst['n'], 'test case')}{unseen})"
+    return [f"Its weakest institution for whole tumour is {where} with a mean Dice of {worst['mean']:.3f}."]
+
+
+def _unseen_sentence(table: pd.DataFrame) -> list[str]:
+    rows = table[
+        (table["arm"] == "federated") & table["unseen"] & (table["region"] == "WT") & (table["n"] > 0)
+    ]
+    parts = [f"{row['dice']:.3f} at {row['site']}" for row in rows.to_dict(orient="records")]
+    return (
+        [f"Without having seen them in training it reached a whole-tumour Dice of {_listed(parts)}."]
+        if parts
+        else []
+    )
+
+
+def skipped_cases(run: RunFolder) -> list[dict[str, Any]]:
+    """Cases left out because of a problem, each problem once: {case, file, what}."""
+    seen, out = set(), []
+    for entry in [*(run.partition.get("skipped") or []), *(run.summary.get("skipped") or [])]:
+        record = entry if isinstance(entry, dict) else {"case": str(entry)}
+        key = tuple(str(record.get(name, "")) for name in ("case", "file", "what"))
+        if key not in seen:
+            seen.add(key)
+            out.append(record)
+    return out

@@ -1,0 +1,268 @@
+"""One run, from a configuration to a report."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor
+
+from fedbrats.config import Config, ConfigError, load_config, save_config, typed
+from fedbrats.data.partition import Site
+from fedbrats.data.prepare import Prepared, prepare
+from fedbrats.environment import describe_environment, write_json
+from fedbrats.federation import arms, checkpoint, exchange, record, results
+from fedbrats.federation.asking import FederationError, join
+from fedbrats.federation.server import Federation, serve, test_model
+from fedbrats.federation.site import make_client_app, pick_device
+from fedbrats.federation.site_cases import site_folder, write_site_cases
+from fedbrats.progress import Progress
+from fedbrats.report.html import write_report
+from fedbrats.seeding import seed_torch
+from fedbrats.training import steps_per_round
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig | Config, folder: Path, overrides: Sequence[str] = ()) -> Path:
+    """Run or resume one federation with its baselines; everything it leaves is in the returned folder.
+
+    Args:
+        config: composed by Hydra.
+        folder: run folder, created; ignored for a resume, which continues in `run.resume`.
+        overrides: what was given on the command line, kept for the record.
+
+    Raises:
+        ConfigError: the configuration cannot run.
+        DataError: cases that cannot be used.
+        FederationError: the federation cannot start or go on. The folder then holds a report of what there is.
+    """
+    asked = typed(config)
+    if asked.run.resume is not None:
+        folder = Path(asked.run.resume)
+        settled = resumed_config(asked, overrides)
+    else:
+        settled = settle(asked)
+    folder.mkdir(parents=True, exist_ok=True)
+    with Progress() as progress:
+        started = time.perf_counter()
+        prepared = prepare(settled.data, settled.partition, _cpus(), progress.message)
+        write_inputs(folder, settled, prepared, overrides)
+        try:
+            rows = _federate(folder, settled, prepared, progress)
+        except FederationError as error:
+            results.write_summary(folder, f"failed: {error}", **_facts(settled, prepared))
+            if settled.report.html:
+                write_report(folder)
+            raise
+        _write_results(folder, settled, prepared, rows, time.perf_counter() - started)
+        if settled.report.html:
+            progress.message("writing the report")
+            write_report(folder)
+    return folder
+
+
+def resumed_config(asked: Config, overrides: Sequence[str]) -> Config:
+    """The configuration that `run.resume` continues, with this call's runtime.
+
+    Raises:
+        ConfigError: no run there, or an override that would change what is computed.
+    """
+    file = Path(str(asked.run.resume)) / "config.yaml"
+    if not file.is_file():
+        raise ConfigError(f"run.resume={asked.run.resume}: no config.yaml there, so it is no run folder.")
+    other = [o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0] not in ("run", "hydra")]
+    workers = [o for o in other if o.startswith("runtime.workers=")]
+    refused = [o for o in other if o not in workers]
+    if refused:
+        raise ConfigError(
+            f"{', '.join(refused)}: a resumed run keeps its own configuration; "
+            "give run.resume, at most with runtime.workers."
+        )
+    stored = load_config(file)
+    if not workers:
+        return stored
+    return replace(stored, runtime=replace(stored.runtime, workers=asked.runtime.workers))
+
+
+def settle(config: Config) -> Config:
+    """Fill in what depends on the machine, so that config.yaml says what was really used."""
+    device = pick_device(config.runtime.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("runtime.device=cuda: torch sees no GPU here; use runtime.device=cpu or auto.")
+    workers = config.runtime.workers
+    if workers is None:
+        workers = (
+            torch.cuda.device_count() if device.type == "cuda" else max(1, _cpus() // config.runtime.threads)
+        )
+    root = config.data.root and str(Path(config.data.root).expanduser().resolve())
+    cache = str(Path(config.data.cache).expanduser().resolve())
+    return replace(
+        config,
+        data=replace(config.data, root=root, cache=cache),
+        runtime=replace(config.runtime, workers=workers, device=device.type),
+    )
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def write_inputs(folder: Path, config: Config, prepared: Prepared, overrides: Sequence[str]) -> None:
+    """Write what the run starts from: configuration, environment, partition and each site's list of cases."""
+    save_config(config, folder / "config.yaml")
+    environment = describe_environment()
+    environment |= {
+        "overrides": list(overrides),
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+    write_json(folder / "environment.json", environment)
+    write_json(folder / "partition.json", prepared.to_json())
+    training = [site for site in prepared.sites if not site.holdout]
+    for site in prepared.sites:
+        write_site_cases(folder, site, prepared.cached)
+    pooled = arms.pooled_site(prepared.sites)
+    write_site_cases(folder, pooled, prepared.cached)
+    members = {site.name: len(site.train) for site in training}
+    write_json(site_folder(folder, pooled.name) / "members.json", members)
+
+
+def initial_arrays(config: Config) -> dict[str, Tensor]:
+    """The travelling arrays of the untrained network, the same for every arm, from `seed`."""
+    seed_torch(config.seed, "initial weights")
+    network = instantiate(config.model)
+    return {name: tensor.detach().clone() for name, tensor in exchange.travelling(network).items()}
+
+
+def _federation(folder: Path, config: Config, sites: list[Site], observer: Progress) -> Federation:
+    """The server's state, from the newest checkpoint where there is one."""
+    training = [site.name for site in sites if not site.holdout]
+    cohorts = arms.cohorts(config.arms, training)
+    snapshot = checkpoint.load_checkpoint(folder / "checkpoints")
+    if snapshot:
+        models, finished = snapshot.models, snapshot.round
+    else:
+        models, finished = {c.arm: checkpoint.Model(initial_arrays(config)) for c in cohorts}, 0
+    record.start(folder / "rounds.csv", finished)
+    return Federation(
+        algorithm=instantiate(config.strategy),
+        cohorts=cohorts,
+        models=models,
+        folder=folder,
+        rounds=config.rounds,
+        observer=observer,
+        evaluate_every=config.runtime.evaluate_every,
+        checkpoint_every=config.runtime.checkpoint_every,
+        finished_round=finished,
+        checkpointed=finished,
+    )
+
+
+def _federate(folder: Path, config: Config, prepared: Prepared, progress: Progress) -> list[dict[str, Any]]:
+    """Train all arms and test their models; rows of `cases.csv`."""
+    names = [site.name for site in prepared.sites]
+    if arms.POOLED in config.arms:
+        names.append(arms.POOLED_SITE)
+    fed = _federation(folder, config, prepared.sites, progress)
+    progress.start(config.rounds, [cohort.arm for cohort in fed.cohorts])
+    rows: list[dict[str, Any]] = []
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        fed.members = join(grid, fed.expected, names, fed.algorithm.timeout)
+        serve(grid, fed)
+        rows.extend(_test_all(grid, fed, config, prepared.sites))
+
+    start_engine(
+        config, app, partial(make_client_app, str(folder)), names, site_loads(config, prepared.sites)
+    )
+    return rows
+
+
+def _test_all(grid: Grid, fed: Federation, config: Config, sites: list[Site]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for cohort in fed.cohorts:
+        model = fed.models[cohort.arm]
+        chosen = results.selected_round(model.best_round, fed.finished_round, config.report.select)
+        best = chosen == model.best_round and chosen != fed.finished_round
+        arrays = checkpoint.load_best(fed.folder / "checkpoints", cohort.arm) if best else model.arrays
+        tested, replies = test_model(grid, fed, cohort, exchange.to_record(arrays), chosen)
+        record.append(fed.folder / "rounds.csv", tested)
+        rows += results.case_rows(cohort.arm, sites, replies, config.metrics.convention)
+    return rows
+
+
+def site_loads(config: Config, sites: list[Site]) -> dict[str, float]:
+    """Optimiser steps that each site takes per round over all arms, to deal the sites evenly to the workers."""
+    steps = {
+        s.name: float(steps_per_round(s.name, len(s.train), config.train)) for s in sites if not s.holdout
+    }
+    shares = sum(arm in config.arms for arm in (arms.FEDERATED, arms.LOCAL))
+    loads = {name: shares * value for name, value in steps.items()} | {
+        s.name: 0.0 for s in sites if s.holdout
+    }
+    if arms.POOLED in config.arms:
+        loads[arms.POOLED_SITE] = sum(steps.values())
+    return loads
+
+
+def start_engine(
+    config: Config, server: ServerApp, client: Callable[[], Any], sites: list[str], loads: dict[str, float]
+) -> None:
+    """Run both apps on the configured engine until the server is done."""
+    runtime = config.runtime
+    workers = runtime.workers if runtime.workers is not None else 1
+    if runtime.engine == "ray":
+        from fedbrats.engines.ray import run_ray
+
+        gpus = torch.cuda.device_count() / max(1, workers) if runtime.device == "cuda" else 0.0
+        run_ray(server, client, sites, threads=runtime.threads, gpus_per_site=gpus)
+        return
+    from fedbrats.engines.local import run_local
+
+    fraction = runtime.memory_fraction
+    if runtime.device == "cuda" and fraction is None and workers > 1:
+        fraction = torch.cuda.device_count() / workers
+    run_local(
+        server,
+        client,
+        sites,
+        workers=min(workers, len(sites)),
+        threads=runtime.threads,
+        load=loads,
+        memory_fraction=fraction,
+        device=runtime.device,
+    )
+
+
+def _facts(config: Config, prepared: Prepared) -> dict[str, Any]:
+    return {
+        "convention": config.metrics.convention,
+        "rounds": config.rounds,
+        "skipped": prepared.skipped,
+        "selected": config.report.select,
+    }
+
+
+def _write_results(
+    folder: Path, config: Config, prepared: Prepared, rows: list[dict[str, Any]], seconds: float
+) -> None:
+    results.write_cases(folder / "cases.csv", rows)
+    facts = _facts(config, prepared)
+    if rows:
+        facts["arms"] = results.arms_summary(rows, config.metrics.convention, config.metrics.bootstrap)
+        facts["percent_of_pooled"] = results.percent_of_pooled(rows)
+    results.write_summary(folder, "finished", **facts, wall_seconds=round(seconds, 1))

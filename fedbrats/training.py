@@ -1,0 +1,175 @@
+"""What a site does in one round: a fixed number of optimiser steps on random patches of its own cases."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedbrats.algorithms.fedavg import FedAvg
+from fedbrats.config import TrainConfig
+from fedbrats.data.cache import CachedCase
+from fedbrats.data.patches import augment, draw_batch
+from fedbrats.losses import region_targets
+
+Batch = tuple[Tensor, Tensor]
+
+
+class TrainingError(RuntimeError):
+    """Local training that cannot go on; the message names the setting to change."""
+
+
+@dataclass(frozen=True)
+class LocalWork:
+    """The local work of one round."""
+
+    steps: int
+    lr_factor: float  # multiplies the optimiser's learning rate
+
+
+def learning_rate_factor(round_: int, rounds: int, schedule: str, warmup: int = 0) -> float:
+    """Factor on the learning rate in global round `round_` (1-based) of `rounds`, the same at every site.
+
+    constant: 1. poly: (1 - t)^0.9 as in nnU-Net. cosine: (1 + cos(pi t)) / 2. t = (round_ - 1) / rounds, so the first
+    round has the full rate and the last one still moves. `warmup` rounds rise linearly before that.
+    """
+    ramp = min(1.0, round_ / (warmup + 1)) if warmup else 1.0
+    t = (round_ - 1) / rounds
+    curve = {"constant": 1.0, "poly": (1 - t) ** 0.9, "cosine": (1 + math.cos(math.pi * t)) / 2}
+    return ramp * curve[schedule]
+
+
+def steps_per_round(site: str, cases: int, train: TrainConfig) -> int:
+    """Optimiser steps of `site` with `cases` training cases in one round: its own work if named, else the common."""
+    epochs = train.site_epochs.get(site, train.local_epochs)
+    if site in train.site_steps:
+        return train.site_steps[site]
+    if site not in train.site_epochs and train.local_steps is not None:
+        return train.local_steps
+    assert epochs is not None, "check_config lets exactly one of local_steps and local_epochs through"
+    return max(1, math.ceil(epochs * cases * train.patches_per_case / train.batch))
+
+
+def batches(
+    cases: Sequence[CachedCase],
+    rng: np.random.Generator,
+    train: TrainConfig,
+    steps: int,
+    device: torch.device,
+) -> Iterator[Batch]:
+    """`steps` batches of images float32 [B, 4, *patch] and canonical labels uint8 [B, *patch] on `device`."""
+
+    def make() -> Iterator[Batch]:
+        for _ in range(steps):
+            drawn = draw_batch(
+                cases, rng, patch=train.patch, batch=train.batch, tumour_share=train.tumour_share
+            )
+            images, labels = torch.from_numpy(drawn[0]), torch.from_numpy(drawn[1])
+            if train.augment:
+                images, labels = augment(images, labels, rng)
+            yield images, labels
+
+    if device.type != "cuda":
+        return make()
+    return _prefetched(make(), device)
+
+
+def _prefetched(source: Iterator[Batch], device: torch.device, depth: int = 2) -> Iterator[Batch]:
+    """The batches of `source`, made and pinned in a thread while the GPU works; order and content are the same."""
+    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def put(item: Batch | BaseException | None) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put(item, timeout=0.1)
+                return
+
+    def fill() -> None:
+        try:
+            for images, labels in source:
+                put((images.pin_memory(), labels.pin_memory()))
+            put(None)
+        except BaseException as error:  # handed to the training loop, which raises it
+            put(error)
+
+    threading.Thread(target=fill, daemon=True).start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item[0].to(device, non_blocking=True), item[1].to(device, non_blocking=True)
+    finally:
+        stop.set()
+
+
+def train_locally(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    algorithm: FedAvg,
+    data: Iterator[Batch],
+    *,
+    lr_factor: float,
+    clip_norm: float | None = None,
+    amp: bool = False,
+) -> float:
+    """Take one optimiser step per batch of `data`; `network` holds the round's global weights on entry.
+
+    Returns:
+        Mean training loss over the steps, without the algorithm's penalty.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    network.train()
+    penalty = algorithm.penalty(network)
+    device = next(network.parameters()).device
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("base_lr", group["lr"]) * lr_factor
+    losses = []
+    for images, labels in data:
+        if images.ndim == 5:
+            images = images.to(memory_format=torch.channels_last_3d)
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
+            logits = network(images)
+        value = loss(logits.float(), region_targets(labels).float()).mean()
+        losses.append(value.detach())
+        (value if penalty is None else value + penalty()).backward()
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
+        optimizer.step()
+    mean = float(torch.stack(losses).mean())
+    if not math.isfinite(mean):
+        raise TrainingError(f"training loss is {mean}: lower train.optimizer.lr or set train.clip_norm.")
+    return mean
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's moments as named tensors, "parameter index.name", for safetensors."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{key}": value.detach().to("cpu").contiguous()
+        for index, entries in state.items()
+        for key, value in entries.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave; the hyper-parameters stay those of `optimizer`."""
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

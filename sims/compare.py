@@ -1,0 +1,31 @@
+"""Compare the jobs of a sweep: `python sims/compare.py <sweep folder>`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from fedbrats.compare import write_comparison
+from fedbrats.report.run_folder import RunFolderError
+
+
+def main() -> int:
+    """Write `compare.csv` and `compare.html` into the sweep folder and print their paths; 2 for no sweep."""
+    parser = argparse.ArgumentParser(
+        description="One table of arms and institutions over the jobs of a sweep."
+    )
+    parser.add_argument(
+        "sweep", type=Path, help="folder with one run folder per job, such as multirun/<date>/<time>"
+    )
+    try:
+        paths = write_comparison(parser.parse_args().sweep)
+    except RunFolderError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(*paths, sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""The command that checks a folder: what it prints and how it exits."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+from brats_files import write_case
+
+ROOT = Path(__file__).resolve().parents[2]
+REAL = os.environ.get("FEDBRATS_REAL_DATA")
+
+
+def check_data(*arguments: str) -> int:
+    spec = importlib.util.spec_from_file_location("check_data", ROOT / "sims" / "check_data.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return int(module.main(["runtime.workers=0", *arguments]))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("Brats18_TCIA02_135_1", "BraTS19_TCIA02_606_1", "BraTS19_CBICA_AAB_1"):
+        write_case(tmp_path / "data", name)
+    return tmp_path / "data"
+
+
+def test_sound_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_data("data=brats", f"data.root={folder}") == 0
+    out = capsys.readouterr().out
+    rows = {line.split("│")[1].strip(): line.split("│")[2:5] for line in out.splitlines() if "│" in line}
+    assert [int(cell) for cell in rows["TCIA02"]] == [2, 0, 0]
+    assert [int(cell) for cell in rows["CBICA"]] == [1, 0, 0]
+    assert "3 cases, 2 institutions" in out
+    assert "Enhancing tumour is label 4" in out
+    assert "Errors: 0, warnings: 0." in out
+
+
+def test_broken_file_is_named_and_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = folder / "BraTS19_TCIA02_606_1" / "BraTS19_TCIA02_606_1_t2.nii.gz"
+    path.write_bytes(b"")
+    assert check_data(f"data.root={folder}") == 1
+    out = capsys.readouterr().out
+    assert f"error: {path}: empty file (0 bytes)" in out
+    assert "Errors: 1, warnings: 0." in out
+
+
+def test_case_without_institution(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_case(folder, "UPENN-GBM-00006_11")
+    assert check_data(f"data.root={folder}") == 1
+    out = capsys.readouterr().out
+    assert "(no institution)" in out
+    assert "UPENN-GBM-00006_11; list them in partition.table" in out
+    table = tmp_path / "t.csv"
+    table.write_text("case,institution\nUPENN-GBM-00006_11,UPENN\n")
+    assert check_data(f"data.root={folder}", f"partition.table={table}") == 0
+    assert "4 cases, 3 institutions" in capsys.readouterr().out
+    assert check_data(f"data.root={folder}", "partition.unknown=rest") == 0
+    assert check_data(f"data.root={folder}", "partition=iid", "partition.sites=2") == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data.rot=x"], "data.rot"),
+        (["data.et_label=x"], "data.et_label"),
+        (["data=brats"], "data.root"),
+        (["data.root=nowhere"], "nowhere: no such folder"),
+        (["partition=fets", "data.root={folder}"], "partition.table"),
+        (["partition.table=gone.csv", "data.root={folder}"], "gone.csv"),
+    ],
+)
+def test_unusable_commands_exit_with_2(folder: Path, capsys, overrides: list[str], words: str) -> None:
+    assert check_data(*(text.format(folder=folder) for text in overrides)) == 2
+    assert words in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not REAL, reason="real BraTS cases not at hand")
+def test_real_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "upenn.csv"
+    table.write_text("case,institution\nUPENN-GBM-00006_11,UPENN\n")
+    assert check_data("data=brats", f"data.root={REAL}/brats", f"partition.table={table}") == 0
+    out = capsys.readouterr().out
+    assert "8 cases, 5 institutions" in out
+    assert "Enhancing tumour is label 4 (NCR 1, ED 2, ET 4)" in out

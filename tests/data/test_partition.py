@@ -1,0 +1,190 @@
+"""Sites and splits: patients stay together, every site trains, nothing depends on the order of files."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedbrats.config import ConfigError, PartitionConfig
+from fedbrats.data.cases import Case, patient_of
+from fedbrats.data.partition import Site, make_partition, partition_table
+
+REAL = os.environ.get("FEDBRATS_REAL_DATA")
+
+
+def cases(*names: str) -> list[Case]:
+    return [Case(name, patient_of(name), {}, None, "brats2017-2021") for name in names]
+
+
+def many(count: int, site: str = "CBICA") -> list[Case]:
+    return cases(*(f"BraTS19_{site}_{i:04d}_1" for i in range(count)))
+
+
+VOLUMES = {case.name: float(i) for i, case in enumerate(many(100))}
+
+
+def sizes(site: Site) -> tuple[int, int, int]:
+    return len(site.train), len(site.val), len(site.test)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (1, (1, 0, 0)),
+        (2, (1, 0, 1)),
+        (3, (1, 1, 1)),
+        (4, (2, 1, 1)),
+        (8, (5, 1, 2)),  # 0.15 x 8 = 1.2, 0.25 x 8 = 2
+        (20, (12, 3, 5)),
+        (100, (60, 15, 25)),
+    ],
+)
+def test_split_sizes(count: int, expected: tuple[int, int, int]) -> None:
+    (site,) = make_partition(many(count), PartitionConfig())
+    assert sizes(site) == expected
+    assert site.cases == tuple(case.name for case in many(count))
+
+
+def test_shares_of_nothing_are_nothing() -> None:
+    (site,) = make_partition(many(10), PartitionConfig(val=0.0, test=0.0))
+    assert sizes(site) == (10, 0, 0)
+    (site,) = make_partition(many(3), PartitionConfig(val=0.49, test=0.5))
+    assert sizes(site) == (1, 0, 2)
+
+
+def test_sites_are_sorted_and_held_out_sites_only_test() -> None:
+    some = many(4, "TMC") + many(4, "CBICA") + many(3, "2013")
+    sites = make_partition(some, PartitionConfig(holdout=["TMC"]))
+    assert [site.name for site in sites] == ["2013", "CBICA", "TMC"]
+    assert [site.holdout for site in sites] == [False, False, True]
+    assert sizes(sites[2]) == (0, 0, 4)
+
+
+def test_unknown_holdout_names_the_institutions() -> None:
+    some = many(2, "TMC") + many(2, "CBICA")
+    with pytest.raises(ConfigError, match=r"holdout names \['TCIA99'\].*\['CBICA', 'TMC'\]"):
+        make_partition(some, PartitionConfig(holdout=["TCIA99", "TMC"]))
+    with pytest.raises(ConfigError, match="leave one to train"):
+        make_partition(some, PartitionConfig(holdout=["CBICA", "TMC"]))
+
+
+def test_nothing_to_distribute_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="no usable case"):
+        make_partition([], PartitionConfig())
+
+
+def sessions() -> list[Case]:
+    return cases(*(f"BraTS-GLI-{i:05d}-{s:03d}" for i in range(20) for s in range(1 + i % 3)))
+
+
+CONFIGS = [
+    PartitionConfig(unknown="all"),
+    PartitionConfig(method="iid", sites=4),
+    PartitionConfig(method="dirichlet", sites=4, alpha=0.3),
+    PartitionConfig(method="quantity", sites=4, alpha=0.3),
+]
+
+
+@pytest.mark.parametrize("cfg", CONFIGS, ids=lambda cfg: cfg.method)
+def test_patients_stay_together_and_every_case_is_used_once(cfg: PartitionConfig) -> None:
+    some = sessions()
+    volumes = {case.name: float(len(case.name) + i) for i, case in enumerate(some)}
+    sites = make_partition(some, cfg, volumes)
+    parts = [part for site in sites for part in (site.train, site.val, site.test)]
+    assert Counter(name for part in parts for name in part) == Counter(case.name for case in some)
+    holders = [{patient_of(name) for name in part} for part in parts]
+    assert sum(map(len, holders)) == 20  # no patient in two parts
+    assert all(site.train for site in sites)
+
+
+@pytest.mark.parametrize("cfg", CONFIGS, ids=lambda cfg: cfg.method)
+def test_order_of_files_does_not_matter_but_the_seed_does(cfg: PartitionConfig) -> None:
+    some = sessions()
+    volumes = {case.name: float(i) for i, case in enumerate(some)}
+    first = make_partition(some, cfg, volumes)
+    assert make_partition(some[::-1], cfg, volumes) == first
+    other = PartitionConfig(**{**vars(cfg), "seed": 1})
+    assert make_partition(some, other, volumes) != first
+
+
+def test_iid_is_even() -> None:
+    sites = make_partition(many(22), PartitionConfig(method="iid", sites=5))
+    assert sorted(len(site.cases) for site in sites) == [4, 4, 4, 5, 5]
+    assert [site.name for site in sites] == [f"site-0{i}" for i in range(1, 6)]
+
+
+@pytest.mark.parametrize("method", ["iid", "dirichlet", "quantity"])
+@pytest.mark.parametrize("seed", range(10))
+def test_every_site_gets_a_patient_however_skewed(method: str, seed: int) -> None:
+    cfg = PartitionConfig(method=method, sites=10, alpha=0.01, seed=seed)
+    sites = make_partition(many(12), cfg, VOLUMES)
+    assert len(sites) == 10
+    assert min(len(site.cases) for site in sites) >= 1
+    assert sum(len(site.cases) for site in sites) == 12
+
+
+def test_small_alpha_is_more_unequal() -> None:
+    def spread(method: str, alpha: float) -> float:
+        counts = []
+        for seed in range(20):
+            cfg = PartitionConfig(method=method, sites=5, alpha=alpha, seed=seed)
+            sites = make_partition(many(100), cfg, VOLUMES)
+            measure = {
+                "quantity": [len(site.cases) for site in sites],
+                "dirichlet": [np.mean([VOLUMES[name] for name in site.cases]) for site in sites],
+            }
+            counts.append(float(np.std(measure[method])))
+        return float(np.mean(counts))
+
+    for method in ("quantity", "dirichlet"):
+        assert spread(method, 0.1) > 2 * spread(method, 10)
+
+
+def test_dirichlet_needs_volumes() -> None:
+    cfg = PartitionConfig(method="dirichlet", sites=2)
+    with pytest.raises(ConfigError, match="whole-tumour volume"):
+        make_partition(many(4), cfg)
+    with pytest.raises(ConfigError, match="BraTS19_CBICA_0003_1"):
+        make_partition(many(4), cfg, {case.name: 1.0 for case in many(3)})
+
+
+def test_more_sites_than_patients_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"partition\.sites is 5, but there are only 4 patients"):
+        make_partition(many(4), PartitionConfig(method="iid", sites=5))
+
+
+def test_partition_table_by_hand() -> None:
+    def stats(wt: float, et: float, mean: float, std: float) -> dict:
+        return {
+            "volumes_ml": {"WT": wt, "TC": wt / 2, "ET": et},
+            "intensity": {m: {"mean": mean, "std": std} for m in ("t1", "t1ce", "t2", "flair")},
+        }
+
+    sites = [Site("A", False, ("a",), ("b",), ()), Site("B", True, (), (), ("c",))]
+    table = partition_table(
+        sites, {"a": stats(10, 0, 100, 3), "b": stats(30, 5, 108, 3), "c": stats(7, 1, 5, 2)}
+    )
+    first, second = table.to_dict("records")
+    assert (first["site"], first["cases"], first["train"], first["val"], first["test"]) == ("A", 2, 1, 1, 0)
+    assert (first["holdout"], second["holdout"]) == (False, True)
+    assert (first["wt_ml_mean"], first["wt_ml_sd"], first["tc_ml_mean"]) == (20, 10, 10)
+    assert (first["et_free"], second["et_free"]) == (1, 0)
+    assert first["t1_mean"] == 104
+    assert first["flair_sd"] == pytest.approx(5)  # sqrt(3^2 + 4^2): within and between the two cases
+    assert (second["t1_sd"], second["wt_ml_sd"]) == (2, 0)
+    assert not table.isna().any().any()
+    with pytest.raises(ValueError, match="no statistics of c"):
+        partition_table(sites, {"a": stats(1, 1, 1, 1), "b": stats(1, 1, 1, 1)})
+
+
+@pytest.mark.skipif(not REAL, reason="real BraTS cases not at hand")
+def test_real_fets_partition() -> None:
+    table = Path(str(REAL)) / "partitions" / "fets2022_partitioning_1.csv"
+    names = [line.split(",")[1] for line in table.read_text().splitlines()[1:]]
+    sites = make_partition(cases(*names), PartitionConfig(method="fets", table=str(table)))
+    assert len(sites) == 23
+    largest = max(sites, key=lambda site: len(site.cases))
+    assert sizes(largest) == (511 - 77 - 128, 77, 128)  # 0.15 x 511 = 76.65, 0.25 x 511 = 127.75
+    assert all(site.train and site.val and site.test for site in sites)

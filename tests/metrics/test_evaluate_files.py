@@ -1,0 +1,169 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from fedbrats.config import ConfigError
+from fedbrats.data.nifti import VolumeError
+from fedbrats.metrics.evaluate_files import EvaluateConfig, evaluate, read_arguments
+from fedbrats.metrics.score import CASE_COLUMNS
+
+AFFINE = np.array([[-1.0, 0, 0, 9], [0, -1, 0, 11], [0, 0, 2, -3], [0, 0, 0, 1]])  # LPS, 2 mm slices
+
+
+def labels(et=4, shift=0):
+    """ET 4x4x4 inside ED 6x6x6, moved along the first axis."""
+    volume = np.zeros((20, 16, 14), np.uint8)
+    volume[5 + shift : 11 + shift, 5:11, 4:10] = 2
+    volume[6 + shift : 10 + shift, 6:10, 5:9] = et
+    return volume
+
+
+def write(path, volume, affine=AFFINE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(volume, affine), path)
+    return path
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Three references with ET 4; a good prediction with ET 3, a truncated one, and none for the third."""
+    for name in ("Brats18_TCIA01_1_1", "Brats18_TCIA02_2_1", "Brats18_TCIA02_3_1"):
+        write(tmp_path / "truth" / name / f"{name}_seg.nii.gz", labels())
+    write(tmp_path / "guess" / "Brats18_TCIA01_1_1.nii.gz", labels(et=3, shift=1))
+    broken = write(tmp_path / "guess" / "Brats18_TCIA02_2_1.nii.gz", labels(et=3))
+    broken.write_bytes(broken.read_bytes()[:60])
+    return tmp_path
+
+
+def config(folder, *more):
+    arguments = [
+        f"predictions={folder / 'guess'}",
+        f"references={folder / 'truth'}",
+        f"output={folder / 'out'}",
+    ]
+    return read_arguments([*arguments, "metrics.bootstrap=50", *more])
+
+
+def run(settings):
+    rows, notes = [], []
+    cases, summary = evaluate(settings, rows.append, notes.append)
+    return rows, notes, cases, summary
+
+
+def test_good_broken_and_missing_predictions(folders):
+    """Shift by one voxel: WT overlap 5/6, ET 3/4; HD95 1 mm. The others are failed rows with worst scores."""
+    rows, notes, cases, summary = run(config(folders))
+    assert [row["status"][:6] for row in rows] == ["ok"] * 3 + ["failed"] * 6
+    assert [row["dice"] for row in rows[:3]] == pytest.approx([5 / 6, 3 / 4, 3 / 4])
+    assert [row["hd95"] for row in rows[:3]] == pytest.approx([1, 1, 1])
+    assert {(row["dice"], row["hd95"], row["lesion_hd95"]) for row in rows[3:]} == {(0, 374, 374)}
+    assert str(folders / "guess" / "Brats18_TCIA02_2_1.nii.gz") in rows[3]["status"]
+    assert rows[6]["status"] == "failed: no prediction"
+    assert rows[6]["volume_true_ml"] == pytest.approx(6 * 6 * 6 * 2 / 1000)
+    assert [row["site"] for row in rows[::3]] == ["TCIA01", "TCIA02", "TCIA02"]
+    assert "references: enhancing tumour is 4 (recognised)" in notes
+    assert "predictions: enhancing tumour is 3 (recognised)" in notes
+    pooled = summary[(summary.site == "all") & (summary.metric == "dice") & (summary.region == "WT")]
+    assert pooled[["n", "failed"]].to_numpy().tolist() == [[3, 2]]
+    assert pooled["mean"].item() == pytest.approx(5 / 6 / 3)
+    assert pooled["worst_site"].item() == "TCIA02"
+    pd.testing.assert_frame_equal(pd.read_csv(folders / "out" / "cases.csv"), cases)
+    assert tuple(cases.columns) == CASE_COLUMNS
+    assert set(pd.read_csv(folders / "out" / "summary.csv")["convention"]) == {"brats2023"}
+
+
+def test_orientation_on_disk_does_not_matter(tmp_path):
+    """The same prediction stored with permuted and flipped axes scores the same."""
+    truth = write(tmp_path / "truth" / "a_seg.nii.gz", labels())
+    image = nib.Nifti1Image(labels(shift=2), AFFINE)
+    turned = image.as_reoriented(nib.orientations.axcodes2ornt(("S", "A", "L"))[[2, 0, 1]])
+    assert turned.shape != image.shape
+    write(tmp_path / "one" / "a.nii.gz", labels(shift=2))
+    write(tmp_path / "two" / "a.nii.gz", np.asarray(turned.dataobj), turned.affine)
+    results = []
+    for side in ("one", "two"):
+        settings = EvaluateConfig(str(tmp_path / side / "a.nii.gz"), str(truth), str(tmp_path / "out"))
+        results.append(run(settings)[2])
+    pd.testing.assert_frame_equal(*results)
+    assert results[0]["dice"].tolist() == pytest.approx([4 / 6, 2 / 4, 2 / 4])
+
+
+@pytest.mark.parametrize("what", ["shape", "affine"])
+def test_different_grids_are_an_error_that_names_both_files(folders, what):
+    path = folders / "guess" / "Brats18_TCIA02_3_1.nii.gz"
+    moved = AFFINE.copy()
+    moved[0, 3] += 1
+    write(path, labels()[:-1] if what == "shape" else labels(), AFFINE if what == "shape" else moved)
+    with pytest.raises(VolumeError, match="different grids") as error:
+        run(config(folders))
+    assert str(path) in str(error.value)
+    assert str(folders / "truth" / "Brats18_TCIA02_3_1" / "Brats18_TCIA02_3_1_seg.nii.gz") in str(error.value)
+
+
+def test_unknown_numbers_fail_the_prediction_and_refuse_the_reference(folders):
+    odd = labels()
+    odd[0, 0, 0] = 9
+    write(folders / "guess" / "Brats18_TCIA02_3_1.nii.gz", np.where(odd == 4, 3, odd))
+    rows = run(config(folders))[0]
+    assert "unexpected labels [9]" in rows[6]["status"]
+    bad = write(folders / "truth" / "Brats18_TCIA02_3_1" / "Brats18_TCIA02_3_1_seg.nii.gz", odd)
+    with pytest.raises(ConfigError, match=r"unexpected labels \[9\]") as error:
+        run(config(folders))
+    assert str(bad) in str(error.value)
+
+
+def test_broken_reference_is_refused(folders):
+    bad = folders / "truth" / "Brats18_TCIA02_3_1" / "Brats18_TCIA02_3_1_seg.nii.gz"
+    bad.write_bytes(b"")
+    with pytest.raises(ConfigError, match="1 references cannot be used") as error:
+        run(config(folders))
+    assert str(bad) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predictions=a", "reference=b"], "reference: .*not in 'EvaluateConfig'"),
+        (["predictions=a", "references=b", "metrics.hd95=monai"], "metrics.hd95: .*not in 'MetricsConfig'"),
+        (["predictions=a", "references=b", "labels.et=four"], "labels.et: .*could not be converted"),
+        (["predictions=a"], "missing: references=<file or folder>"),
+        (["predictions"], "predictions: expected key=value"),
+    ],
+)
+def test_wrong_arguments_fail_by_name(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        read_arguments(arguments)
+
+
+def test_wrong_settings_fail_before_any_work(folders):
+    with pytest.raises(ValueError, match=r"metrics.convention: unknown 'medpy'"):
+        run(config(folders, "metrics.convention=medpy"))
+    with pytest.raises(ConfigError, match=r"metrics.bootstrap"):
+        run(config(folders, "metrics.bootstrap=0"))
+    with pytest.raises(ConfigError, match=r"labels.et is 4, but predictions hold 3"):
+        run(config(folders, "labels.et=4"))
+    assert not (folders / "out").exists()
+
+
+def test_command_prints_only_json(folders):
+    script = Path(__file__).parents[2] / "sims" / "evaluate.py"
+    paths = [f"{key}={folders / value}" for key, value in (("predictions", "guess"), ("references", "truth"))]
+    command = [sys.executable, str(script), *paths, "metrics.convention=captk", "metrics.bootstrap=50"]
+    done = subprocess.run(command, cwd=folders, capture_output=True, text=True, check=True)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 9
+    assert list(rows[0]) == ["convention", *CASE_COLUMNS]
+    assert {row["convention"] for row in rows} == {"captk"}
+    assert rows[8]["hd95"] == pytest.approx(373.1287, abs=1e-4)
+    assert "HD95 convention: captk" in done.stderr
+    assert (folders / "evaluation" / "cases.csv").is_file()
+    refused = subprocess.run([*command, "metric=x"], cwd=folders, capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "metric: " in refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -1,0 +1,139 @@
+"""The comparison of the jobs of a sweep."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "tests" / "report"))
+
+from fake_run import write_run  # noqa: E402
+
+from fedbrats.compare import compare, find_jobs, write_comparison  # noqa: E402
+from fedbrats.report.run_folder import RunFolderError, read_run  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """mu 0 and 0.01 with seeds 1 and 2; job 4 never began, job 5 failed, job 6 was killed."""
+    folder = tmp_path_factory.mktemp("multirun") / "2025-03-04" / "11-00-00"
+    for number, (mu, seed) in enumerate(((0.0, 1), (0.0, 2), (0.01, 1), (0.01, 2))):
+        job = write_run(folder / str(number), seed=seed, mu=mu, rounds=2)
+        hydra(job)
+    (folder / "4").mkdir()
+    hydra(folder / "4", (folder / "3" / "config.yaml").read_text().replace("seed: 2", "seed: 3"))
+    for number in (5, 6):
+        job = write_run(folder / str(number), seed=number, mu=0.5, rounds=2)
+        (job / "cases.csv").unlink()
+        (job / "summary.json").unlink()
+    (folder / "5" / "summary.json").write_text(
+        json.dumps({"status": "failed: CUDA out of memory:\nlower train.batch"})
+    )
+    (folder / "multirun.yaml").write_text("hydra: {}\n")
+    return folder
+
+
+def hydra(job: Path, config: str = "seed: 99\n") -> None:
+    (job / ".hydra").mkdir()
+    (job / ".hydra" / "config.yaml").write_text(config)
+
+
+@pytest.fixture(scope="module")
+def table(sweep: Path) -> pd.DataFrame:
+    return compare(sweep)
+
+
+def test_every_job_is_found_once_and_in_order(sweep: Path) -> None:
+    assert [path.name for path in find_jobs(sweep)] == ["0", "1", "2", "3", "4", "5", "6"]
+    assert [path.name for path in find_jobs(sweep.parent.parent)] == ["0", "1", "2", "3", "4", "5", "6"]
+
+
+def test_only_settings_that_differ_are_columns(table: pd.DataFrame) -> None:
+    assert list(table.columns[:6]) == ["job", "strategy.mu", "seed", "arm", "site", "unseen"]
+
+
+def test_numbers_are_those_of_the_job(sweep: Path, table: pd.DataFrame) -> None:
+    summary = read_run(sweep / "2").summary["arms"]["federated"]["sites"]["TCIA01"]["ET"]
+    row = table[(table["job"] == "2") & (table["arm"] == "federated") & (table["site"] == "TCIA01")]
+    row = row[row["region"] == "ET"].iloc[0]
+    assert (row["strategy.mu"], row["seed"]) == ("0.01", "1")
+    assert row["dice_mean"] == summary["dice"]["mean"]
+    assert row["hd95_ci_high"] == summary["hd95"]["ci_high"]
+    assert row["convention"] == "brats2023"
+
+
+def test_failed_jobs_are_listed_with_their_reason(table: pd.DataFrame) -> None:
+    failed = table[table["status"] == "failed"].set_index("job")
+    assert list(failed.index) == ["4", "5", "6"]
+    assert "config.yaml is missing" in failed.loc["4", "reason"]
+    assert (failed.loc["4", "strategy.mu"], failed.loc["4", "seed"]) == ("0.01", "3")
+    assert failed.loc["5", "reason"] == "failed: CUDA out of memory: lower train.batch"
+    assert failed.loc["6", "reason"] == "The run did not finish: last recorded round 2 of 2."
+
+
+def test_seeds_are_aggregated_and_nothing_else(table: pd.DataFrame) -> None:
+    over = table[table["job"].str.startswith("over seeds")]
+    assert set(over["job"]) == {"over seeds (2)"}
+    assert set(over["strategy.mu"]) == {"0.0", "0.01"}
+    assert set(over["seed"]) == {"all"}
+
+    def pick(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame[(frame["arm"] == "pooled") & (frame["site"] == "all") & (frame["region"] == "TC")]
+
+    one, two = pick(table[table["job"].isin(["0", "1"])])["dice_mean"]
+    row = pick(over[over["strategy.mu"] == "0.0"]).iloc[0]
+    assert row["dice_mean"] == pytest.approx((one + two) / 2)
+    assert row["dice_sd_seeds"] == pytest.approx(abs(one - two) / 2**0.5)  # sample standard deviation of two
+    assert pd.isna(row["dice_ci_low"])
+
+
+def test_one_job_alone_has_no_seed_rows(tmp_path: Path) -> None:
+    write_run(tmp_path / "only", rounds=1, arms=("federated",))
+    table = compare(tmp_path)
+    assert set(table["job"]) == {"only"}
+    assert table.columns[1] == "arm"  # nothing differs
+
+
+def test_files(sweep: Path) -> None:
+    csv, page = write_comparison(sweep)
+    again = pd.read_csv(csv, dtype={"job": str}, keep_default_na=False)
+    assert len(again) == len(compare(sweep))
+    text = page.read_text()
+    assert "Comparison of 7 jobs" in text
+    assert "CUDA out of memory" in text
+    assert ">nan<" not in text.lower()
+    assert 'src="' not in text
+
+
+def test_script(sweep: Path, tmp_path: Path) -> None:
+    def call(path: Path) -> subprocess.CompletedProcess[str]:
+        script = [sys.executable, "sims/compare.py", str(path)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(script, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    done = call(sweep)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(sweep / "compare.csv"), str(sweep / "compare.html")]
+    refused = call(tmp_path)
+    assert refused.returncode == 2
+    assert "no run folder (config.yaml) in it or below" in refused.stderr
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="no such folder"):
+        compare(tmp_path / "nowhere")
+
+
+def test_a_sweep_in_which_all_failed(tmp_path: Path) -> None:
+    job = write_run(tmp_path / "0", rounds=1)
+    (job / "summary.json").write_text("{broken")
+    csv, page = write_comparison(tmp_path)
+    assert "not readable as JSON" in csv.read_text()
+    assert "No job finished" in page.read_text()

@@ -1,0 +1,244 @@
+"""Every file under conf/ works, and whatever is wrong stops at once with the name of its key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+
+from fedbrats.command import register_with_hydra
+from fedbrats.config import Config, ConfigError, load_config, save_config, typed
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+FILES = sorted(str(f.relative_to(CONF).with_suffix("")) for f in CONF.rglob("*.yaml"))
+GROUPS = (
+    "data",
+    "partition",
+    "model",
+    "loss",
+    "strategy",
+    "train",
+    "inference",
+    "metrics",
+    "runtime",
+    "report",
+)
+
+
+def config_of(*overrides: str) -> Config:
+    """The checked configuration of `python sims/run.py <overrides>`."""
+    register_with_hydra()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return typed(compose("config", overrides=list(overrides)))
+
+
+def choosing(file: str) -> list[str]:
+    """Overrides that make use of one file below conf/."""
+    if file == "config":
+        return []
+    group, name = file.rsplit("/", 1)
+    extra = ["data.root=cases"] if group == "data" and name != "phantom" else []
+    return [f"{group if group != 'experiment' else '+experiment'}={name}".replace("+exp", "exp"), *extra]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_file_composes_and_what_it_names_can_be_built(file: str) -> None:
+    config = config_of(*choosing(file))
+    with torch.device("meta"):
+        network = instantiate(config.model)
+    assert callable(network)
+    assert callable(instantiate(config.loss))
+    assert instantiate(config.strategy).needed(4) == 2
+    optimizer = instantiate(config.train.optimizer)([torch.nn.Parameter(torch.zeros(1))])
+    assert isinstance(optimizer, torch.optim.Optimizer)
+
+
+def test_every_group_has_its_files() -> None:
+    assert {f.split("/")[0] for f in FILES} == {"config", "experiment", *GROUPS}
+
+
+@pytest.mark.parametrize("loss", [f.split("/")[1] for f in FILES if f.startswith("loss/")])
+def test_losses_take_overlapping_regions(loss: str) -> None:
+    """Where all three regions are present, sure logits cost nothing; a softmax over regions would."""
+    right = torch.full((1, 3, 8, 8, 8), 20.0)
+    function = instantiate(config_of(f"loss={loss}").loss)
+    assert float(function(right, torch.ones_like(right)).mean()) < 1e-3
+    assert float(function(-right, torch.ones_like(right)).mean()) > 0.5
+
+
+def test_what_a_chosen_file_says_arrives() -> None:
+    config = config_of("strategy=fedprox", "strategy.mu=0.1", "model=segresnet_small", "train=small")
+    assert config.strategy["mu"] == 0.1
+    assert config.model["init_filters"] == 8
+    assert config.train.local_steps == 8
+    assert config.train.optimizer["lr"] == 3e-3
+    assert (config.arms, config.partition.method) == (["federated", "pooled", "local"], "institution")
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("group", [g for g in GROUPS if g not in ("model", "loss", "strategy")])
+def test_an_unknown_key_is_refused_by_name(group: str) -> None:
+    with pytest.raises((HydraException, ConfigError), match="nonsense"):
+        config_of(f"+{group}.nonsense=1")
+
+
+def test_an_unknown_key_at_the_top_is_refused_by_name() -> None:
+    for override in ("+nonsense=1", "nonsense=1", "strategy.mux=1", "train.patc=[8,8,8]"):
+        with pytest.raises(
+            (HydraException, ConfigError), match=override.strip("+").split("=")[0].split(".")[-1]
+        ):
+            config_of(override)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "+model.mux=1",
+        "+loss.mux=1",
+        "+strategy.mux=1",
+        "+train.optimizer.mux=1",
+        "+model.norms=batch",
+        "+strategy.mu=0.1",  # FedAvg has no mu
+    ],
+)
+def test_an_unknown_argument_is_refused_by_name(override: str) -> None:
+    key = override.strip("+").split("=")[0]
+    with pytest.raises(ConfigError, match=rf"{key}: .* has no such option; it has "):
+        config_of(override)
+
+
+def test_an_unknown_file_of_a_group_is_refused() -> None:
+    with pytest.raises(HydraException, match="fedfoo"):
+        config_of("strategy=fedfoo")
+
+
+# override -> words the message must hold
+WRONG = {
+    "rounds=0": "rounds=0",
+    "rounds=many": "rounds",
+    "seed=-1": "seed=-1",
+    "arms=[]": "arms",
+    "arms=[federated,central]": "arms=central",
+    "arms=[pooled,pooled]": "each arm once",
+    "data=brats": "data.root",
+    "data.source=zip": "data.source=zip",
+    "data.on_bad_case=ignore": "data.on_bad_case=ignore",
+    "data.et_label=2": "data.et_label=2",
+    "data.et_label=four": "data.et_label",
+    "partition.method=random": "partition.method=random",
+    "partition.val=1.0": "partition.val=1.0",
+    "partition.test=-0.1": "partition.test=-0.1",
+    "partition.val=0.5 partition.test=0.5": "partition.val=0.5 and partition.test=0.5",
+    "partition.val=nan": "partition.val=nan",
+    "partition.holdout=TMC": "holdout",
+    "train.local_steps=4": "train.local_steps and train.local_epochs",
+    "train.local_epochs=null": "train.local_steps and train.local_epochs",
+    "train.local_epochs=0": "local_epochs",
+    "train.local_epochs=null train.local_steps=0": "local_steps",
+    "+train.site_steps.TMC=0": "TMC",
+    "+train.site_epochs.TMC=-1": "TMC",
+    "+train.site_steps.TMC=2 +train.site_epochs.TMC=1": "both name TMC",
+    "train.patch=[32,32]": "train.patch",
+    "train.patch=[32,32,4]": "train.patch",
+    "train.patch=big": "patch",
+    "train.batch=0": "train.batch=0",
+    "train.batch=two": "batch",
+    "train.patches_per_case=0": "train.patches_per_case",
+    "train.tumour_share=0.3": "train.tumour_share=0.3",
+    "train.tumour_share=1.1": "train.tumour_share=1.1",
+    "train.schedule=step": "train.schedule=step",
+    "train.warmup=-1": "train.warmup",
+    "train.clip_norm=0": "train.clip_norm",
+    "train.optimizer.lr=-1": "train.optimizer: Invalid learning rate",
+    "train.optimizer.lr=fast": "train.optimizer",
+    "inference.overlap=1.0": "inference.overlap",
+    "inference.batch=0": "inference.batch",
+    "inference.window=[32]": "inference.window",
+    "metrics.convention=brats": "metrics.convention=brats",
+    "metrics.bootstrap=0": "metrics.bootstrap",
+    "runtime.engine=mpi": "runtime.engine=mpi",
+    "runtime.device=tpu": "runtime.device=tpu",
+    "runtime.workers=-1": "runtime.workers",
+    "runtime.threads=0": "runtime.threads",
+    "runtime.evaluate_every=0": "runtime.evaluate_every",
+    "runtime.checkpoint_every=0": "runtime.checkpoint_every",
+    "runtime.memory_fraction=0": "runtime.memory_fraction",
+    "runtime.memory_fraction=1.5": "runtime.memory_fraction",
+    "report.select=first": "report.select=first",
+    "report.html=perhaps": "html",
+    "strategy.quorum=0": "strategy.quorum=0",
+    "strategy.quorum=half": "strategy.quorum='half'",
+    "strategy.max_failed_rounds=0": "strategy.max_failed_rounds=0",
+    "strategy.max_failed_rounds=1.5": "strategy.max_failed_rounds=1.5",
+    "strategy.timeout=-1": "strategy.timeout=-1",
+    "strategy=fedprox strategy.mu=-0.1": "strategy.mu=-0.1",
+    "strategy=fedprox strategy.mu=yes": "strategy.mu",
+    "model.norm=layer": "model.norm: unknown normalisation 'layer'",
+    "model.init_filters=12": "model.init_filters: 12",
+    "model.init_filters=many": "model.init_filters='many'",
+    "loss.dice=-1": "loss.dice",
+    "loss.squared=1": "loss.squared=1",
+    "model._target_=fedbrats.models.nothing": "model._target_=fedbrats.models.nothing",
+}
+
+
+@pytest.mark.parametrize("overrides", WRONG)
+def test_a_wrong_value_is_refused_by_the_name_of_its_key(overrides: str) -> None:
+    with pytest.raises((HydraException, ConfigError)) as caught:
+        config_of(*overrides.split(" "))
+    assert WRONG[overrides] in str(caught.value)
+
+
+def test_a_missing_group_is_named() -> None:
+    with pytest.raises((HydraException, ConfigError), match="strategy"):
+        config_of("~strategy")
+
+
+def test_edges_of_the_ranges_are_allowed() -> None:
+    config_of(
+        "rounds=1",
+        "train.tumour_share=0.3333333333333333",
+        "partition.val=0",
+        "partition.test=0.99",
+        "train.patch=[8,8,8]",
+        "runtime.workers=0",
+        "strategy.quorum=1",
+        "inference.overlap=0",
+        "runtime.memory_fraction=1",
+        "arms=[local]",
+    )
+
+
+# The record of a run
+
+
+def as_dict(config: Config) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(config)
+
+
+def test_saved_configuration_comes_back_equal_and_complete(tmp_path: Path) -> None:
+    config = config_of("experiment=demo", "+train.site_steps.TMC=3", "data.phantom.sites={A: 3, B: 2}")
+    save_config(config, tmp_path / "config.yaml")
+    text = (tmp_path / "config.yaml").read_text()
+    assert "${" not in text
+    assert "???" not in text
+    back = load_config(tmp_path / "config.yaml")
+    assert as_dict(back) == as_dict(config)
+    save_config(back, tmp_path / "again.yaml")
+    assert (tmp_path / "again.yaml").read_text() == text
+
+
+@pytest.mark.parametrize("text", ["nonsense: 1\n", "rounds: many\n", "[1, 2\n", "- 1\n"])
+def test_a_file_that_is_no_configuration_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.yaml: not a configuration"):
+        load_config(tmp_path / "config.yaml")

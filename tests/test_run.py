@@ -1,0 +1,233 @@
+"""Real federations on a tiny phantom, from configuration to files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny import ROOT, tiny, tiny_overrides
+
+from fedbrats.config import ConfigError
+from fedbrats.data.prepare import DataError
+from fedbrats.federation.record import COLUMNS
+from fedbrats.metrics.score import CASE_COLUMNS
+from fedbrats.run import run
+
+TRAINING = ["CBICA", "TCIA01", "TCIA02"]
+UNTIMED = [c for c in COLUMNS if c != "seconds"]
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def results_of(folder: Path) -> tuple[dict[str, bytes], bytes, list[list[str]]]:
+    """Bytes of the models, bytes of cases.csv, and rounds.csv without its seconds."""
+    models = {
+        str(f.relative_to(folder)): f.read_bytes() for f in (folder / "checkpoints").rglob("*.safetensors")
+    }
+    rounds = [[row[c] for c in UNTIMED] for row in rows_of(folder / "rounds.csv")]
+    return models, (folder / "cases.csv").read_bytes(), rounds
+
+
+@pytest.fixture(scope="session")
+def reference(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run in this process that the others are compared with."""
+    return run(tiny(cache, "report.predictions=true"), tmp_path_factory.mktemp("reference"))
+
+
+def test_a_run_leaves_every_promised_file(reference: Path) -> None:
+    assert yaml.safe_load((reference / "config.yaml").read_text())["rounds"] == 2
+    environment = json.loads((reference / "environment.json").read_text())
+    assert {"versions", "commit", "hardware"} <= environment.keys()
+    rounds, cases = rows_of(reference / "rounds.csv"), rows_of(reference / "cases.csv")
+    assert list(rounds[0]) == list(COLUMNS)
+    assert list(cases[0]) == list(CASE_COLUMNS)
+    summary = json.loads((reference / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert summary["convention"] == "brats2023"
+
+
+def test_every_arm_is_tested_on_the_same_cases_of_every_institution(reference: Path) -> None:
+    tested: dict[str, set[tuple[str, str]]] = {}
+    for row in rows_of(reference / "cases.csv"):
+        tested.setdefault(row["arm"], set()).add((row["site"], row["case"]))
+    assert set(tested) == {"federated", "pooled", *(f"local:{site}" for site in TRAINING)}
+    assert all(cases == tested["federated"] for cases in tested.values())
+    assert {site for site, _ in tested["federated"]} == {*TRAINING, "TCIA13"}
+
+
+def test_no_test_case_is_ever_trained_on_by_any_arm(reference: Path) -> None:
+    tested = {row["case"] for row in rows_of(reference / "cases.csv")}
+    seen = set()
+    for site in [*TRAINING, "pooled"]:
+        lists = json.loads((reference / "sites" / site / "cases.json").read_text())
+        seen |= {case["name"] for split in ("train", "val") for case in lists[split]}
+    assert tested
+    assert not tested & seen
+
+
+def test_pooled_takes_as_many_steps_as_the_sites_together(reference: Path) -> None:
+    from fedbrats.federation.site import SiteRuntime
+
+    runtime = SiteRuntime(reference)
+    assert runtime.steps("pooled") == sum(runtime.steps(site) for site in TRAINING) == 6
+
+
+def test_bytes_are_counted_for_the_federation_alone(reference: Path) -> None:
+    from fedbrats.federation.exchange import size_bytes, to_record
+    from fedbrats.run import initial_arrays
+
+    model = size_bytes(to_record(initial_arrays(_stored_config(reference))))
+    rounds = rows_of(reference / "rounds.csv")
+    down = {int(r["bytes_down"]) for r in rounds if r["phase"] == "train" and r["arm"] == "federated"}
+    assert down == {model}
+    assert {r["bytes_down"] for r in rounds if r["phase"] == "train" and r["arm"] != "federated"} == {"0"}
+
+
+def _stored_config(folder: Path):  # noqa: ANN202
+    from fedbrats.config import load_config
+
+    return load_config(folder / "config.yaml")
+
+
+def test_predictions_are_written_in_source_space(reference: Path, cache: Path) -> None:
+    import nibabel
+    import numpy as np
+
+    file = next((reference / "predictions" / "federated").rglob("*.nii.gz"))
+    source = next((cache / "phantom").rglob(file.name.replace(".nii.gz", "_flair.nii.gz")))
+    prediction, image = nibabel.load(file), nibabel.load(source)
+    assert prediction.shape == image.shape
+    np.testing.assert_allclose(prediction.affine, image.affine)
+    assert set(np.unique(np.asarray(prediction.dataobj))) <= {0, 1, 2, 4}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_number_of_workers_does_not_change_a_bit(
+    reference: Path, cache: Path, tmp_path: Path, workers: int
+) -> None:
+    folder = run(tiny(cache, f"runtime.workers={workers}"), tmp_path / "run")
+    assert results_of(folder) == results_of(reference)
+
+
+def test_fedprox_with_mu_zero_is_fedavg_bit_for_bit(reference: Path, cache: Path, tmp_path: Path) -> None:
+    folder = run(tiny(cache, "strategy=fedprox", "strategy.mu=0"), tmp_path / "zero")
+    assert results_of(folder) == results_of(reference)
+
+
+def test_fedprox_changes_the_federated_arm_alone(reference: Path, cache: Path, tmp_path: Path) -> None:
+    folder = run(tiny(cache, "strategy=fedprox", "strategy.mu=5"), tmp_path / "prox")
+    ours, theirs = results_of(folder)[0], results_of(reference)[0]
+    last = "checkpoints/round_00002"
+    assert ours[f"{last}/federated.safetensors"] != theirs[f"{last}/federated.safetensors"]
+    for arm in ("pooled", *(f"local-{site}" for site in TRAINING)):
+        assert ours[f"{last}/{arm}.safetensors"] == theirs[f"{last}/{arm}.safetensors"]
+
+
+def test_another_seed_gives_another_model(reference: Path, cache: Path, tmp_path: Path) -> None:
+    folder = run(tiny(cache, "seed=1", "arms=[federated]"), tmp_path / "seed")
+    name = "checkpoints/round_00002/federated.safetensors"
+    assert results_of(folder)[0][name] != results_of(reference)[0][name]
+
+
+def _start(overrides: list[str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(ROOT / "sims" / "run.py"), *overrides]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("workers", "every"), [(2, 1), (0, 2)])
+def test_a_killed_run_resumes_to_the_same_bytes(
+    cache: Path, tmp_path: Path, workers: int, every: int
+) -> None:
+    """SIGKILL of the real process while a round is under way, then run.resume: as if nothing had happened.
+
+    Sites keep their optimiser here, so that their own state is part of what must survive.
+    """
+    more = ["rounds=6", "train.keep_optimizer=true", f"runtime.workers={workers}", "train.local_steps=4"]
+    more += [f"runtime.checkpoint_every={every}", "arms=[federated,pooled]"]
+    whole = run(tiny(cache, *more), tmp_path / "whole")
+    killed = tmp_path / "killed"
+    process = _start([*tiny_overrides(cache, *more), f"hydra.run.dir={killed}"])
+    rounds = killed / "rounds.csv"
+    deadline = time.monotonic() + 120
+    while not rounds.is_file() or "\n3," not in rounds.read_text():
+        assert process.poll() is None, process.stderr.read().decode()  # type: ignore[union-attr]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    time.sleep(0.03)  # into the middle of round 4
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (killed / "summary.json").exists()
+    assert not (killed / "cases.csv").exists()
+    resumed = _start([f"run.resume={killed}"])
+    _, errors = resumed.communicate(timeout=180)
+    assert resumed.returncode == 0, errors.decode()
+    assert results_of(killed) == results_of(whole)
+
+
+def test_resume_refuses_other_settings_and_other_folders(
+    reference: Path, cache: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"rounds=9.*keeps its own configuration"):
+        run(tiny(cache, f"run.resume={reference}"), tmp_path, ["rounds=9", f"run.resume={reference}"])
+    with pytest.raises(ConfigError, match="no run folder"):
+        run(tiny(cache, f"run.resume={tmp_path}"), tmp_path, [f"run.resume={tmp_path}"])
+
+
+def _broken_copy(cache: Path, folder: Path) -> tuple[Path, str]:
+    """A copy of the phantom with one case cut short, and that case's name."""
+    import shutil
+
+    source = next(p for p in (cache / "phantom").iterdir() if (p / "phantom.json").exists())
+    shutil.copytree(source, folder)
+    file = sorted(folder.rglob("BraTS19_TCIA01_*_t2.nii.gz"))[0]
+    file.write_bytes(file.read_bytes()[:200])
+    return folder, file.parent.name
+
+
+def test_a_bad_case_stops_the_run_or_is_skipped_and_named(
+    reference: Path, cache: Path, tmp_path: Path
+) -> None:
+    root, bad = _broken_copy(cache, tmp_path / "broken")
+    common = ["data=brats", f"data.root={root}", "arms=[federated]", "rounds=1"]
+    with pytest.raises(DataError, match=rf"{bad}[\s\S]*on_bad_case=skip|on_bad_case=skip[\s\S]*{bad}"):
+        run(tiny(cache, *common), tmp_path / "fail")
+    folder = run(tiny(cache, *common, "data.on_bad_case=skip"), tmp_path / "skip")
+    skipped = json.loads((folder / "summary.json").read_text())["skipped"]
+    assert [entry["case"] for entry in skipped] == [bad]
+    assert bad not in (folder / "cases.csv").read_text()
+
+
+@pytest.mark.slow
+def test_a_sweep_leaves_one_folder_per_job_and_survives_a_failing_one(cache: Path, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    overrides = tiny_overrides(cache, "arms=[federated,pooled]", "rounds=1", f"hydra.sweep.dir={sweep}")
+    jobs = ["strategy=fedprox", "strategy.mu=-1,0.01", "seed=1,2"]
+    process = subprocess.run(
+        [sys.executable, str(ROOT / "sims" / "run.py"), "-m", *overrides, *jobs],
+        capture_output=True,
+        cwd=ROOT,
+        timeout=280,
+    )
+    status = [json.loads((sweep / str(job) / "summary.json").read_text())["status"] for job in range(4)]
+    assert [s.split(":")[0] for s in status] == ["failed", "failed", "finished", "finished"]
+    assert all("strategy.mu" in s for s in status[:2])
+    assert process.returncode != 0
+    compare = subprocess.run(
+        [sys.executable, str(ROOT / "sims" / "compare.py"), str(sweep)], capture_output=True, cwd=ROOT
+    )
+    assert compare.returncode == 0, compare.stderr.decode()
+    table = rows_of(sweep / "compare.csv")
+    assert {"federated", "pooled"} <= {row["arm"] for row in table}
+    assert (sweep / "compare.html").is_file()
