@@ -35,7 +35,10 @@ from fedbrats.training import (
     train_locally,
 )
 
-PATH = re.compile(r"(?<=')/[^'\n]*(?=')|(?<![\w.])(?:[A-Za-z]:\\|/)[^\s'\":;,()]*")
+# A path, quoted or not; a following word that holds a slash belongs to it (folders with blanks in their names).
+PATH = re.compile(
+    r"(?<=')/[^'\n]*(?=')|(?<![\w.])(?:[A-Za-z]:\\|/)[^\s'\":;,()]*(?: [^\s'\":;,()]*[\\/][^\s'\":;,()]*)*"
+)
 log = logging.getLogger(__name__)
 
 

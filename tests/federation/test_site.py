@@ -179,7 +179,18 @@ def test_one_failing_test_case_does_not_take_the_others_along(run: Path, tmp_pat
 def secrets(folder: Path) -> list[str]:
     """Case names, patients (the unit without its scan), folders."""
     patients = {name.rsplit("-", 1)[0] for name in NAMES}
-    return [*NAMES, *patients, str(folder), folder.name, "Smith", "GLI", ".npy\x00", "image.npy", "/cases"]
+    return [
+        *NAMES,
+        *patients,
+        str(folder),
+        folder.name,
+        "Smith",
+        "John",
+        "GLI",
+        ".npy\x00",
+        "image.npy",
+        "/cases",
+    ]
 
 
 def assert_clean(message: Message, folder: Path) -> None:
