@@ -19,11 +19,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
+from fedbrats import results
 from fedbrats.config import Config, ConfigError, load_config, save_config, typed
 from fedbrats.data.partition import Site
 from fedbrats.data.prepare import Prepared, prepare
 from fedbrats.environment import describe_environment, write_json
-from fedbrats.federation import arms, checkpoint, exchange, record, results
+from fedbrats.federation import arms, checkpoint, exchange, record
 from fedbrats.federation.asking import FederationError, join
 from fedbrats.federation.server import Federation, serve, test_model
 from fedbrats.federation.site import make_client_app, pick_device
@@ -263,6 +264,5 @@ def _write_results(
     results.write_cases(folder / "cases.csv", rows)
     facts = _facts(config, prepared)
     if rows:
-        facts["arms"] = results.arms_summary(rows, config.metrics.convention, config.metrics.bootstrap)
-        facts["percent_of_pooled"] = results.percent_of_pooled(rows)
+        facts |= results.arms_summary(rows, config.metrics.convention, config.metrics.bootstrap)
     results.write_summary(folder, "finished", **facts, wall_seconds=round(seconds, 1))

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from fedbrats.command import explain_errors, register_with_hydra
+from fedbrats.engines.warm import warm_up
 
 register_with_hydra()
 
@@ -29,4 +30,5 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    warm_up()
     main()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -112,18 +111,16 @@ def test_files(sweep: Path) -> None:
     assert 'src="' not in text
 
 
-def test_script(sweep: Path, tmp_path: Path) -> None:
-    def call(path: Path) -> subprocess.CompletedProcess[str]:
-        script = [sys.executable, "sims/compare.py", str(path)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.run(script, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-
-    done = call(sweep)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(sweep / "compare.csv"), str(sweep / "compare.html")]
-    refused = call(tmp_path)
-    assert refused.returncode == 2
-    assert "no run folder (config.yaml) in it or below" in refused.stderr
+def test_script(
+    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = runpy.run_path(str(ROOT / "sims" / "compare.py"))["main"]
+    monkeypatch.setattr(sys, "argv", ["compare.py", str(sweep)])
+    assert main() == 0
+    assert capsys.readouterr().out.split() == [str(sweep / "compare.csv"), str(sweep / "compare.html")]
+    monkeypatch.setattr(sys, "argv", ["compare.py", str(tmp_path)])
+    assert main() == 2
+    assert "no run folder (config.yaml) in it or below" in capsys.readouterr().err
 
 
 def test_no_such_folder(tmp_path: Path) -> None:

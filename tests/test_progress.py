@@ -103,15 +103,22 @@ def test_terminal_shows_bars(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_terminal_without_cursor_control_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
-    assert "\x1b" not in go(Terminal(), monkeypatch)
+    text = go(Terminal(), monkeypatch)
+    assert "\x1b" not in text
+    assert "round 1/3 | federated: loss 1.250" in text
+
+
+def fail_inside(progress: Progress) -> None:
+    with progress:
+        progress.start(1, ["federated"])
+        raise ConnectionError
 
 
 def test_display_ends_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     progress = Progress(Terminal())
-    with pytest.raises(RuntimeError), progress:
-        progress.start(1, ["federated"])
-        raise RuntimeError
+    with pytest.raises(ConnectionError):
+        fail_inside(progress)
     assert progress._live is None
 
 

@@ -94,7 +94,7 @@ def test_bytes_are_counted_for_the_federation_alone(reference: Path) -> None:
     assert {r["bytes_down"] for r in rounds if r["phase"] == "train" and r["arm"] != "federated"} == {"0"}
 
 
-def _stored_config(folder: Path):  # noqa: ANN202
+def _stored_config(folder: Path):
     from fedbrats.config import load_config
 
     return load_config(folder / "config.yaml")

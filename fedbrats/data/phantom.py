@@ -1,8 +1,8 @@
 """A synthetic BraTS: brain-tumour cases of several institutions, written as real NIfTI files.
 
 The phantom serves demonstrations, tests and benchmarks where no patient data may go. It imitates what makes
-federated segmentation hard (unequal institutions, other scanners, other patients), not pathology: numbers measured
-on it say nothing about patients.
+federated segmentation hard (unequal institutions, other scanners, other patients), not pathology: numbers
+measured on it say nothing about patients.
 """
 
 from __future__ import annotations
@@ -65,10 +65,11 @@ def write_phantom(
 ) -> list[Path]:
     """Write a phantom data set in BraTS 2019 naming, or complete one that was interrupted.
 
-    Each case is a folder `BraTS19_<institution>_<number>_1` with `_t1`, `_t1ce`, `_t2`, `_flair` (int16) and `_seg`
-    (uint8: 0, 1 necrosis or solid tumour, 2 oedema, 4 enhancing tumour), axes L, P, S as in BraTS, cubic voxels
-    (1 mm at 240x240x155, larger in smaller volumes: the head keeps its size). A finished data set is left as it
-    is. The files depend on seed, shape, shift, institution and case number only, byte for byte.
+    Each case is a folder `BraTS19_<institution>_<number>_1` with `_t1`, `_t1ce`, `_t2`, `_flair` (int16) and
+    `_seg` (uint8: 0, 1 necrosis or solid tumour, 2 oedema, 4 enhancing tumour). Axes are L, P, S as in BraTS;
+    voxels are cubes of 1 mm at 240x240x155 and larger in smaller volumes, because the head keeps its size.
+    `phantom.json` is written last, and a finished data set is left as it is. A file depends on seed, shape,
+    shift, institution and case number alone, byte for byte.
 
     Args:
         root: folder of the data set; created, or empty, or holding this very phantom.
@@ -144,7 +145,7 @@ def _whole(value: object) -> bool:
 
 
 def _claimed(root: Path, settings: Settings) -> str | None:
-    """The note of these settings that `root` holds; None if it holds nothing, ConfigError for anything else."""
+    """Which note of these settings `root` holds, None if it is empty; ConfigError for anything else."""
     wanted = json.loads(json.dumps(asdict(settings)))
     for note in (root / FINISHED, root / UNFINISHED):
         if not note.exists():
@@ -163,7 +164,7 @@ def _claimed(root: Path, settings: Settings) -> str | None:
     strangers = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
     if strangers:
         raise ConfigError(
-            f"{root} holds {strangers[0]!r} but is no phantom; data.source=phantom needs a data.root of its own"
+            f"{root} holds {strangers[0]!r} but no phantom; data.source=phantom needs a data.root of its own"
         )
     return None
 
@@ -193,7 +194,12 @@ def _end_with_parent() -> None:
     """A worker whose parent was killed would otherwise wait for work for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def write_case(root: Path, settings: Settings, institution: str, number: int) -> Path:

@@ -1,7 +1,7 @@
 """The phantom's head: tissue classes and tumour of one synthetic patient.
 
-Everything is drawn in millimetres around the centre of the brain, so a case shows the same anatomy at every image
-size. Axes follow the order in which BraTS stores its files: x to the left, y to posterior, z to superior.
+Everything is drawn in millimetres around the centre of the brain, so a case shows the same anatomy at every
+image size. Axes follow the order in which BraTS stores its files: x to the left, y to posterior, z to superior.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """One patient on the grid, all [X, Y, Z]: shares of the tissues between 0 and 1, labels in BraTS numbers."""
+    """One patient on the grid, all [X, Y, Z]: shares of each voxel between 0 and 1, labels in BraTS numbers."""
 
     mask: NDArray[np.bool_]  # brain
     csf: Volume
@@ -79,7 +79,7 @@ def smooth_noise(grid: Grid, rng: np.random.Generator, wavelength: float) -> Vol
     """Gaussian random field [X, Y, Z] of mean 0 and variance 1, smooth on the scale of `wavelength` mm.
 
     Noise on a coarse lattice, spread with a separable Gaussian kernel. The lattice is fixed in mm, so that the
-    field does not depend on the image size. Plain `einsum` instead of BLAS: same bits for any number of threads.
+    field does not depend on the image size. `einsum` without BLAS gives the same bits for any number of threads.
     """
     weights = []
     for axis, extent in zip(grid.axes, BOX):
@@ -98,13 +98,12 @@ def draw_anatomy(grid: Grid, rng: np.random.Generator, high_grade: bool, size: f
     growth = rng.uniform(0.94, 1.04)  # head size
     depth = growth * _depth(*(axis / growth for axis in grid.axes))
     depth += 1.5 * smooth_noise(grid, rng, 45.0)
-    mask = depth > 0
-    mask &= ndi.binary_opening(mask)
+    mask = ndi.binary_opening(depth > 0)  # the noise may leave single voxels
     tumour = _draw_tumour(grid, rng, high_grade, size)
     csf, gm, lesions = _tissues(grid, rng, depth, tumour.reach)
     inside = _oedema_depth(grid, rng, tumour, csf + 0.5 * gm)
     labels = _labels(grid, rng, tumour, inside, mask)
-    oedema = np.clip(inside / 5 + 0.5, 0, 1)
+    oedema = np.clip(inside / np.float32(5) + np.float32(0.5), 0, 1)
     vessels = _soft(4 - np.hypot(grid.x, depth - 3), grid.spacing) * (grid.y > -40)
     vessels *= (grid.z > -25) & (labels == 0)
     return Anatomy(mask, csf, gm, labels, oedema, lesions * (labels == 0), vessels)
@@ -137,7 +136,7 @@ def _depth(x: Volume, y: Volume, z: Volume) -> Volume:
 def _tissues(
     grid: Grid, rng: np.random.Generator, depth: Volume, reach: Volume
 ) -> tuple[Volume, Volume, Volume]:
-    """Shares of CSF and grey matter and of age-related lesions; the tumour pushes the deep structures away."""
+    """Shares of CSF, grey matter and age-related lesions; the tumour displaces the deep structures."""
     age = rng.uniform(0, 1)
     # Sulci are the sheets where a random field changes sign; a growing tumour closes those around it.
     near = np.exp(-(reach**2) / 4)
@@ -184,7 +183,7 @@ def _tumour_centre(rng: np.random.Generator, radius: float) -> NDArray[np.float6
     """A point (mm) of the cerebrum's white matter, beside the midline and not too close to the surface."""
     while True:
         centre = rng.uniform((-50, -65, -12), (50, 62, 42))
-        depth = float(_depth(*(np.float32([value]) for value in centre))[0])
+        depth = float(_depth(*np.float32(centre).reshape(3, 1))[0])
         if depth > 10 + 0.4 * radius and abs(centre[0]) > 12 + 0.3 * radius:
             return centre
 

@@ -1,4 +1,4 @@
-"""The phantom's scanners: how an institution's machine turns an anatomy into T1, T1ce, T2 and FLAIR images."""
+"""The phantom's scanners: how an institution's machine turns an anatomy into four modalities."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Scanner:
 
 
 def random_stream(*parts: object) -> np.random.Generator:
-    """Generator that depends on `parts` and on nothing else, so cases can be made in any order and process."""
+    """Generator that depends on `parts` alone, so that cases can be made in any order and process."""
     digest = hashlib.sha256("/".join(str(part) for part in parts).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
@@ -73,7 +73,7 @@ def scan(
     for index, name in enumerate(MODALITIES):
         values = dict(zip(TISSUES, signal[index].astype(np.float32)))
         image = _tissue_signal(anatomy, name, values)
-        texture = rng.normal(0, 0.04)
+        texture = rng.uniform(-0.05, 0.05)
         image *= 1 + np.float32(texture) * texture_field * (1 + 2 * (anatomy.labels > 0))
         gamma = scanner.gamma[index] * np.exp(0.04 * rng.standard_normal())
         image = np.power(np.clip(image, 0.02, None), np.float32(gamma))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import ArrayRecord, Message
 
 from fedbrats.engines.shared import Envelope, Placed, SharedArea
+from fedbrats.engines.warm import worker_context
 from fedbrats.engines.worker import Settings, Work, serve
 
 SLOTS = 2  # replies with arrays that a worker may be ahead of the server
@@ -68,17 +67,16 @@ class WorkerProcess:
         return ", ".join(config["site"] for config in self.node_configs.values())
 
     def start(self, broadcast: SharedArea, settings: Settings) -> None:
-        # Call from the thread that drives the run: the worker dies with the thread that started it
-        spawn = multiprocessing.get_context("spawn")
+        context = worker_context()
         self.slots = [SharedArea() for _ in range(SLOTS)]
-        self.connection, theirs = spawn.Pipe()
-        self.process = spawn.Process(
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(
             target=serve,
-            args=(theirs, broadcast, self.slots, self.node_configs, settings),
+            args=(theirs, broadcast, self.slots, self.node_configs, settings, dict(self.environment)),
             name=f"fedbrats-worker-{self.index}",
             daemon=True,
         )
-        with theirs, _environment(self.environment):
+        with theirs:
             self.process.start()
 
     def send(self, item: Work | int | None) -> None:
@@ -129,18 +127,3 @@ def cause_of_death(code: int | None) -> str:
         likely = ", most likely out of memory" if -code == signal.SIGKILL else ""
         return f"died (exit code {code}, {signal.Signals(-code).name}{likely})"
     return f"died (exit code {code})"
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for a process that is started inside; the old values come back."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

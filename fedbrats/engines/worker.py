@@ -7,7 +7,6 @@ used again, or None (stop); and towards the parent `READY`, a `Failed` start, or
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import pickle
 import signal
@@ -34,7 +33,6 @@ from fedbrats.engines.sites import (
 )
 
 READY = "ready"
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,6 @@ class Settings:
     threads: int
     device: str
     memory_fraction: float | None
-    parent: int  # process id
 
 
 @dataclass(frozen=True)
@@ -77,9 +74,10 @@ def serve(
     slots: Sequence[SharedArea],
     node_configs: Mapping[int, Mapping[str, Any]],
     settings: Settings,
+    environment: Mapping[str, str],
 ) -> None:
-    """Run a worker; the target of the spawned process."""
-    _die_with(settings.parent)
+    """Run a worker; the target of its process, with the environment variables it shall have."""
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
     inbox: SimpleQueue[Work | None] = SimpleQueue()
     free: SimpleQueue[int] = SimpleQueue()
@@ -101,14 +99,6 @@ def serve(
         del work  # the next message may be long in coming
 
 
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, so that no orphan races with a resumed run."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
-        os._exit(1)
-
-
 def _read(connection: Connection, inbox: SimpleQueue[Work | None], free: SimpleQueue[int]) -> None:
     """Take everything from the pipe at once, so that the parent never waits for a busy worker."""
     try:
@@ -119,13 +109,13 @@ def _read(connection: Connection, inbox: SimpleQueue[Work | None], free: SimpleQ
             else:
                 inbox.put(item)
     except (EOFError, OSError):
-        os._exit(1)  # the parent is gone (the only sign of it outside Linux)
+        os._exit(1)  # the parent is gone: at once, so that no orphan races with a resumed run
 
 
 def limit_torch(threads: int, device: str, memory_fraction: float | None) -> None:
     """Set torch's threads, and the share of the GPU this process may use.
 
-    A process that has not imported torch by now follows OMP_NUM_THREADS, which the parent has set.
+    A process that has not imported torch by now follows OMP_NUM_THREADS, which `serve` has set.
     """
     if "torch" in sys.modules:
         import torch

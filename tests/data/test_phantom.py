@@ -77,7 +77,9 @@ def test_files_look_like_brats(tmp_path: Path) -> None:
 
 
 def test_header_at_full_size_is_that_of_brats() -> None:
-    image = nib.Nifti1Image.from_bytes(phantom.gzip.decompress(phantom._nifti(np.zeros((240, 240, 155), np.int16), 1.0)))
+    image = nib.Nifti1Image.from_bytes(
+        phantom.gzip.decompress(phantom._nifti(np.zeros((240, 240, 155), np.int16), 1.0))
+    )
     np.testing.assert_array_equal(image.affine, [[-1, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])
     assert (int(image.header["qform_code"]), int(image.header["sform_code"])) == (1, 1)
     assert voxel_size((240, 240, 155)) == 1.0
@@ -131,7 +133,11 @@ def test_anatomy_keeps_its_size_when_the_image_is_finer() -> None:
     volumes = []
     for shape in (DEMO, (96, 96, 72)):
         anatomy = patient(1, shape=shape)[0]
-        counts = [anatomy.mask.sum(), (anatomy.labels > 0).sum(), (anatomy.labels % 2 == 0)[anatomy.mask].sum()]
+        counts = [
+            anatomy.mask.sum(),
+            (anatomy.labels > 0).sum(),
+            (anatomy.labels % 2 == 0)[anatomy.mask].sum(),
+        ]
         volumes.append(np.array(counts) * voxel_size(shape) ** 3 / 1000)
     np.testing.assert_allclose(volumes[0], volumes[1], rtol=0.05)
     assert 900 < volumes[0][0] < 1800  # mL, an adult brain

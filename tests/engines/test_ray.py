@@ -25,13 +25,13 @@ def test_the_same_apps_run_on_ray(capfd: pytest.CaptureFixture[str]) -> None:
 
     def main(grid: Grid) -> None:
         for _ in range(2):
-            values.append(sorted(value(reply) for reply in ask(grid, content(record(10)))))
+            values.extend(sorted(value(reply) for reply in ask(grid, content(record(10)))))
         for reply in ask(grid, content(record(0), site="b", **{"raise": "boom"})):
             reasons.extend([reply.error.reason] if reply.has_error() else [])
         sites.extend(sorted(reply.content["config"]["site"] for reply in ask(grid, content(), "query")))
 
     run_ray(serve(main), toy_app.make, ["a", "b", "c"])
-    assert values == [[10, 11, 12]] * 2
+    assert values == [10, 11, 12] * 2
     assert sites == ["a", "b", "c"]
     assert [reason.split(" (")[0] for reason in reasons] == ["ValueError: boom"]
 

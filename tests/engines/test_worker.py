@@ -27,7 +27,7 @@ def test_workers_die_with_their_parent(tmp_path: Path) -> None:
     finally:
         parent.kill()  # SIGKILL: the parent cleans up nothing
         parent.wait()
-    gone, alive = psutil.wait_procs(
+    _, alive = psutil.wait_procs(
         [psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)], timeout=2
     )
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import fedbrats.engines  # noqa: F401  (sets Flower's environment)
+
+# isort: split
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -44,6 +46,8 @@ def make(log: str = "", fail: str = "") -> ClientApp:
         if log:
             with open(log, "a") as file:
                 file.write(f"{site} {os.getpid()}\n")
+        if "change" in config:
+            config.clear()
         if config.get("site", site) == site:
             _misbehave(config, site)
         arrays = message.content["arrays"]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -15,8 +14,8 @@ from fake_run import UNSEEN, write_run
 
 from fedbrats.report.html import write_report
 
+SMALL: dict = {"sites": ["A", "B"], "sizes": [6, 6], "unseen": (), "rounds": 2, "arms": ("federated",)}
 ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def text_of(page: str) -> str:
@@ -61,7 +60,7 @@ def test_numbers_are_in_it_and_none_is_nan(page: str) -> None:
 
 
 def test_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", rounds=2, arms=("federated",))
+    folder = write_run(tmp_path / "run", **SMALL)
     first = write_report(folder).read_bytes()
     assert write_report(folder).read_bytes() == first
     assert not list(folder.glob("*.tmp"))
@@ -77,8 +76,8 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 
 
 def test_case_names_only_in_a_simulation(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", rounds=2, arms=("federated",))
-    assert re.search(r"Best case: BraTS19_\w+", text_of(write_report(folder).read_text()))
+    folder = write_run(tmp_path / "run", **SMALL)
+    assert re.search(r"Best case: BraTS19_[AB]_\w+", text_of(write_report(folder).read_text()))
     config = folder / "config.yaml"
     config.write_text(config.read_text().replace("engine: local", "engine: deployment"))
     assert not re.search(r"Best case: BraTS19_", text_of(write_report(folder).read_text()))
@@ -106,23 +105,21 @@ def test_one_institution_with_one_test_case(tmp_path: Path) -> None:
 
 
 def test_numbers_that_are_null_in_the_summary(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", rounds=2, arms=("federated",))
+    folder = write_run(tmp_path / "run", **SMALL)
     summary = json.loads((folder / "summary.json").read_text())
     summary["arms"]["federated"]["all"]["WT"]["dice"]["ci_low"] = None
     (folder / "summary.json").write_text(json.dumps(summary))
     assert "the interval was not recorded" in text_of(write_report(folder).read_text())
 
 
-def test_script_rebuilds_and_refuses(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", rounds=2, arms=("federated",))
-
-    def call(path: Path) -> subprocess.CompletedProcess[str]:
-        script = [sys.executable, "sims/report.py", str(path)]
-        return subprocess.run(script, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-
-    done = call(folder)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == str(folder / "report.html")
-    refused = call(tmp_path)
-    assert refused.returncode == 2
-    assert refused.stderr.strip() == f"error: {tmp_path}: not a run folder, config.yaml is missing"
+def test_script_rebuilds_and_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_run(tmp_path / "run", ["A"], [8], unseen=(), rounds=1, arms=("federated",))
+    main = runpy.run_path(str(ROOT / "sims" / "report.py"))["main"]
+    monkeypatch.setattr(sys, "argv", ["report.py", str(folder)])
+    assert main() == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(folder / "report.html")
+    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path)])
+    assert main() == 2
+    assert capsys.readouterr().err.strip() == f"error: {tmp_path}: not a run folder, config.yaml is missing"

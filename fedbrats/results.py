@@ -13,12 +13,14 @@ import pandas as pd
 
 from fedbrats.data.partition import Site
 from fedbrats.data.regions import REGIONS
-from fedbrats.federation.arms import LOCAL, POOLED
 from fedbrats.federation.replies import EvaluateReply
 from fedbrats.federation.site_cases import pseudonym
 from fedbrats.metrics.score import CASE_COLUMNS, worst_scores
-from fedbrats.metrics.summary import summarise
+from fedbrats.metrics.summary import ALL_SITES, summarise
+from fedbrats.report.arms import merge_local_arms, percent_of_pooled
 
+TEXT = ("arm", "site", "phase", "status")  # a site may be called 1 or NA
+NUMBERS = {column: [""] for column in ("cases", "loss", "seconds", "bytes_down", "bytes_up")}
 STATISTICS = (
     "n",
     "failed",
@@ -32,7 +34,6 @@ STATISTICS = (
     "worst_site",
     "worst_mean",
 )
-ELSEWHERE = "local_elsewhere"
 
 
 def case_rows(
@@ -73,46 +74,18 @@ def write_cases(file: Path, rows: list[dict[str, Any]]) -> None:
     os.replace(unfinished, file)
 
 
-def summary_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """The case rows with the local models told apart: `local` at home, `local_elsewhere` on other sites' cases."""
-    frame = pd.DataFrame(rows, columns=list(CASE_COLUMNS))
-    local = frame["arm"].str.startswith(f"{LOCAL}:")
-    home = frame["arm"] == f"{LOCAL}:" + frame["site"]
-    frame["case"] = frame["case"].where(~local | home, frame["arm"] + "/" + frame["case"])
-    frame["arm"] = frame["arm"].mask(local & home, LOCAL).mask(local & ~home, ELSEWHERE)
-    return frame
-
-
 def arms_summary(rows: list[dict[str, Any]], convention: str, bootstrap: int) -> dict[str, Any]:
-    """Statistics by arm, site, region and metric, as nested dictionaries."""
-    arms: dict[str, Any] = {}
-    for entry in summarise(summary_frame(rows), convention, bootstrap).to_dict("records"):
-        arm = arms.setdefault(entry["arm"], {"all": {}, "sites": {}})
-        place = arm["all"] if entry["site"] == "all" else arm["sites"].setdefault(entry["site"], {})
-        place.setdefault(entry["region"], {})[entry["metric"]] = {key: entry[key] for key in STATISTICS}
-    return arms
+    """Statistics by arm, site, region and metric, as nested dictionaries, and each arm's percentage of pooled.
 
-
-def percent_of_pooled(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Mean Dice of each arm as a percentage of the pooled model's on the very same cases, by region.
-
-    The local arm is a different model at each site and has none at held-out institutions, so each arm is compared
-    on the cases it has.
+    The local models appear as `local` (on their own institution's cases) and `local_elsewhere`.
     """
-    frame = summary_frame(rows)
-    frame = frame[frame["arm"] != ELSEWHERE]
-    dice = frame.pivot_table(index=["site", "case", "region"], columns="arm", values="dice")
-    if POOLED not in dice:
-        return {}
-    shares: dict[str, dict[str, float]] = {}
-    for arm in dice.columns.drop(POOLED):
-        both = dice[[arm, POOLED]].dropna().groupby("region").mean()
-        shares[str(arm)] = {
-            region: float(100 * both.loc[region, arm] / both.loc[region, POOLED])
-            for region in REGIONS
-            if region in both.index and both.loc[region, POOLED] > 0
-        }
-    return shares
+    frame = merge_local_arms(pd.DataFrame(rows, columns=list(CASE_COLUMNS)), convention)
+    arms: dict[str, Any] = {}
+    for entry in summarise(frame, convention, bootstrap).to_dict("records"):
+        arm = arms.setdefault(entry["arm"], {"all": {}, "sites": {}})
+        place = arm["all"] if entry["site"] == ALL_SITES else arm["sites"].setdefault(entry["site"], {})
+        place.setdefault(entry["region"], {})[entry["metric"]] = {key: entry[key] for key in STATISTICS}
+    return {"arms": arms, "percent_of_pooled": percent_of_pooled(frame)}
 
 
 def traffic(rounds: pd.DataFrame) -> dict[str, dict[str, int]]:
@@ -142,7 +115,9 @@ def write_summary(folder: Path, status: str, **facts: Any) -> None:
     content: dict[str, Any] = {"status": status, **facts}
     rounds_file = folder / "rounds.csv"
     if rounds_file.is_file():
-        rounds = pd.read_csv(rounds_file)
+        rounds = pd.read_csv(
+            rounds_file, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=NUMBERS
+        )
         content["bytes"], content["failed_replies"] = traffic(rounds), failed_replies(rounds)
         content["seconds"] = _seconds(rounds)
     unfinished = folder / "summary.tmp"
