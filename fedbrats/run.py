@@ -32,7 +32,7 @@ from fedbrats.federation.site_cases import site_folder, write_site_cases
 from fedbrats.progress import Progress
 from fedbrats.report.html import write_report
 from fedbrats.seeding import seed_torch
-from fedbrats.training import steps_per_round
+from fedbrats.training import check_site_names, steps_per_round
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ def run(config: DictConfig | Config, folder: Path, overrides: Sequence[str] = ()
     with Progress() as progress:
         started = time.perf_counter()
         prepared = prepare(settled.data, settled.partition, _cpus(), progress.message)
+        check_site_names(settled.train, [site.name for site in prepared.sites if not site.holdout])
         write_inputs(folder, settled, prepared, overrides)
         try:
             rows = _federate(folder, settled, prepared, progress)

@@ -6,7 +6,7 @@ import contextlib
 import math
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fedbrats.algorithms.fedavg import FedAvg
-from fedbrats.config import TrainConfig
+from fedbrats.config import ConfigError, TrainConfig
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.patches import augment, draw_batch
 from fedbrats.losses import region_targets
@@ -56,6 +56,14 @@ def steps_per_round(site: str, cases: int, train: TrainConfig) -> int:
         return train.local_steps
     assert epochs is not None, "check_config lets exactly one of local_steps and local_epochs through"
     return max(1, math.ceil(epochs * cases * train.patches_per_case / train.batch))
+
+
+def check_site_names(train: TrainConfig, sites: Collection[str]) -> None:
+    """Raise ConfigError when partial work is asked of a site that is not among the training `sites`."""
+    for key in ("site_steps", "site_epochs"):
+        strangers = sorted(getattr(train, key).keys() - set(sites))
+        if strangers:
+            raise ConfigError(f"train.{key} names {strangers}; the sites that train are {sorted(sites)}")
 
 
 def batches(

@@ -62,7 +62,7 @@ def test_a_read_only_image_is_left_alone() -> None:
 
 def test_logits_become_labels() -> None:
     """Channels WT, TC, ET; > 0 is inside. Nothing -> 0, all -> ET = 3, WT and TC -> NCR = 1, WT -> ED = 2."""
-    logits = torch.tensor([[-1.0, 2, 2, 2, 0], [-1, 2, 2, -2, 0], [-1, 2, -2, -2, 0]]).view(3, 5, 1, 1)
+    logits = torch.tensor([[-1.0, 2, 0.2, 2, 0], [-1, 2, 0.2, -2, 0], [-1, 2, -0.2, -2, 0]]).view(3, 5, 1, 1)
     labels = logits_to_labels(logits)
     assert labels.dtype == np.uint8
     assert labels.ravel().tolist() == [0, 3, 1, 2, 0]

@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fedbrats.algorithms.fedavg import FedAvg
-from fedbrats.config import TrainConfig
+from fedbrats.config import ConfigError, TrainConfig
 from fedbrats.losses import DiceCE
 from fedbrats.training import (
     TrainingError,
+    check_site_names,
     learning_rate_factor,
     load_optimizer_tensors,
     optimizer_tensors,
@@ -71,6 +72,17 @@ def test_partial_work_of_named_sites_comes_first(common: dict[str, Any]) -> None
     assert steps_per_round("A", 10, train) == 3
     assert steps_per_round("B", 10, train) == 3  # 0.5 * 10 / 2 = 2.5
     assert steps_per_round("C", 10, train) == (8 if "local_steps" in common else 10)
+
+
+def test_partial_work_of_a_site_that_does_not_train_is_refused_by_its_key() -> None:
+    train = TrainConfig(local_steps=8, site_steps={"A": 3}, site_epochs={"TMX": 1.0})
+    check_site_names(train, ["A", "TMX"])
+    with pytest.raises(
+        ConfigError, match=r"train\.site_epochs names \['TMX'\]; the sites that train are \['A', 'TMC'\]"
+    ):
+        check_site_names(train, ["TMC", "A"])
+    with pytest.raises(ConfigError, match=r"train\.site_steps names \['A'\]"):
+        check_site_names(train, ["TMX"])
 
 
 # Training

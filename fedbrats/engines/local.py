@@ -12,6 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedbrats import flower_env
 from fedbrats.engines.grids import InProcessGrid
+from fedbrats.engines.memory import keep_freed_memory
 from fedbrats.engines.sites import SERVER_NODE, assign, new_context, node_configs, set_identity
 from fedbrats.engines.warm import warm_up
 from fedbrats.engines.worker import Settings, limit_torch
@@ -82,6 +83,7 @@ def local_grid(
         raise ValueError(f"workers must be at least 0 and threads at least 1, got {workers} and {threads}")
     configs = node_configs(sites)
     flower_env.quiet()
+    keep_freed_memory()
     set_identity(SERVER_NODE)
     if workers == 0:
         with _torch_limits(threads, device, memory_fraction):

@@ -23,6 +23,7 @@ from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 
 from fedbrats import flower_env
+from fedbrats.engines.memory import keep_freed_memory
 from fedbrats.engines.shared import Envelope, Placed, SharedArea, seal
 from fedbrats.engines.sites import (
     CLIENT_APP_CRASHED,
@@ -78,6 +79,7 @@ def serve(
 ) -> None:
     """Run a worker; the target of its process, with the environment variables it shall have."""
     os.environ.update(environment)
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
     inbox: SimpleQueue[Work | None] = SimpleQueue()
     free: SimpleQueue[int] = SimpleQueue()

@@ -58,11 +58,7 @@ def save_checkpoint(folder: Path, round_: int, models: Mapping[str, Model]) -> N
     for arm, model in models.items():
         save_file(model.arrays, _tensor_file(unfinished, arm))
     keys = ("failed_in_a_row", "best_round", "best_score", "rounds_trained")
-    # The names too: the file has an order of its own, and the agreed list is in the network's.
-    facts = {
-        arm: {"names": list(m.arrays), "facts": {key: getattr(m, key) for key in keys}}
-        for arm, m in models.items()
-    }
+    facts = {arm: {key: getattr(m, key) for key in keys} for arm, m in models.items()}
     _write_json(unfinished / "models.json", facts)
     shutil.rmtree(
         folder / name, ignore_errors=True
@@ -87,10 +83,7 @@ def load_checkpoint(folder: Path) -> Snapshot | None:
         last = json.loads(pointer.read_text())
         source = folder / last["folder"]
         facts = json.loads((source / "models.json").read_text())
-        models = {}
-        for arm, stored in facts.items():
-            arrays = load_file(_tensor_file(source, arm))
-            models[arm] = Model({name: arrays[name] for name in stored["names"]}, **stored["facts"])
+        models = {arm: Model(load_file(_tensor_file(source, arm)), **values) for arm, values in facts.items()}
         return Snapshot(last["round"], models)
     except Exception as error:
         raise ValueError(f"{pointer}: the checkpoint it names cannot be read ({error})") from error

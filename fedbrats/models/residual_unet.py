@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from monai.networks.nets import UNet
 from torch import nn
 
+from fedbrats.models.prior import set_output_prior
+
 NORMS: dict[str, tuple[str, dict[str, object]]] = {
     "batch": ("batch", {}),
     # MONAI's plain "instance" has neither weights nor statistics, so nothing of it could ever be kept at a site.
@@ -34,6 +36,7 @@ def residual_unet(
     res_units: int = 2,
     norm: str = "instance",
     dropout: float = 0.0,
+    prior: float = 0.1,
 ) -> UNet:
     """Residual U-Net of Kerfoot et al. (STACOM 2018), MONAI's `UNet` with `res_units` units per level.
 
@@ -55,6 +58,7 @@ def residual_unet(
         norm=norm_layer("batch" if norm == "group" else norm),
         dropout=dropout,
     )
+    set_output_prior(network, out_channels, prior)
     return _group_normed(network) if norm == "group" else network
 
 

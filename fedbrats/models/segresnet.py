@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from monai.networks.nets import SegResNet
 
+from fedbrats.models.prior import set_output_prior
 from fedbrats.models.residual_unet import norm_layer
 
 
@@ -17,18 +18,19 @@ def segresnet(
     blocks_up: Sequence[int] = (1, 1, 1),
     norm: str = "group",
     dropout: float | None = None,
+    prior: float = 0.1,
 ) -> SegResNet:
     """MONAI's `SegResNet` without the variational branch.
 
     Takes float [batch, in_channels, X, Y, Z] with every side a multiple of 2^(len(blocks_down) - 1) and returns
-    logits [batch, out_channels, X, Y, Z].
+    logits [batch, out_channels, X, Y, Z], which start near the log-odds of `prior`.
 
     Raises:
         ValueError: unknown `norm`, or group norm with `init_filters` that 8 does not divide.
     """
     if norm == "group" and init_filters % 8:
         raise ValueError(f"model.init_filters: {init_filters} must be a multiple of 8 for model.norm=group.")
-    return SegResNet(
+    network = SegResNet(
         spatial_dims=3,
         in_channels=in_channels,
         out_channels=out_channels,
@@ -38,3 +40,5 @@ def segresnet(
         norm=norm_layer(norm),
         dropout_prob=dropout,
     )
+    set_output_prior(network, out_channels, prior)
+    return network

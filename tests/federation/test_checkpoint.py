@@ -13,6 +13,7 @@ import torch
 
 from fedbrats.federation import checkpoint
 from fedbrats.federation.checkpoint import Model, load_best, load_checkpoint, save_best, save_checkpoint
+from fedbrats.federation.exchange import fingerprint, signature
 
 
 def models(value: float) -> dict[str, Model]:
@@ -45,10 +46,8 @@ def test_everything_comes_back_bit_for_bit(tmp_path: Path) -> None:
         )
 
 
-def test_arrays_come_back_in_the_order_of_the_network(tmp_path: Path) -> None:
-    # The file sorts its arrays; but the list a site checks when it joins is in the network's order.
-    from fedbrats.federation.exchange import fingerprint, signature
-
+def test_a_site_still_agrees_with_the_arrays_of_a_resume(tmp_path: Path) -> None:
+    # The file sorts its arrays by an order of its own; the list compared when a site joins is the network's.
     arrays = {
         "z.weight": torch.ones(2),
         "a.weight": torch.ones(3),

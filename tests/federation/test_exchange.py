@@ -243,14 +243,14 @@ def test_load_refuses_another_list_of_names() -> None:
         exchange.load(network, {"weight": np.ones((2, 2), np.float32)})
 
 
-def test_fingerprint_depends_on_names_order_shape_and_dtype() -> None:
+def test_fingerprint_depends_on_names_shape_and_dtype_and_not_on_order() -> None:
     variants = [
         {"w": ((4, 2), "float32"), "b": ((4,), "float32")},
-        {"b": ((4,), "float32"), "w": ((4, 2), "float32")},
         {"w": ((2, 4), "float32"), "b": ((4,), "float32")},
         {"w": ((4, 2), "float64"), "b": ((4,), "float32")},
         {"v": ((4, 2), "float32"), "b": ((4,), "float32")},
         {"w": ((4, 2), "float32")},
     ]
     assert len({exchange.fingerprint(v) for v in variants}) == len(variants)
-    assert exchange.fingerprint(EXPECTED) == exchange.fingerprint(variants[0])
+    turned = dict(reversed(variants[0].items()))  # arrays are found by name, a checkpoint has another order
+    assert exchange.fingerprint(EXPECTED) == exchange.fingerprint(variants[0]) == exchange.fingerprint(turned)

@@ -1,77 +1,20 @@
-"""The server's rounds, with sites that answer by hand: what is aggregated, what is left out, and when it ends."""
+"""The server's rounds: what is aggregated, what is left out, and when it ends."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from flwr.app import ConfigRecord, Message, RecordDict
-from toy import (
-    ARRAYS,
-    EXPECTED,
-    FakeGrid,
-    case_row,
-    error_message,
-    evaluate_reply,
-    federation,
-    train_reply,
-)
+from flwr.app import Message, RecordDict
+from toy import ARRAYS, FakeGrid, federation, train_reply
+from toy_rounds import CASES, Answer, good, members, raising, rows_of, sends, serve, silent, values
 
 from fedbrats.algorithms.fedavg import FedAvg
-from fedbrats.data.regions import REGIONS
 from fedbrats.federation import server
 from fedbrats.federation.arms import Cohort
-from fedbrats.federation.asking import FederationError, Member, join
-from fedbrats.federation.exchange import fingerprint, to_record
-
-CASES = {"A": 1, "B": 2, "C": 5}  # training cases; site i is node i + 2
-Answer = Callable[[Message], Message | None]
-
-
-def members(val: int = 0, test: int = 0) -> dict[str, Member]:
-    return {site: Member(node, n, val, test) for node, (site, n) in enumerate(CASES.items(), start=2)}
-
-
-def constant(value: float) -> dict[str, torch.Tensor]:
-    return {name: torch.full_like(tensor, value) for name, tensor in ARRAYS.items()}
-
-
-def sends(value: float, cases: int, **changed: Any) -> Answer:
-    """A site whose training ends with all weights at `value`."""
-    return lambda message: train_reply(constant(value), to=message, **{"num-examples": cases, **changed})
-
-
-def good() -> list[Answer]:
-    return [sends(8.0, 1), sends(4.0, 2), sends(0.0, 5)]
-
-
-def silent(message: Message) -> None:
-    return None
-
-
-def raising(message: Message) -> Message:
-    return error_message("SiteError: no disc space", message)
-
-
-def rows_of(folder: Path) -> list[dict[str, str]]:
-    with (folder / "rounds.csv").open(newline="") as handle:
-        return list(csv.DictReader(handle))
-
-
-def values(fed: server.Federation, arm: str = "federated") -> list[float]:
-    return [float(t.mean()) for t in fed.models[arm].arrays.values()]
-
-
-def serve(tmp_path: Path, handlers: Sequence[Answer], **options: Any) -> server.Federation:
-    fed = federation(tmp_path, options.pop("members", members()), **options)
-    server.serve(FakeGrid(handlers), fed)
-    return fed
-
+from fedbrats.federation.asking import FederationError, Member
 
 # Aggregation
 
@@ -265,118 +208,3 @@ def test_the_order_of_arrival_does_not_change_a_bit(tmp_path: Path) -> None:
         server.serve(FakeGrid([answer] * 3, backwards), fed)
         results.append(fed.models["federated"].arrays["w"].numpy().tobytes())
     assert results[0] == results[1]
-
-
-# Validation and test
-
-
-def evaluating(dice: float, cases: int = 2, **changed: Any) -> Answer:
-    def answer(message: Message) -> Message:
-        if message.metadata.message_type == "train":
-            return sends(1.0, list(CASES.values())[message.metadata.dst_node_id - 2])(message)
-        shares = {f"dice-{r.lower()}": dice for r in REGIONS}
-        return evaluate_reply(to=message, **{"num-examples": cases, **shares, **changed})
-
-    return answer
-
-
-def test_validation_is_weighted_by_cases_and_the_best_round_is_kept(tmp_path: Path) -> None:
-    """Dice 0.2 on 1 case, 0.8 on 3 cases: 2.6 / 4 = 0.65. C has no validation cases and is not asked."""
-    everyone = {"A": Member(2, 1, 1, 0), "B": Member(3, 2, 3, 0), "C": Member(4, 5, 0, 0)}
-    handlers = [evaluating(0.2, 1), evaluating(0.8, 3), evaluating(0.1)]
-    fed = serve(tmp_path, handlers, members=everyone, rounds=2)
-    last = rows_of(tmp_path)[-1]
-    assert [float(last[f"dice_{r}"]) for r in ("wt", "tc", "et")] == pytest.approx([0.65] * 3)
-    assert [r["site"] for r in rows_of(tmp_path) if r["phase"] == "val"] == ["A", "B"] * 2
-    model = fed.models["federated"]
-    assert (model.best_round, model.best_score) == (
-        1,
-        pytest.approx(0.65),
-    )  # an equal round does not replace it
-    assert (tmp_path / "checkpoints" / "best" / "federated.safetensors").is_file()
-
-
-@pytest.mark.parametrize("changed", [{"num-examples": 0}, {"num-examples": 10**9}, {"dice-wt": 2.0}], ids=str)
-def test_a_bad_validation_reply_is_left_out(changed: dict[str, Any], tmp_path: Path) -> None:
-    handlers = [evaluating(0.6), evaluating(0.9, **changed), evaluating(0.8)]
-    fed = serve(tmp_path, handlers, members=members(val=2))
-    rows = rows_of(tmp_path)
-    assert [r["status"] == "ok" for r in rows if r["phase"] == "val"] == [True, False, True]
-    assert float(rows[-1]["dice_wt"]) == pytest.approx(0.7)
-    assert fed.models["federated"].best_round == 0  # a mean over fewer sites is not compared
-
-
-def test_a_round_without_any_validation_reply_goes_on(tmp_path: Path) -> None:
-    def trains_only(message: Message) -> Message:
-        return evaluating(0.5)(message) if message.metadata.message_type == "train" else raising(message)
-
-    fed = serve(tmp_path, [trains_only] * 3, members=members(val=2))
-    assert rows_of(tmp_path)[-1]["status"] == "ok"
-    assert rows_of(tmp_path)[-1]["dice_wt"] == ""
-    assert fed.finished_round == 1
-
-
-def test_evaluation_only_in_the_rounds_that_are_due(tmp_path: Path) -> None:
-    fed = federation(tmp_path, members(val=2), rounds=5)
-    fed.evaluate_every, fed.checkpoint_every = 2, 3
-    server.serve(FakeGrid([evaluating(0.5)] * 3), fed)
-    assert {r["round"] for r in rows_of(tmp_path) if r["phase"] == "val"} == {"2", "4", "5"}
-    assert fed.checkpointed == 5
-
-
-def test_the_test_asks_every_site_with_test_cases_held_out_ones_too(tmp_path: Path) -> None:
-    rows = [case_row("x#0000", region) for region in REGIONS]
-
-    def answer(message: Message) -> Message:
-        return evaluate_reply(rows, to=message)
-
-    def garbage(message: Message) -> Message:
-        return evaluate_reply("[[[", to=message)
-
-    everyone = {**members(test=2), "C": Member(4, 5, 0, 0), "HELD": Member(5, 0, 0, 2)}
-    fed = federation(tmp_path, everyone)
-    found, usable = server.test_model(
-        FakeGrid([answer, garbage, answer, answer]), fed, fed.cohorts[0], to_record(ARRAYS), 1
-    )
-    assert [(r["site"], r["status"] == "ok") for r in found] == [("A", True), ("B", False), ("HELD", True)]
-    assert usable.keys() == {"A", "HELD"}
-    assert usable["HELD"].rows == rows
-
-
-# Joining
-
-
-def joins(site: str, **changed: Any) -> Answer:
-    facts = {"site": site, "train": 1, "val": 0, "test": 2, "arrays": fingerprint(EXPECTED), **changed}
-    kept = {key: value for key, value in facts.items() if value is not None}
-    return lambda m: Message(RecordDict({"facts": ConfigRecord(kept)}), reply_to=m)
-
-
-def test_members_know_their_node_and_their_cases() -> None:
-    found = join(FakeGrid([joins("B", train=4), joins("A", val=3)]), EXPECTED, ["A", "B"], 5)
-    assert found == {"B": Member(2, 4, 0, 2), "A": Member(3, 1, 3, 2)}
-
-
-REFUSED: dict[str, tuple[list[Answer], str]] = {
-    "another network": (
-        [joins("A"), joins("B", arrays="0123")],
-        "site B has another network .*check `model`",
-    ),
-    "missing site": ([joins("A")], "sites did not join: B"),
-    "error": ([joins("A"), raising], "could not join: SiteError: no disc space"),
-    "silent": ([joins("A"), silent], "could not join: no reply"),
-    "twice": ([joins("A"), joins("A")], "two nodes joined as site A"),
-    "no counts": ([joins("A"), joins("B", train=None)], "without its name and case counts"),
-    "negative count": ([joins("A"), joins("B", val=-1)], "without its name and case counts"),
-    "no facts": (
-        [joins("A"), lambda m: Message(RecordDict(), reply_to=m)],
-        "without its name and case counts",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", REFUSED)
-def test_a_federation_that_is_not_the_agreed_one_does_not_start(kind: str) -> None:
-    handlers, reason = REFUSED[kind]
-    with pytest.raises(FederationError, match=reason):
-        join(FakeGrid(handlers), EXPECTED, ["A", "B"], 0.2)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy import case_row
 
+from fedbrats import results
 from fedbrats.data.partition import Site
 from fedbrats.data.regions import REGIONS
-from fedbrats.federation import record, results
+from fedbrats.federation import record
 from fedbrats.federation.replies import EvaluateReply
-from fedbrats.metrics.score import CASE_COLUMNS
+from fedbrats.metrics.score import CASE_COLUMNS, SCORES, VOLUMES
 
 CONVENTION = "brats2023"
 SITES = [
@@ -26,7 +26,10 @@ SITES = [
 def reply(site: str, dice: list[float], without: int | None = None) -> EvaluateReply:
     """Every test case of `site` with its Dice in all regions, or one case left out."""
     rows = [
-        case_row(f"{site}#{index:04d}", region, dice=value)
+        {
+            **dict.fromkeys((*SCORES, *VOLUMES), 0.5),
+            **{"case": f"{site}#{index:04d}", "region": region, "dice": value, "status": "ok"},
+        }
         for index, value in enumerate(dice)
         for region in REGIONS
         if index != without
@@ -93,57 +96,69 @@ def all_rows() -> list[dict[str, Any]]:
     return rows
 
 
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return results.arms_summary(rows, CONVENTION, bootstrap=20)
+
+
 def test_percent_of_pooled_by_hand() -> None:
-    """Means over the three cases: federated 1.8 / 2.4 = 75 %, local (0.9 + 0.7 + 0.5) / 2.4 = 87.5 %."""
-    found = results.percent_of_pooled(all_rows())
-    assert found.keys() == {"federated", "local"}
+    """Means over the three cases: federated 1.8 / 2.4 = 75 %, local (0.9 + 0.7 + 0.5) / 2.4 = 87.5 %.
+
+    Elsewhere (0.2 + 0 + 0.1) / 2.4 = 12.5 %.
+    """
+    found = summary(all_rows())["percent_of_pooled"]
+    assert found.keys() == {"federated", "local", "local_elsewhere"}
     for region in REGIONS:
         assert found["federated"][region] == pytest.approx(75)
         assert found["local"][region] == pytest.approx(87.5)
+        assert found["local_elsewhere"][region] == pytest.approx(12.5)
 
 
 def test_percent_is_taken_on_the_cases_an_arm_has() -> None:
     """Without a local model at B, local is compared on A's cases: 1.6 / 1.6 = 100 %."""
-    rows = [r for r in all_rows() if r["arm"] != "local:B"]
-    found = results.percent_of_pooled(rows)
+    found = summary([r for r in all_rows() if r["arm"] != "local:B"])["percent_of_pooled"]
     assert found["local"]["WT"] == pytest.approx(100)
     assert found["federated"]["WT"] == pytest.approx(75)
 
 
-def test_a_failed_site_weighs_on_the_percentage() -> None:
-    """Federated without B: (0.8 + 0.6 + 0) / 2.4 = 58.33 %."""
+def test_a_failed_site_weighs_on_the_mean_and_on_the_percentage() -> None:
+    """Federated without B: (0.8 + 0.6 + 0) / 2.4 = 58.33 %, HD95 at B the 374 mm of the convention."""
     rows = results.case_rows("federated", SITES, {"A": reply("A", [0.8, 0.6])}, CONVENTION)
     rows += [r for r in all_rows() if r["arm"] == "pooled"]
-    assert results.percent_of_pooled(rows)["federated"]["ET"] == pytest.approx(100 * 1.4 / 2.4)
+    found = summary(rows)
+    assert found["percent_of_pooled"]["federated"]["ET"] == pytest.approx(100 * 1.4 / 2.4)
+    federated = found["arms"]["federated"]
+    assert (federated["all"]["ET"]["dice"]["n"], federated["all"]["ET"]["dice"]["failed"]) == (3, 1)
+    assert federated["all"]["ET"]["dice"]["mean"] == pytest.approx(1.4 / 3)
+    assert federated["sites"]["B"]["ET"]["hd95"]["mean"] == 374
 
 
 def test_without_a_pooled_arm_or_with_one_that_is_all_zero_there_is_no_percentage() -> None:
-    assert results.percent_of_pooled([r for r in all_rows() if r["arm"] != "pooled"]) == {}
+    assert summary([r for r in all_rows() if r["arm"] != "pooled"])["percent_of_pooled"] == {}
     zero = [{**r, "dice": 0.0} if r["arm"] == "pooled" else r for r in all_rows()]
-    assert results.percent_of_pooled(zero) == {"federated": {}, "local": {}}
+    assert summary(zero)["percent_of_pooled"] == {}
 
 
 def test_local_models_at_home_and_elsewhere_by_hand() -> None:
     """Home: 0.9, 0.7 at A and 0.5 at B. Elsewhere: A's model on B9 0.1; B's model on A1 and A2 0.2 and 0."""
-    arms = results.arms_summary(all_rows(), CONVENTION, bootstrap=20)
+    arms = summary(all_rows())["arms"]
     assert arms.keys() == {"federated", "pooled", "local", "local_elsewhere"}
     home, away = arms["local"]["all"]["WT"]["dice"], arms["local_elsewhere"]["all"]["WT"]["dice"]
     assert (home["n"], home["mean"]) == (3, pytest.approx(0.7))
     assert (away["n"], away["mean"]) == (3, pytest.approx(0.1))
     assert arms["local"]["sites"]["B"]["WT"]["dice"]["mean"] == pytest.approx(0.5)
     assert arms["local_elsewhere"]["sites"]["B"]["WT"]["dice"]["mean"] == pytest.approx(0.1)
-    assert home["worst_site"] == "B"
+    assert (home["worst_site"], home["worst_mean"]) == ("B", pytest.approx(0.5))
     assert home.keys() == set(results.STATISTICS)
     json.dumps(arms, allow_nan=False)
 
 
-def test_two_local_models_on_the_same_case_both_count_elsewhere() -> None:
-    sites = [*SITES, Site("HELD", True, (), (), ("Brats18_H_1",))]
+def test_several_local_models_on_one_case_count_as_their_mean() -> None:
+    held = [Site("HELD", True, (), (), ("Brats18_H_1",))]
     rows = []
     for arm, value in (("local:A", 0.2), ("local:B", 0.6)):
-        rows += results.case_rows(arm, sites[2:], {"HELD": reply("HELD", [value])}, CONVENTION)
-    away = results.arms_summary(rows, CONVENTION, bootstrap=20)["local_elsewhere"]["all"]["TC"]["dice"]
-    assert (away["n"], away["mean"]) == (2, pytest.approx(0.4))
+        rows += results.case_rows(arm, held, {"HELD": reply("HELD", [value])}, CONVENTION)
+    away = summary(rows)["arms"]["local_elsewhere"]["all"]["TC"]["dice"]
+    assert (away["n"], away["mean"]) == (1, pytest.approx(0.4))
 
 
 def test_cases_csv_holds_every_row(tmp_path: Path) -> None:
@@ -167,14 +182,25 @@ def test_summary_counts_bytes_and_failed_replies(tmp_path: Path) -> None:
     ]
     record.append(file, rows)
     results.write_summary(tmp_path, "finished", rounds=2)
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert (summary["status"], summary["rounds"]) == ("finished", 2)
-    assert summary["bytes"] == {"federated": {"down": 400, "up": 90}, "local:A": {"down": 0, "up": 0}}
-    assert summary["failed_replies"] == [
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert (written["status"], written["rounds"]) == ("finished", 2)
+    assert written["bytes"] == {"federated": {"down": 400, "up": 90}, "local:A": {"down": 0, "up": 0}}
+    assert written["failed_replies"] == [
         {"round": 1, "arm": "federated", "site": "B", "phase": "train", "reason": "failed: no reply"},
         {"round": 2, "arm": "federated", "site": "A", "phase": "test", "reason": "failed: site error"},
     ]
-    assert summary["seconds"] == {"test": 0.0, "train": 3.5, "val": 0.5}
+    assert written["seconds"] == {"test": 0.0, "train": 3.5, "val": 0.5}
+
+
+def test_sites_called_like_numbers_or_missing_values_keep_their_names(tmp_path: Path) -> None:
+    record.start(tmp_path / "rounds.csv", 0)
+    rows = [
+        record.row(1, "federated", site, "train", "failed: x", bytes_down=1) for site in ("1", "NA", "007")
+    ]
+    record.append(tmp_path / "rounds.csv", rows)
+    results.write_summary(tmp_path, "finished")
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert [reply["site"] for reply in written["failed_replies"]] == ["1", "NA", "007"]
 
 
 def test_the_round_that_is_tested() -> None:
