@@ -37,13 +37,13 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """Commit of the checkout this package lies in, with "+changes" when files differ; empty outside one."""
+    """Commit of the checkout this package lies in, with "+changes" when files differ; outside one FEDBRATS_COMMIT."""
     here = Path(__file__).resolve().parent
     try:
         commit = _git(here, "rev-parse", "HEAD")
         return commit + ("+changes" if _git(here, "status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
-        return ""
+        return os.environ.get("FEDBRATS_COMMIT", "")
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import hydra
@@ -21,6 +22,7 @@ def main(config: DictConfig) -> None:
     from fedbrats.report.terminal import print_result_table
     from fedbrats.run import run
 
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     with explain_errors(config, folder):

@@ -17,7 +17,7 @@ from fedbrats.data.cases import find_cases
 from fedbrats.data.checks import Problem, check_cases
 from fedbrats.data.institutions import CONTROLS, assign
 from fedbrats.data.partition import Site, make_partition, partition_table
-from fedbrats.data.phantom import write_phantom
+from fedbrats.data.phantom import GENERATOR, write_phantom
 
 SHOWN = 20  # problems named in an error message
 Say = Callable[[str], None]
@@ -56,7 +56,8 @@ def data_root(data: DataConfig, workers: int, say: Say) -> Path:
     if data.source == "folder":
         return Path(str(data.root)).expanduser()
     settings = asdict(data.phantom)
-    name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    identity = json.dumps([GENERATOR, settings], sort_keys=True)  # another generator, another folder
+    name = hashlib.sha256(identity.encode()).hexdigest()[:12]
     root = Path(data.root or Path(data.cache).expanduser() / "phantom" / name)
     if not root.exists():
         say(f"generating the phantom in {root}")

@@ -21,7 +21,14 @@ from fedbrats.federation import checkpoint, record
 from fedbrats.federation.arms import POOLED, Cohort
 from fedbrats.federation.asking import FederationError, Member, Request, replies_in_order
 from fedbrats.federation.checkpoint import Model
-from fedbrats.federation.exchange import Signature, signature, size_bytes, to_record
+from fedbrats.federation.exchange import (
+    BadArrays,
+    Signature,
+    require_finite,
+    signature,
+    size_bytes,
+    to_record,
+)
 from fedbrats.federation.replies import (
     BadReply,
     EvaluateReply,
@@ -138,6 +145,12 @@ def _aggregate(fed: Federation, cohort: Cohort, mean: WeightedMean, loss: float,
         status = (
             f"failed: {mean.replies} of {asked} replies usable, quorum needs {needed}; the old model stays"
         )
+        return record.row(round_, cohort.arm, record.SERVER, "round", status)
+    try:
+        require_finite({name: array.numpy() for name, array in mean.arrays.items()})
+    except BadArrays as error:  # finite replies whose sum is beyond float32
+        model.failed_in_a_row += 1
+        status = f"failed: mean of the replies, {error}; the old model stays"
         return record.row(round_, cohort.arm, record.SERVER, "round", status)
     model.arrays = mean.arrays
     model.failed_in_a_row = 0
