@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -20,18 +19,19 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from fedbrats import results
-from fedbrats.config import Config, ConfigError, load_config, save_config, typed
+from fedbrats.config import Config, ConfigError, save_config, typed
 from fedbrats.data.partition import Site
 from fedbrats.data.prepare import Prepared, prepare
 from fedbrats.environment import describe_environment, write_json
 from fedbrats.federation import arms, checkpoint, exchange, record
 from fedbrats.federation.asking import FederationError, join
 from fedbrats.federation.server import Federation, serve, test_model
-from fedbrats.federation.site import make_client_app, pick_device
+from fedbrats.federation.site import make_client_app
 from fedbrats.federation.site_cases import site_folder, write_site_cases
 from fedbrats.progress import Progress
 from fedbrats.report.html import write_report
 from fedbrats.seeding import seed_torch
+from fedbrats.settings import check_same_cases, cores, resumed_config, settle
 from fedbrats.training import check_site_names, steps_per_round
 
 log = logging.getLogger(__name__)
@@ -51,16 +51,20 @@ def run(config: DictConfig | Config, folder: Path, overrides: Sequence[str] = ()
         FederationError: the federation cannot start or go on. The folder then holds a report of what there is.
     """
     asked = typed(config)
-    if asked.run.resume is not None:
-        folder = Path(asked.run.resume)
-        settled = resumed_config(asked, overrides)
-    else:
-        settled = settle(asked)
+    resumed = asked.run.resume is not None
+    folder = Path(str(asked.run.resume)) if resumed else folder
+    settled = resumed_config(asked, overrides) if resumed else settle(asked)
+    if not resumed and (folder / "config.yaml").exists():
+        raise ConfigError(
+            f"{folder} already holds a run: continue it with run.resume={folder} or choose another."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with Progress() as progress:
         started = time.perf_counter()
-        prepared = prepare(settled.data, settled.partition, _cpus(), progress.message)
+        prepared = prepare(settled.data, settled.partition, cores(), progress.message)
         check_site_names(settled.train, [site.name for site in prepared.sites if not site.holdout])
+        if resumed:
+            check_same_cases(folder, prepared)
         write_inputs(folder, settled, prepared, overrides)
         try:
             rows = _federate(folder, settled, prepared, progress)
@@ -76,61 +80,18 @@ def run(config: DictConfig | Config, folder: Path, overrides: Sequence[str] = ()
     return folder
 
 
-def resumed_config(asked: Config, overrides: Sequence[str]) -> Config:
-    """The configuration that `run.resume` continues, with this call's runtime.
-
-    Raises:
-        ConfigError: no run there, or an override that would change what is computed.
-    """
-    file = Path(str(asked.run.resume)) / "config.yaml"
-    if not file.is_file():
-        raise ConfigError(f"run.resume={asked.run.resume}: no config.yaml there, so it is no run folder.")
-    other = [o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0] not in ("run", "hydra")]
-    workers = [o for o in other if o.startswith("runtime.workers=")]
-    refused = [o for o in other if o not in workers]
-    if refused:
-        raise ConfigError(
-            f"{', '.join(refused)}: a resumed run keeps its own configuration; "
-            "give run.resume, at most with runtime.workers."
-        )
-    stored = load_config(file)
-    if not workers:
-        return stored
-    return replace(stored, runtime=replace(stored.runtime, workers=asked.runtime.workers))
-
-
-def settle(config: Config) -> Config:
-    """Fill in what depends on the machine, so that config.yaml says what was really used."""
-    device = pick_device(config.runtime.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("runtime.device=cuda: torch sees no GPU here; use runtime.device=cpu or auto.")
-    workers = config.runtime.workers
-    if workers is None:
-        workers = (
-            torch.cuda.device_count() if device.type == "cuda" else max(1, _cpus() // config.runtime.threads)
-        )
-    root = config.data.root and str(Path(config.data.root).expanduser().resolve())
-    cache = str(Path(config.data.cache).expanduser().resolve())
-    return replace(
-        config,
-        data=replace(config.data, root=root, cache=cache),
-        runtime=replace(config.runtime, workers=workers, device=device.type),
-    )
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
 def write_inputs(folder: Path, config: Config, prepared: Prepared, overrides: Sequence[str]) -> None:
     """Write what the run starts from: configuration, environment, partition and each site's list of cases."""
     save_config(config, folder / "config.yaml")
-    environment = describe_environment()
-    environment |= {
+    environment = describe_environment() | {
         "overrides": list(overrides),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
-    write_json(folder / "environment.json", environment)
+    file = folder / "environment.json"
+    if file.exists():  # resumed, perhaps elsewhere: both environments made the result
+        before = json.loads(file.read_text())
+        environment = before | {"resumed": [*before.get("resumed", []), environment]}
+    write_json(file, environment)
     write_json(folder / "partition.json", prepared.to_json())
     training = [site for site in prepared.sites if not site.holdout]
     for site in prepared.sites:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +121,13 @@ def test_the_number_of_workers_does_not_change_a_bit(
     assert results_of(folder) == results_of(reference)
 
 
+@pytest.mark.slow
+def test_the_ray_engine_gives_the_same_bytes(reference: Path, cache: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the ray engine is an optional extra")
+    folder = run(tiny(cache, "runtime=ray", "runtime.workers=2"), tmp_path / "ray")
+    assert results_of(folder) == results_of(reference)
+
+
 def test_fedprox_with_mu_zero_is_fedavg_bit_for_bit(reference: Path, cache: Path, tmp_path: Path) -> None:
     folder = run(tiny(cache, "strategy=fedprox", "strategy.mu=0"), tmp_path / "zero")
     assert results_of(folder) == results_of(reference)
@@ -185,10 +193,23 @@ def test_resume_refuses_other_settings_and_other_folders(
         run(tiny(cache, f"run.resume={tmp_path}"), tmp_path, [f"run.resume={tmp_path}"])
 
 
+def test_a_new_run_never_goes_into_the_folder_of_another(reference: Path, cache: Path) -> None:
+    with pytest.raises(ConfigError, match="already holds a run"):
+        run(tiny(cache), reference)
+
+
+def test_resume_refuses_cases_that_have_changed(reference: Path, cache: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "changed"
+    shutil.copytree(reference, folder)
+    partition = json.loads((folder / "partition.json").read_text())
+    partition["sites"][0]["train"].append("BraTS19_CBICA_99_1")
+    (folder / "partition.json").write_text(json.dumps(partition))
+    with pytest.raises(ConfigError, match="have changed since"):
+        run(tiny(cache, f"run.resume={folder}"), tmp_path)
+
+
 def _broken_copy(cache: Path, folder: Path) -> tuple[Path, str]:
     """A copy of the phantom with one case cut short, and that case's name."""
-    import shutil
-
     source = next(p for p in (cache / "phantom").iterdir() if (p / "phantom.json").exists())
     shutil.copytree(source, folder)
     file = sorted(folder.rglob("BraTS19_TCIA01_*_t2.nii.gz"))[0]

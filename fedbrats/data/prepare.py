@@ -42,7 +42,7 @@ class Prepared:
     def to_json(self) -> dict[str, Any]:
         """The content of `partition.json`."""
         return {
-            "sites": [asdict(site) for site in self.sites],
+            "sites": json.loads(json.dumps([asdict(site) for site in self.sites])),
             "label_system": self.label_system,
             "et_recognised": self.label_sentence,
             "skipped": self.skipped,

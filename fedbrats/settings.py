@@ -1,0 +1,73 @@
+"""Settings that depend on more than the configuration: the machine, and the run that is continued."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from fedbrats.config import Config, ConfigError, load_config
+from fedbrats.data.prepare import Prepared
+from fedbrats.federation.site import pick_device
+
+
+def resumed_config(asked: Config, overrides: Sequence[str]) -> Config:
+    """The configuration that `run.resume` continues, with this call's runtime.
+
+    Raises:
+        ConfigError: no run there, or an override that would change what is computed.
+    """
+    file = Path(str(asked.run.resume)) / "config.yaml"
+    if not file.is_file():
+        raise ConfigError(f"run.resume={asked.run.resume}: no config.yaml there, so it is no run folder.")
+    other = [o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0] not in ("run", "hydra")]
+    workers = [o for o in other if o.startswith("runtime.workers=")]
+    refused = [o for o in other if o not in workers]
+    if refused:
+        raise ConfigError(
+            f"{', '.join(refused)}: a resumed run keeps its own configuration; "
+            "give run.resume, at most with runtime.workers."
+        )
+    stored = load_config(file)
+    if not workers:
+        return stored
+    return replace(stored, runtime=replace(stored.runtime, workers=asked.runtime.workers))
+
+
+def check_same_cases(folder: Path, prepared: Prepared) -> None:
+    """Check that the data set is still the one that the run in `folder` began with.
+
+    Raises:
+        ConfigError: cases have come, gone or changed site since.
+    """
+    file = folder / "partition.json"
+    if file.exists() and json.loads(file.read_text())["sites"] != prepared.to_json()["sites"]:
+        raise ConfigError(f"run.resume={folder}: the cases or their split have changed since that run began.")
+
+
+def settle(config: Config) -> Config:
+    """Fill in what depends on the machine, so that config.yaml says what was really used."""
+    device = pick_device(config.runtime.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("runtime.device=cuda: torch sees no GPU here; use runtime.device=cpu or auto.")
+    workers = config.runtime.workers
+    if workers is None:
+        workers = (
+            torch.cuda.device_count() if device.type == "cuda" else max(1, cores() // config.runtime.threads)
+        )
+    root = config.data.root and str(Path(config.data.root).expanduser().resolve())
+    cache = str(Path(config.data.cache).expanduser().resolve())
+    return replace(
+        config,
+        data=replace(config.data, root=root, cache=cache),
+        runtime=replace(config.runtime, workers=workers, device=device.type),
+    )
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

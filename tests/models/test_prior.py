@@ -1,0 +1,33 @@
+"""The probability that every region starts with."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from fedbrats.models.prior import set_output_prior
+from fedbrats.models.residual_unet import residual_unet
+from fedbrats.models.segresnet import segresnet
+
+
+@pytest.mark.parametrize("make", [segresnet, residual_unet])
+def test_untrained_networks_start_near_the_prior(make) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    low, high = make(prior=0.01).eval(), make(prior=0.5).eval()
+    image = torch.randn(1, 4, 16, 16, 16)
+    with torch.no_grad():
+        assert torch.sigmoid(low(image)).median() < 0.03
+        assert 0.3 < torch.sigmoid(high(image)).median() < 0.7
+
+
+def test_the_bias_is_the_log_odds() -> None:
+    layer = nn.Conv3d(2, 3, 1)
+    set_output_prior(layer, 3, 0.1)
+    torch.testing.assert_close(layer.bias.detach(), torch.full((3,), -2.1972246))  # ln(0.1 / 0.9)
+
+
+@pytest.mark.parametrize("prior", [0.0, 1.0, -1.0])
+def test_a_prior_that_is_no_probability_is_named(prior: float) -> None:
+    with pytest.raises(ValueError, match=r"model\.prior"):
+        segresnet(prior=prior)
