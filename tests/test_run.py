@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from tiny import ROOT, tiny, tiny_overrides
@@ -182,6 +183,46 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     _, errors = resumed.communicate(timeout=180)
     assert resumed.returncode == 0, errors.decode()
     assert results_of(killed) == results_of(whole)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_fails_its_sites_for_one_round_and_comes_back(cache: Path, tmp_path: Path) -> None:
+    """SIGKILL of a real worker process: its sites miss a round, then go on with the state they had saved."""
+    folder = tmp_path / "run"
+    more = [
+        "rounds=8",
+        "train.keep_optimizer=true",
+        "runtime.workers=2",
+        "train.local_steps=4",
+        "arms=[federated]",
+    ]
+    process = _start([*tiny_overrides(cache, *more, "strategy.quorum=0.3"), f"hydra.run.dir={folder}"])
+    rounds = folder / "rounds.csv"
+    deadline = time.monotonic() + 120
+    while not rounds.is_file() or "\n2," not in rounds.read_text():
+        assert process.poll() is None, process.stderr.read().decode()  # type: ignore[union-attr]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    workers = [p for p in psutil.Process(process.pid).children(recursive=True) if p.memory_info().rss > 2e8]
+    victim = min(workers, key=lambda p: -p.cpu_times().user if p.ppid() != process.pid else 0)
+    victim.kill()
+    _, errors = process.communicate(timeout=180)
+    assert process.returncode == 0, errors.decode()
+    rows = rows_of(rounds)
+    failed = [row for row in rows if row["status"] != "ok" and row["phase"] in ("train", "val")]
+    assert failed
+    assert all("died" in row["status"] for row in failed)
+    assert len({row["round"] for row in failed}) == 1
+    lost = int(failed[0]["round"])
+    for site in {row["site"] for row in failed}:
+        trained = [
+            int(r["round"])
+            for r in rows
+            if r["site"] == site and r["phase"] == "train" and r["status"] == "ok"
+        ]
+        assert trained[-1] == 8
+        assert lost + 1 in trained
+    assert json.loads((folder / "summary.json").read_text())["failed_replies"]
 
 
 def test_resume_refuses_other_settings_and_other_folders(

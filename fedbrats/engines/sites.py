@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -85,6 +85,15 @@ def _describe(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}"[: REASON_LENGTH - len(where)] + where
+
+
+def arrays_in(content: RecordDict) -> list[ArrayRecord]:
+    """The ArrayRecords of a message.
+
+    Not `content.array_records`: that ties content and arrays into a reference cycle, and models of past rounds then
+    fill the memory until the garbage collector happens to run.
+    """
+    return [record for record in content.values() if isinstance(record, ArrayRecord)]
 
 
 def assign(sites: Sequence[str], load: Mapping[str, float] | None, workers: int) -> list[list[int]]:

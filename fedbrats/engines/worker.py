@@ -28,6 +28,7 @@ from fedbrats.engines.shared import Envelope, Placed, SharedArea, seal
 from fedbrats.engines.sites import (
     CLIENT_APP_CRASHED,
     answer,
+    arrays_in,
     error_reply,
     new_context,
     set_identity,
@@ -167,7 +168,7 @@ class _Worker:
         return self._records[placed.serial]
 
     def _post(self, reply: Message) -> Reply:
-        if reply.has_error() or not reply.content.array_records:
+        if reply.has_error() or not arrays_in(reply.content):
             return Reply(seal(reply, _refuse), None)
         number = self._free.get()  # waits until the parent has used an earlier reply
         slot = self._slots[number]

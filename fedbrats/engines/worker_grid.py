@@ -13,7 +13,7 @@ from flwr.app import Message
 from fedbrats.engines.grids import SiteGrid
 from fedbrats.engines.process import SLOTS, Arrived, SharedRecord, Task, WorkerProcess, cause_of_death
 from fedbrats.engines.shared import SharedArea, seal
-from fedbrats.engines.sites import CLIENT_APP_CRASHED, error_reply
+from fedbrats.engines.sites import CLIENT_APP_CRASHED, arrays_in, error_reply
 from fedbrats.engines.worker import READY, Failed, Reply, Settings, Work
 
 WINDOW = 2  # messages a worker has at once: one to work on, one to go on with
@@ -87,7 +87,7 @@ class WorkerGrid(SiteGrid):
         for message in messages:
             worker = self._home[message.metadata.dst_node_id]
             mine = {}
-            for record in message.content.array_records.values():
+            for record in arrays_in(message.content):
                 mine[id(record)] = records.setdefault(id(record), SharedRecord(record))
             for shared in mine.values():
                 shared.users += 1
