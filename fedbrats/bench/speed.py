@@ -1,14 +1,9 @@
-"""What the federation costs on top of plain PyTorch, measured side by side on the phantom (`python sims/bench.py`).
-
-Each part returns rows (what, figure, bound). Parts that compare memory run in processes of their own.
-"""
+"""The engines beside bare PyTorch, and the cache beside NIfTI: parts (a), (b), (e) and (f)."""
 
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,41 +13,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Context
-from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid, ServerApp
 from hydra.utils import instantiate
-from torch import Tensor
 
-from fedbrats.algorithms.fedavg import FedAvg, WeightedMean
-from fedbrats.bench_toy import ToyNetwork, toy_client_app
+from fedbrats.algorithms.fedavg import WeightedMean
+from fedbrats.bench.rounds import Result, federated_rounds, with_workers
 from fedbrats.config import Config
 from fedbrats.data.nifti import read_volume
 from fedbrats.data.patches import draw_batch
 from fedbrats.data.prepare import prepare
-from fedbrats.federation.arms import FEDERATED, Cohort
-from fedbrats.federation.asking import join
-from fedbrats.federation.checkpoint import Model
-from fedbrats.federation.record import Row
-from fedbrats.federation.server import Federation, run_round
 from fedbrats.federation.site import SiteRuntime, make_client_app
 from fedbrats.losses import region_targets
-from fedbrats.run import initial_arrays, start_engine, write_inputs
+from fedbrats.run import initial_arrays, write_inputs
 from fedbrats.seeding import generator
 from fedbrats.training import batches
-
-Result = tuple[str, str, str]
-OVERHEAD_ROUNDS = 5
-
-
-class Silent:
-    """An observer that shows nothing."""
-
-    def round_started(self, round_: int, expected_replies: int) -> None: ...
-
-    def reply(self, arm: str, site: str, phase: str, ok: bool, seconds: float) -> None: ...
-
-    def round_finished(self, round_: int, rows: list[Row]) -> None: ...
 
 
 def _prepared(folder: Path, config: Config) -> list[str]:
@@ -114,44 +87,6 @@ def bare_loops(folder: str, groups: Sequence[Sequence[str]]) -> float:
     return max(seconds)
 
 
-def _federation(folder: Path, config: Config, sites: Sequence[str], arrays: dict[str, Tensor]) -> Federation:
-    return Federation(
-        algorithm=FedAvg(),
-        cohorts=[Cohort(FEDERATED, tuple(sites))],
-        models={FEDERATED: Model(arrays)},
-        folder=folder,
-        rounds=config.rounds,
-        observer=Silent(),
-        evaluate_every=config.runtime.evaluate_every,
-    )
-
-
-def federated_rounds(
-    folder: Path, config: Config, sites: list[str], client: Callable[[], ClientApp], arrays: dict[str, Tensor]
-) -> tuple[float, list[float]]:
-    """Seconds of the whole engine call, starting its processes included, and of each round in it."""
-    fed = _federation(folder, config, sites, arrays)
-    rounds: list[float] = []
-    app = ServerApp()
-
-    @app.main()
-    def main(grid: Grid, context: Context) -> None:
-        fed.members = join(grid, fed.expected, sites, 600)
-        for round_ in range(1, config.rounds + 1):
-            started = time.perf_counter()
-            rows = run_round(grid, fed, round_)
-            rounds.append(time.perf_counter() - started)
-            assert all(row["status"] == "ok" for row in rows), rows
-
-    started = time.perf_counter()
-    start_engine(config, app, client, sites, dict.fromkeys(sites, 1.0))
-    return time.perf_counter() - started, rounds
-
-
-def _with_workers(config: Config, workers: int, engine: str = "local") -> Config:
-    return replace(config, runtime=replace(config.runtime, workers=workers, engine=engine))
-
-
 def engine_speed(folder: Path, config: Config) -> list[Result]:
     """(a) The local engine beside bare PyTorch: the same steps in the same number of processes."""
     sites = _prepared(folder, config)
@@ -160,7 +95,7 @@ def engine_speed(folder: Path, config: Config) -> list[Result]:
     one_last = bare_loop(str(folder), sites, channels_last=True)
     two = bare_loops(str(folder), [sites[0::2], sites[1::2]])
     ours = {
-        w: federated_rounds(folder, _with_workers(config, w), sites, client, initial_arrays(config))
+        w: federated_rounds(folder, with_workers(config, w), sites, client, initial_arrays(config))
         for w in (0, 2)
     }
     return [
@@ -188,63 +123,12 @@ def ray_speed(folder: Path, config: Config) -> list[Result]:
     client = partial(make_client_app, str(folder))
     one = bare_loop(str(folder), sites)
     whole, rounds = federated_rounds(
-        folder, _with_workers(config, 2, "ray"), sites, client, initial_arrays(config)
+        folder, with_workers(config, 2, "ray"), sites, client, initial_arrays(config)
     )
     return [
         ("(b) ray engine, whole / rounds", f"{whole:.2f} s / {sum(rounds):.2f} s", ""),
         ("(b) ray engine, whole run / bare loop, 1 process", f"{whole / one:.2f}", ""),
     ]
-
-
-def _toy_rounds(folder: Path, config: Config, sites: int, workers: int) -> list[float]:
-    config = replace(_with_workers(config, workers), rounds=OVERHEAD_ROUNDS)
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    arrays = {name: p.detach().clone() for name, p in ToyNetwork().named_parameters()}
-    names = [f"site-{i:02d}" for i in range(sites)]
-    return federated_rounds(folder, config, names, toy_client_app, arrays)[1]
-
-
-def round_overhead(folder: Path, config: Config) -> list[Result]:
-    """(c) Seconds per round, training and evaluation, with 20 sites that do nothing and a 20 MB network."""
-    rows = []
-    for workers, bound in ((0, 0.2), (2, 0.5)):
-        rounds = _toy_rounds(folder, config, 20, workers)[1:]  # the first one touches fresh memory
-        where = "in this process" if workers == 0 else f"with {workers} workers"
-        rows.append(
-            (f"(c) round of 20 sites, 20 MB, {where}", f"{statistics.median(rounds):.3f} s", f"<= {bound} s")
-        )
-    return rows
-
-
-def _peak_of_toy(folder: str, config: Config, sites: int, workers: int, results: Any) -> None:
-    _toy_rounds(Path(folder), config, sites, workers)
-    results.put(_peak_megabytes())
-
-
-def _peak_megabytes() -> float:
-    """Peak resident memory of this process. Not getrusage on Linux: its peak includes the parent's at the fork."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def server_memory(folder: Path, config: Config) -> list[Result]:
-    """(d) Peak memory of the server process (MB) with 5 and with 50 sites."""
-    context, rows = multiprocessing.get_context("spawn"), []
-    for workers in (0, 2):
-        peaks = {}
-        for sites in (5, 50):
-            results = context.Queue()
-            child = context.Process(target=_peak_of_toy, args=(str(folder), config, sites, workers, results))
-            child.start()
-            peaks[sites] = results.get()
-            child.join()
-        where = "in this process" if workers == 0 else f"with {workers} workers"
-        difference = f"{peaks[5]:.0f} / {peaks[50]:.0f} MB, difference {peaks[50] - peaks[5]:+.1f} MB"
-        rows.append((f"(d) server peak, 5 / 50 sites, {where}", difference, "<= 20 MB"))
-    return rows
 
 
 def patch_reading(folder: Path, config: Config) -> list[Result]:
@@ -293,26 +177,3 @@ def gpu_speed(folder: Path, config: Config) -> list[Result]:
             "",
         ),
     ]
-
-
-PARTS: dict[str, Callable[[Path, Config], list[Result]]] = {
-    "a": engine_speed,
-    "b": ray_speed,
-    "c": round_overhead,
-    "d": server_memory,
-    "e": patch_reading,
-    "f": gpu_speed,
-}
-
-
-def machine() -> str:
-    """The machine in words, for the table's title."""
-    from fedbrats.environment import describe_environment
-
-    found = describe_environment()
-    hardware, versions = found["hardware"], found["versions"]
-    gpus = ", ".join(hardware["gpus"]) or "no GPU"
-    return (
-        f"{hardware['processor']}, {hardware['cores']} cores, {gpus}; Python {versions['python']}, "
-        f"torch {versions['torch']}, flwr {versions['flwr']}, {sys.platform}"
-    )
