@@ -62,6 +62,7 @@ def run(config: DictConfig | Config, folder: Path, overrides: Sequence[str] = ()
     with Progress() as progress:
         started = time.perf_counter()
         prepared = prepare(settled.data, settled.partition, cores(), progress.message)
+        arms.check_institution_names([site.name for site in prepared.sites])
         check_site_names(settled.train, [site.name for site in prepared.sites if not site.holdout])
         if resumed:
             check_same_cases(folder, prepared)

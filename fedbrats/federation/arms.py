@@ -17,10 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedbrats.algorithms.fedavg import FedAvg
+from fedbrats.config import ConfigError
 from fedbrats.data.partition import Site
 
 FEDERATED, POOLED, LOCAL = "federated", "pooled", "local"
 POOLED_SITE = "pooled"
+RESERVED = (POOLED_SITE, "server", "all")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,20 @@ class Cohort:
     def federated(self) -> bool:
         """Whether arrays really travel."""
         return self.arm == FEDERATED
+
+
+def check_institution_names(names: Sequence[str]) -> None:
+    """Refuse names that cannot be a folder or that the results use for something else.
+
+    Raises:
+        ConfigError: naming the institution.
+    """
+    for name in names:
+        if name in RESERVED or not name.strip() or name.startswith(".") or any(c in name for c in "/\\:\0"):
+            raise ConfigError(
+                f"institution {name!r}: rename it in partition.table; names are used for folders, may hold no "
+                f"slash or colon or begin with a dot, and {', '.join(RESERVED)} are taken."
+            )
 
 
 def cohorts(arms: Sequence[str], training_sites: Sequence[str]) -> list[Cohort]:
