@@ -78,13 +78,17 @@ class Progress:
     def round_finished(self, round_: int, rows: list[dict[str, Any]]) -> None:
         """Show the rows of `rounds.csv` of a round that is over."""
         self._seen_rounds += 1
-        self._scores = scores(rows)
+        latest = scores(rows)
+        # The table keeps the last known Dice, as not every round is validated
+        self._scores = {
+            arm: self._scores.get(arm, {}) | latest.get(arm, {}) for arm in {**self._scores, **latest}
+        }
         left = self._time_left(round_)
         if self._live:
             self._bars.update(self._round_bar, completed=round_, note=f"{left} left")
             return
         parts = [f"round {round_}/{self._rounds}"]
-        parts += [f"{arm}: {in_words(self._scores[arm])}" for arm in merged(self._scores)]
+        parts += [f"{arm}: {in_words(latest[arm])}" for arm in merged(latest)]
         failed = sum(1 for row in rows if row.get("status") != "ok" and row.get("phase") != "round")
         parts += [f"failed replies {failed}"] if failed else []
         broken = sorted(

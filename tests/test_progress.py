@@ -142,3 +142,13 @@ def test_scores_ignore_empty_and_non_finite_values() -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_the_live_table_keeps_the_last_known_dice() -> None:
+    """A round without validation must not blank the Dice that an earlier one gave."""
+    progress = Progress()
+    progress.start(3, ["federated"])
+    progress.round_finished(1, [row("federated", "val", cases=2, dice_wt=0.5, dice_tc=0.4, dice_et=0.3)])
+    progress.round_finished(2, [row("federated", "train", cases=2, loss=0.9)])
+    progress.stop()
+    assert progress._scores["federated"] == pytest.approx({"WT": 0.5, "TC": 0.4, "ET": 0.3, "loss": 0.9})
