@@ -9,9 +9,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from multiprocessing import connection
 from pathlib import Path
 
-import psutil
 import pytest
 import toy_app
 from flwr.app import Message
@@ -64,11 +64,10 @@ def test_a_killed_worker_is_noticed_at_once(grid: Grid) -> None:
 
 
 def test_a_worker_that_dies_between_two_rounds_is_started_again(grid: Grid) -> None:
-    idle = psutil.Process(_pids(ask(grid, content(record(0))))[0])
+    pid = _pids(ask(grid, content(record(0))))[0]
+    idle = next(worker.process for worker in grid._workers if worker.process.pid == pid)
     idle.kill()
-    with suppress(psutil.NoSuchProcess):  # the fork server buries its dead at once
-        while idle.status() != psutil.STATUS_ZOMBIE:
-            time.sleep(0.01)
+    assert connection.wait([idle.sentinel], timeout=30)  # from here on the grid can know
     assert [value(reply) for reply in ask(grid, content(record(1)))] == [1, 2, 3, 4]
 
 
