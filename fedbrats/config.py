@@ -106,7 +106,7 @@ class RuntimeConfig:
     workers: int | None = None  # processes; 0 = this process, None = one per core (CPU) or one per GPU
     threads: int = 1  # torch threads of a worker
     device: str = "auto"  # auto | cpu | cuda
-    amp: bool = True  # bf16 autocast and channels_last_3d on a GPU; no effect on a CPU
+    amp: bool = True  # bf16 autocast on a GPU; no effect on a CPU
     memory_fraction: float | None = None  # of the GPU for each worker; None shares it equally
     evaluate_every: int = 1  # rounds between validations
     checkpoint_every: int = 1  # rounds between checkpoints

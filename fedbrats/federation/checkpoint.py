@@ -25,7 +25,6 @@ class Model:
     failed_in_a_row: int = 0
     best_round: int = 0  # 0 = never validated
     best_score: float = -1.0
-    rounds_trained: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def save_checkpoint(folder: Path, round_: int, models: Mapping[str, Model]) -> N
     unfinished.mkdir(parents=True)
     for arm, model in models.items():
         save_file(model.arrays, _tensor_file(unfinished, arm))
-    keys = ("failed_in_a_row", "best_round", "best_score", "rounds_trained")
+    keys = ("failed_in_a_row", "best_round", "best_score")
     facts = {arm: {key: getattr(m, key) for key in keys} for arm, m in models.items()}
     _write_json(unfinished / "models.json", facts)
     shutil.rmtree(

@@ -154,7 +154,6 @@ def _aggregate(fed: Federation, cohort: Cohort, mean: WeightedMean, loss: float,
         return record.row(round_, cohort.arm, record.SERVER, "round", status)
     model.arrays = mean.arrays
     model.failed_in_a_row = 0
-    model.rounds_trained += 1
     values: dict[str, Any] = {"cases": int(mean.weight), "loss": loss / mean.weight}
     return record.row(round_, cohort.arm, record.SERVER, "round", **values)
 

@@ -282,6 +282,16 @@ def test_a_name_that_begins_another_one_is_replaced_whole(tmp_path: Path) -> Non
     assert runtime.scrub("TMC", "BraTS19_TMC_1_10 and BraTS19_TMC_1_1") == "TMC#0001 and TMC#0000"
 
 
+def test_an_exhausted_gpu_names_the_settings_to_lower(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*args: Any, **kwargs: Any) -> float:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(site_module, "train_locally", exhausted)
+    reason = client(run)("A", "train").error.reason
+    for key in ("train.batch", "train.patch", "inference.batch", "runtime.workers"):
+        assert key in reason
+
+
 def test_what_is_no_secret_stays_readable(run: Path) -> None:
     text = "RuntimeError: loss 1/3 of train.optimizer.lr, shapes [4, 2] and/or (4,), 0.5 mm/s"
     assert site_module.SiteRuntime(run).scrub("A", text) == text
