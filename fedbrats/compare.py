@@ -182,7 +182,11 @@ def _context(sweep: Path, frame: pd.DataFrame) -> dict[str, Any]:
     failed = frame[frame["status"] == "failed"].to_dict(orient="records")
     good = frame[frame["status"] != "failed"]
     groups = good.groupby(["job", *keys, "arm", "site"], sort=False, dropna=False)
-    rows = [_row(part.to_dict(orient="records"), keys) for _, part in groups]
+    rows = [_row(part.to_dict(orient="records"), keys, _regions(good)) for _, part in groups]
+    regions = _regions(good)
+    notes = {note for text in good["reason"] for note in str(text).split("; ") if note}
+    if len(good) and good.groupby("job")["region"].nunique().min() < len(regions):
+        notes.add(f"not every network predicts all of {', '.join(regions)}")
     names = [name for name in dict.fromkeys(frame["job"]) if not name.startswith(OVER_SEEDS)]
     return {
         "title": f"Comparison of {plural(len(names), 'job')}",
@@ -194,12 +198,17 @@ def _context(sweep: Path, frame: pd.DataFrame) -> dict[str, Any]:
             {"name": "By institution", "rows": [row for row in rows if row["site"] != EVERY_SITE]},
         ],
         "conventions": sorted({str(value) for value in good["convention"] if value}),
-        "regions": REGIONS,
-        "notes": sorted({note for text in good["reason"] for note in str(text).split("; ") if note}),
+        "regions": regions,
+        "notes": sorted(notes),
     }
 
 
-def _row(records: list[dict[str, Any]], keys: list[str]) -> dict[str, Any]:
+def _regions(good: pd.DataFrame) -> list[str]:
+    """Regions that any job predicts; all where no job finished."""
+    return [region for region in REGIONS if region in set(good["region"])] or [*REGIONS]
+
+
+def _row(records: list[dict[str, Any]], keys: list[str], regions: list[str]) -> dict[str, Any]:
     """One printed row from the rows of its regions."""
     first, cells = records[0], {row["region"]: row for row in records}
     return {
@@ -211,14 +220,18 @@ def _row(records: list[dict[str, Any]], keys: list[str]) -> dict[str, Any]:
         "unseen": bool(first["unseen"]),
         "n": max(int(row["n"]) for row in records),
         "over_seeds": first["job"].startswith(OVER_SEEDS),
-        "dice": [_cell(cells[region], "dice", 3) for region in REGIONS],
-        "hd95": [_cell(cells[region], "hd95", 1) for region in REGIONS],
-        "percent": " / ".join(number(cells[region]["percent_of_pooled"], 1) for region in REGIONS),
+        "dice": [_cell(cells.get(region), "dice", 3) for region in regions],
+        "hd95": [_cell(cells.get(region), "hd95", 1) for region in regions],
+        "percent": " / ".join(
+            number(cells.get(region, {}).get("percent_of_pooled"), 1) for region in regions
+        ),
     }
 
 
-def _cell(row: dict[str, Any], metric: str, decimals: int) -> tuple[str, str]:
-    """Mean, and under it the interval over cases or the standard deviation over seeds."""
+def _cell(row: dict[str, Any] | None, metric: str, decimals: int) -> tuple[str, str]:
+    """Mean, and under it the interval over cases or the standard deviation over seeds; "-" for an absent region."""
+    if row is None:
+        return MISSING, ""
     mean = number(row[f"{metric}_mean"], decimals)
     if not pd.isna(row[f"{metric}_sd_seeds"]):
         return mean, f"SD {number(row[f'{metric}_sd_seeds'], decimals)}"

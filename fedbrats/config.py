@@ -7,7 +7,6 @@ refuses an unknown key by name.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +14,7 @@ from typing import Any, cast
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from fedbrats.targets import ConfigError, build_once, check_target
+from fedbrats.targets import ConfigError
 
 ARMS = ("federated", "pooled", "local")
 
@@ -57,6 +56,21 @@ class PartitionConfig:
     val: float = 0.15  # share of each site's patients
     test: float = 0.25  # share of each site's patients
     seed: int = 0  # of the control partitions and the split; kept apart from the training seed
+    fold: int | None = None  # fold of each site that validates in place of `val`, 0 to folds - 1
+    folds: int = 5  # of a cross-validation
+
+
+@dataclass
+class InputConfig:
+    """What a network takes; the node `input` of a file of conf/model."""
+
+    patch: list[int] = field(
+        default_factory=lambda: [96, 96, 96]
+    )  # voxels; two sides = slices of a 2D network
+    multiple: int = 1  # sides of patch and window are multiples of this
+    planes: list[str] = field(default_factory=lambda: ["axial"])  # 2D: axial | coronal | sagittal
+    resize: list[int] | None = None  # 2D: slices are resized to this before the network, its output back
+    normalise: str = "zscore"  # zscore | clip | histogram, see data/intensity.py
 
 
 @dataclass
@@ -64,7 +78,7 @@ class TrainConfig:
     """What one site does in one round."""
 
     optimizer: dict[str, Any] = field(default_factory=dict)  # Hydra partial, called with the parameters
-    patch: list[int] = field(default_factory=lambda: [32, 32, 32])  # voxels
+    patch: list[int] | None = None  # voxels; None takes the model's own (model.input.patch)
     batch: int = 2
     local_steps: int | None = None  # optimiser steps per round; excludes local_epochs
     local_epochs: float | None = None  # passes over a site's training cases per round
@@ -74,20 +88,38 @@ class TrainConfig:
     )  # partial work: epochs per round of named sites
     patches_per_case: int = 1  # patches drawn from a case in one epoch
     tumour_share: float = 0.5  # share of patches centred on tumour, at least 1/3
-    augment: bool = True  # random flips, intensity scale and shift
-    schedule: str = "constant"  # constant | poly | cosine, of the learning rate over the global rounds
+    augment: str = "light"  # none | flips | light | masks | nnunet, see data/augment.py
+    schedule: str = "constant"  # constant | poly | cosine | inverse | plateau, over the global rounds
     warmup: int = 0  # rounds of linear warm-up
+    plateau_factor: float = 0.5  # schedule=plateau: the rate is multiplied by this,
+    plateau_patience: int = 2  # when the validation loss has not fallen for more than so many validations,
+    plateau_cooldown: int = 0  # and then not again for so many
+    deep_supervision: list[float] | None = None  # weight per output, full size first; None halves them
     clip_norm: float | None = None  # of the gradient, per step
     keep_optimizer: bool = False  # federated sites keep their optimiser state between rounds
 
 
 @dataclass
 class InferenceConfig:
-    """Sliding-window inference (MONAI, Gaussian weights)."""
+    """From a case to probabilities: sliding windows (MONAI, Gaussian weights) and what is averaged over them."""
 
     window: list[int] | None = None  # voxels; None takes the training patch
     overlap: float = 0.5
     batch: int = 2
+    flips: bool = False  # mean over all mirrorings: 8 in 3D, 4 in 2D
+    mc_passes: int = 0  # Monte Carlo dropout: passes with dropout on; 0 leaves it off
+    combine: str = "average"  # average | vote | staple, over planes and ensemble members
+    locate: str | None = (
+        None  # run whose model finds the tumour first; the network then sees a crop around it
+    )
+    locate_crop: list[int] = field(default_factory=lambda: [128, 128, 128])  # voxels
+
+
+@dataclass
+class PostprocessConfig:
+    """Steps that change the predicted labels, in order; each is measured on its own."""
+
+    steps: list[Any] = field(default_factory=list)  # nodes with a _target_ of fedbrats.postprocess
 
 
 @dataclass
@@ -110,6 +142,7 @@ class RuntimeConfig:
     memory_fraction: float | None = None  # of the GPU for each worker; None shares it equally
     evaluate_every: int = 1  # rounds between validations
     checkpoint_every: int = 1  # rounds between checkpoints
+    keep_checkpoints: int = 1  # newest checkpoints that stay, to average over rounds
 
 
 @dataclass
@@ -139,6 +172,7 @@ class Config:
     strategy: dict[str, Any] = MISSING
     train: TrainConfig = field(default_factory=TrainConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
@@ -178,6 +212,8 @@ def typed(config: DictConfig | Config) -> Config:
         ConfigError: a value is missing or out of range, an option is unknown, or two exclude each other; the
             message names the key and the fix.
     """
+    from fedbrats.config_checks import check_config
+
     if isinstance(config, DictConfig):
         try:
             # Merged anew, because a key added with "+" has passed by the schema.
@@ -189,107 +225,3 @@ def typed(config: DictConfig | Config) -> Config:
             raise ConfigError(str(error)) from error
     check_config(config)
     return config
-
-
-def _require(ok: bool, message: str) -> None:
-    if not ok:
-        raise ConfigError(message)
-
-
-def _choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
-    _require(value in allowed, f"{key}={value}: choose one of {', '.join(allowed)}.")
-
-
-def _at_least(key: str, value: float | None, least: float) -> None:
-    if value is not None:
-        _require(
-            math.isfinite(value) and value >= least, f"{key}={value}: must be a number of at least {least:g}."
-        )
-
-
-def check_config(config: Config) -> None:
-    """Check every value that the types alone cannot.
-
-    Raises:
-        ConfigError: naming the key and the fix.
-    """
-    _require(bool(config.arms), f"arms=[]: name at least one of {', '.join(ARMS)}.")
-    for arm in config.arms:
-        _choice("arms", arm, ARMS)
-    _require(len(set(config.arms)) == len(config.arms), f"arms={config.arms}: each arm once.")
-    _at_least("rounds", config.rounds, 1)
-    _at_least("seed", config.seed, 0)
-    _check_data(config.data, config.partition)
-    _check_train(config.train)
-    _check_runtime(config.runtime, config.metrics, config.inference)
-    _choice("report.select", config.report.select, ("best", "last"))
-    named = {key: getattr(config, key) for key in ("model", "loss", "strategy")}
-    for key, node in (named | {"train.optimizer": config.train.optimizer}).items():
-        check_target(key, node)
-    build_once(named, config.train.optimizer)
-
-
-def _check_data(data: DataConfig, partition: PartitionConfig) -> None:
-    _choice("data.source", data.source, ("folder", "phantom"))
-    _choice("data.on_bad_case", data.on_bad_case, ("fail", "skip"))
-    _require(data.source == "phantom" or bool(data.root), "data.root: name the folder that holds the cases.")
-    _require(data.et_label in (None, 3, 4), f"data.et_label={data.et_label}: must be 3, 4 or null.")
-    _choice("partition.method", partition.method, ("institution", "fets", "iid", "dirichlet", "quantity"))
-    for key in ("val", "test"):
-        share = getattr(partition, key)
-        _require(
-            0 <= share < 1, f"partition.{key}={share}: must lie in [0, 1), a share of a site's patients."
-        )
-    _require(
-        partition.val + partition.test < 1,
-        f"partition.val={partition.val} and partition.test={partition.test} leave nothing to train on.",
-    )
-
-
-def _check_train(train: TrainConfig) -> None:
-    _require(
-        (train.local_steps is None) != (train.local_epochs is None),
-        "train.local_steps and train.local_epochs exclude each other: set one and the other to null.",
-    )
-    both = sorted(train.site_steps.keys() & train.site_epochs.keys())
-    _require(not both, f"train.site_steps and train.site_epochs both name {', '.join(both)}: keep one.")
-    for name, steps in {"local_steps": train.local_steps, **train.site_steps}.items():
-        _at_least(f"train ({name})", steps, 1)
-    for name, epochs in {"local_epochs": train.local_epochs, **train.site_epochs}.items():
-        _require(epochs is None or epochs > 0, f"train ({name})={epochs}: must be positive.")
-    _require(
-        len(train.patch) == 3 and min(train.patch) >= 8,
-        f"train.patch={train.patch}: three sides of 8 or more voxels.",
-    )
-    _at_least("train.batch", train.batch, 1)
-    _at_least("train.patches_per_case", train.patches_per_case, 1)
-    _require(
-        1 / 3 <= train.tumour_share <= 1,
-        f"train.tumour_share={train.tumour_share}: must lie in [1/3, 1], a share of the patches.",
-    )
-    _choice("train.schedule", train.schedule, ("constant", "poly", "cosine"))
-    _at_least("train.warmup", train.warmup, 0)
-    _require(
-        train.clip_norm is None or train.clip_norm > 0,
-        f"train.clip_norm={train.clip_norm}: must be positive.",
-    )
-
-
-def _check_runtime(runtime: RuntimeConfig, metrics: MetricsConfig, inference: InferenceConfig) -> None:
-    _choice("runtime.engine", runtime.engine, ("local", "ray"))
-    _choice("runtime.device", runtime.device, ("auto", "cpu", "cuda"))
-    _at_least("runtime.workers", runtime.workers, 0)
-    for key in ("threads", "evaluate_every", "checkpoint_every"):
-        _at_least(f"runtime.{key}", getattr(runtime, key), 1)
-    fraction = runtime.memory_fraction
-    _require(
-        fraction is None or 0 < fraction <= 1, f"runtime.memory_fraction={fraction}: must lie in (0, 1]."
-    )
-    _choice("metrics.convention", metrics.convention, ("brats2023", "captk", "monai"))
-    _at_least("metrics.bootstrap", metrics.bootstrap, 1)
-    _require(0 <= inference.overlap < 1, f"inference.overlap={inference.overlap}: must lie in [0, 1).")
-    _at_least("inference.batch", inference.batch, 1)
-    window = inference.window
-    _require(
-        window is None or len(window) == 3, f"inference.window={window}: three sides in voxels, or null."
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -127,13 +127,17 @@ class Progress:
         return duration(per_round * max(self._rounds - round_, 0))
 
     def _picture(self) -> Group:
+        return Group(self._bars, self._table())
+
+    def _table(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0))
-        for name in ("Arm", "Loss", *(f"val Dice {region}" for region in REGIONS)):
+        regions = _regions({name for known in self._scores.values() for name in known}) or REGIONS
+        for name in ("Arm", "Loss", *(f"val Dice {region}" for region in regions)):
             table.add_column(name, justify="left" if name == "Arm" else "right")
         for arm in self._arms:
             known = self._scores.get(arm, {})
-            table.add_row(arm, *(number(known.get(name)) for name in ("loss", *REGIONS)))
-        return Group(self._bars, table)
+            table.add_row(arm, *(number(known.get(name)) for name in ("loss", *regions)))
+        return table
 
 
 def merged(arms: Iterable[str]) -> list[str]:
@@ -180,10 +184,16 @@ def number(value: float | None) -> str:
 def in_words(known: Mapping[str, float]) -> str:
     """Loss and Dice of an arm in one phrase."""
     loss = f"loss {number(known.get('loss'))}"
-    if not set(REGIONS) & set(known):
+    regions = _regions(known)
+    if not regions:
         return loss
-    dice = "/".join(number(known.get(region)) for region in REGIONS)
-    return f"{loss}, val Dice {'/'.join(REGIONS)} {dice}"
+    dice = "/".join(number(known[region]) for region in regions)
+    return f"{loss}, val Dice {'/'.join(regions)} {dice}"
+
+
+def _regions(names: Collection[str]) -> tuple[str, ...]:
+    """The regions among `names`: all that a network predicts, once there was a validation."""
+    return tuple(region for region in REGIONS if region in names)
 
 
 def duration(seconds: float) -> str:

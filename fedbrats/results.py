@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,14 @@ from fedbrats.report.arms import merge_local_arms, percent_of_pooled
 
 TEXT = ("arm", "site", "phase", "status")  # a site may be called 1 or NA
 NUMBERS = {column: [""] for column in ("cases", "loss", "seconds", "bytes_down", "bytes_up")}
+TABLE_COLUMNS = {
+    "steps": ("arm", "site", "case", "region", "order", "step", "dice", "hd95", "changed_voxels"),
+    "uncertainty": ("arm", "site", "case", "region", "uncertainty"),
+    "reliability": (
+        *("arm", "site", "region", "bin_low", "bin_high", "voxels"),
+        *("mean_probability", "observed"),
+    ),
+}
 STATISTICS = (
     "n",
     "failed",
@@ -37,12 +45,17 @@ STATISTICS = (
 
 
 def case_rows(
-    arm: str, sites: list[Site], replies: Mapping[str, EvaluateReply], convention: str
+    arm: str,
+    sites: list[Site],
+    replies: Mapping[str, EvaluateReply],
+    convention: str,
+    regions: Sequence[str] = REGIONS,
 ) -> list[dict[str, Any]]:
     """Rows of `cases.csv` of one model, with real case names; only who made the partition can resolve them.
 
-    Every test case of every site has a row per region. A site that did not answer, or left a case out, is given the
-    worst scores with its reason, so that it weighs on the mean and is not forgotten.
+    Every test case of every site has a row for each of the `regions` that the network predicts. A site that did not
+    answer, or left a case out, is given the worst scores with its reason, so that it weighs on the mean and is not
+    forgotten.
     """
     rows = []
     for site in sites:
@@ -50,7 +63,7 @@ def case_rows(
         found = {(r["case"], r["region"]): r for r in answered.rows} if answered else {}
         reason = "failed: no result for this case" if answered else "failed: the site did not answer"
         for index, case in enumerate(site.test):
-            for region in REGIONS:
+            for region in regions:
                 scores = found.get((pseudonym(site.name, index), region))
                 if scores is None:
                     scores = {
@@ -72,6 +85,40 @@ def write_cases(file: Path, rows: list[dict[str, Any]]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     os.replace(unfinished, file)
+
+
+def test_tables(
+    arm: str, sites: list[Site], replies: Mapping[str, EvaluateReply]
+) -> dict[str, list[dict[str, Any]]]:
+    """What the sites say besides the scores, by name of the file (`TABLE_COLUMNS`), with real case names."""
+    names = {pseudonym(s.name, i): case for s in sites for i, case in enumerate(s.test)}
+    tables: dict[str, list[dict[str, Any]]] = {"steps": [], "uncertainty": [], "reliability": []}
+    for site, reply in sorted(replies.items()):
+        known = {"arm": arm, "site": site}
+        tables["steps"] += [
+            {**known, **row, "case": names[row["case"]]} for row in reply.steps if row["case"] in names
+        ]
+        tables["uncertainty"] += [
+            {**known, **row, "case": names[row["case"]]} for row in reply.rows if row["case"] in names
+        ]
+        tables["reliability"] += [
+            {
+                **known,
+                **row,
+                "mean_probability": row["sum_probability"] / row["voxels"],
+                "observed": row["sum_truth"] / row["voxels"],
+            }
+            for row in reply.reliability
+            if row["voxels"] > 0
+        ]
+    return tables
+
+
+def write_table(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
+    """Write `<name>.csv` with its own columns, unless there is nothing to write."""
+    if rows:
+        columns = list(TABLE_COLUMNS[name])
+        pd.DataFrame(rows, columns=columns).to_csv(folder / f"{name}.csv", index=False)
 
 
 def arms_summary(rows: list[dict[str, Any]], convention: str, bootstrap: int) -> dict[str, Any]:

@@ -19,20 +19,23 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from fedbrats import results
-from fedbrats.config import Config, ConfigError, save_config, typed
+from fedbrats.config import Config, ConfigError, TrainConfig, save_config, typed
 from fedbrats.data.partition import Site
 from fedbrats.data.prepare import Prepared, prepare
 from fedbrats.environment import describe_environment, write_json
 from fedbrats.federation import arms, checkpoint, exchange, record
 from fedbrats.federation.asking import FederationError, join
+from fedbrats.federation.fitting import describe_steps, fit_steps_of
 from fedbrats.federation.server import Federation, serve, test_model
 from fedbrats.federation.site import make_client_app
 from fedbrats.federation.site_cases import site_folder, write_site_cases
+from fedbrats.models.build import build_network, regions_of
+from fedbrats.postprocess.steps import build_steps
 from fedbrats.progress import Progress
 from fedbrats.report.html import write_report
 from fedbrats.seeding import seed_torch
-from fedbrats.settings import check_same_cases, cores, resumed_config, settle
-from fedbrats.training import check_site_names, steps_per_round
+from fedbrats.settings import check_same_cases, check_unseen_by_localiser, cores, resumed_config, settle
+from fedbrats.training import check_site_names, plateau_factor, steps_per_round
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +67,7 @@ def run(config: DictConfig | Config, folder: Path, overrides: Sequence[str] = ()
         prepared = prepare(settled.data, settled.partition, cores(), progress.message)
         arms.check_institution_names([site.name for site in prepared.sites])
         check_site_names(settled.train, [site.name for site in prepared.sites if not site.holdout])
+        check_unseen_by_localiser(settled, prepared)
         if resumed:
             check_same_cases(folder, prepared)
         write_inputs(folder, settled, prepared, overrides)
@@ -106,7 +110,7 @@ def write_inputs(folder: Path, config: Config, prepared: Prepared, overrides: Se
 def initial_arrays(config: Config) -> dict[str, Tensor]:
     """The travelling arrays of the untrained network, the same for every arm, from `seed`."""
     seed_torch(config.seed, "initial weights")
-    network = instantiate(config.model)
+    network = build_network(config.model)
     return {name: tensor.detach().clone() for name, tensor in exchange.travelling(network).items()}
 
 
@@ -127,11 +131,22 @@ def _federation(folder: Path, config: Config, sites: list[Site], observer: Progr
         folder=folder,
         rounds=config.rounds,
         observer=observer,
+        regions=regions_of(config),
         evaluate_every=config.runtime.evaluate_every,
         checkpoint_every=config.runtime.checkpoint_every,
+        keep_checkpoints=config.runtime.keep_checkpoints,
+        lr_factor=_lr_factor(config.train),
         finished_round=finished,
         checkpointed=finished,
     )
+
+
+def _lr_factor(train: TrainConfig) -> Callable[[list[float]], float]:
+    """The server's part of the learning rate, from the validation losses so far."""
+    if train.schedule != "plateau":
+        return lambda losses: 1.0
+    settings = (train.plateau_factor, train.plateau_patience, train.plateau_cooldown)
+    return lambda losses: plateau_factor(losses, *settings)
 
 
 def _federate(folder: Path, config: Config, prepared: Prepared, progress: Progress) -> list[dict[str, Any]]:
@@ -158,14 +173,25 @@ def _federate(folder: Path, config: Config, prepared: Prepared, progress: Progre
 
 def _test_all(grid: Grid, fed: Federation, config: Config, sites: list[Site]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
+    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in results.TABLE_COLUMNS}
+    fitted = {}
     for cohort in fed.cohorts:
         model = fed.models[cohort.arm]
         chosen = results.selected_round(model.best_round, fed.finished_round, config.report.select)
         best = chosen == model.best_round and chosen != fed.finished_round
         arrays = checkpoint.load_best(fed.folder / "checkpoints", cohort.arm) if best else model.arrays
-        tested, replies = test_model(grid, fed, cohort, exchange.to_record(arrays), chosen)
-        record.append(fed.folder / "rounds.csv", tested)
-        rows += results.case_rows(cohort.arm, sites, replies, config.metrics.convention)
+        sent, steps = exchange.to_record(arrays), build_steps(config.postprocess)
+        fits, parameters, by_site = fit_steps_of(grid, fed, cohort, sent, chosen, steps)
+        fitted[cohort.arm] = describe_steps(steps, parameters, by_site)
+        tested, replies = test_model(grid, fed, cohort, sent, chosen, parameters)
+        record.append(fed.folder / "rounds.csv", fits + tested)
+        rows += results.case_rows(cohort.arm, sites, replies, config.metrics.convention, fed.regions)
+        for name, more in results.test_tables(cohort.arm, sites, replies).items():
+            tables[name] += more
+    for name, found in tables.items():
+        results.write_table(fed.folder, name, found)
+    if config.postprocess.steps:
+        write_json(fed.folder / "postprocess.json", fitted)
     return rows
 
 

@@ -13,6 +13,7 @@ import torch
 from fedbrats.config import Config, ConfigError, load_config
 from fedbrats.data.prepare import Prepared
 from fedbrats.federation.site import pick_device
+from fedbrats.inference.members import localiser_spec
 
 
 def resumed_config(asked: Config, overrides: Sequence[str]) -> Config:
@@ -49,6 +50,28 @@ def check_same_cases(folder: Path, prepared: Prepared) -> None:
         raise ConfigError(f"run.resume={folder}: the cases or their split have changed since that run began.")
 
 
+def check_unseen_by_localiser(config: Config, prepared: Prepared) -> None:
+    """Check that the run that `inference.locate` names has not trained on cases that this one tests on.
+
+    Raises:
+        ConfigError: it has, or does not say what it trained on.
+    """
+    if config.inference.locate is None:
+        return
+    file = localiser_spec(config.inference.locate).run / "partition.json"
+    try:
+        sites = json.loads(file.read_text())["sites"]
+        seen = {case for site in sites for split in ("train", "val") for case in site[split]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"inference.locate: {file} cannot be read ({error}).") from error
+    both = sorted(seen.intersection(case for site in prepared.sites for case in site.test))
+    if both:
+        raise ConfigError(
+            f"inference.locate={config.inference.locate}: that run trained on {len(both)} of the cases that this one "
+            f"tests on, such as {both[0]}; give both runs the same partition."
+        )
+
+
 def settle(config: Config) -> Config:
     """Fill in what depends on the machine, so that config.yaml says what was really used."""
     device = pick_device(config.runtime.device)
@@ -59,11 +82,13 @@ def settle(config: Config) -> Config:
         workers = (
             torch.cuda.device_count() if device.type == "cuda" else max(1, cores() // config.runtime.threads)
         )
+    locate = config.inference.locate and str(localiser_spec(config.inference.locate))
     root = config.data.root and str(Path(config.data.root).expanduser().resolve())
     cache = str(Path(config.data.cache).expanduser().resolve())
     return replace(
         config,
         data=replace(config.data, root=root, cache=cache),
+        inference=replace(config.inference, locate=locate),
         runtime=replace(config.runtime, workers=workers, device=device.type),
     )
 

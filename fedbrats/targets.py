@@ -52,21 +52,25 @@ def _check_kind(name: str, value: Any, annotation: Any) -> None:
         raise ConfigError(f"{name}={value!r}: must be of type {word}.")
 
 
-def build_once(nodes: Mapping[str, Mapping[str, Any]], optimizer: Mapping[str, Any]) -> None:
+def build_once(nodes: Mapping[str, Mapping[str, Any]], optimizer: Mapping[str, Any]) -> dict[str, Any]:
     """Build what `nodes` (by key) and `train.optimizer` name, weights without memory, so that bad values show early.
+
+    Returns:
+        What was built, by key.
 
     Raises:
         ConfigError: with the key and what the target says.
     """
     import torch
 
-    key = ""
+    key, built = "", {}
     try:
         with torch.device("meta"):
-            for key, node in nodes.items():  # noqa: B007
-                instantiate(node)
+            for key, node in nodes.items():
+                built[key] = instantiate(node)
         key = "train.optimizer"
         instantiate(optimizer)([torch.nn.Parameter(torch.zeros(1))])
     except Exception as error:
         reason = str(error.__cause__ or error)
         raise ConfigError(reason if reason.startswith(f"{key}.") else f"{key}: {reason}") from error
+    return built

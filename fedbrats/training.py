@@ -15,11 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from fedbrats.algorithms.fedavg import FedAvg
-from fedbrats.config import ConfigError, TrainConfig
+from fedbrats.config import ConfigError, InputConfig, TrainConfig
+from fedbrats.data.augment import augment
 from fedbrats.data.cache import CachedCase
-from fedbrats.data.patches import augment, draw_batch
-from fedbrats.losses import region_targets
+from fedbrats.data.intensity import Normaliser
+from fedbrats.data.patches import draw_batch
+from fedbrats.losses.deep_supervision import deep_supervised
 
+INVERSE_RATE, INVERSE_POWER = (
+    4.5,
+    0.75,
+)  # gamma 0.0001 times the 45 000 iterations of the paper, and its power
 Batch = tuple[Tensor, Tensor]
 
 
@@ -38,13 +44,41 @@ class LocalWork:
 def learning_rate_factor(round_: int, rounds: int, schedule: str, warmup: int = 0) -> float:
     """Factor on the learning rate in global round `round_` (1-based) of `rounds`, the same at every site.
 
-    constant: 1. poly: (1 - t)^0.9 as in nnU-Net. cosine: (1 + cos(pi t)) / 2. t = (round_ - 1) / rounds, so the first
-    round has the full rate and the last one still moves. `warmup` rounds rise linearly before that.
+    constant: 1. poly: (1 - t)^0.9 as in nnU-Net. cosine: (1 + cos(pi t)) / 2. inverse: (1 + gamma i)^-0.75 of Pawar et
+    al. (equation 2) with gamma = 0.0001 and their 45 000 iterations i spread evenly over the rounds, so it ends near
+    0.28. plateau: 1, because the server sends that factor with the round (`plateau_factor`). t = (round_ - 1) / rounds,
+    so the first round has the full rate and the last one still moves. `warmup` rounds rise linearly before that.
     """
     ramp = min(1.0, round_ / (warmup + 1)) if warmup else 1.0
     t = (round_ - 1) / rounds
-    curve = {"constant": 1.0, "poly": (1 - t) ** 0.9, "cosine": (1 + math.cos(math.pi * t)) / 2}
+    curve = {
+        "constant": 1.0,
+        "plateau": 1.0,
+        "poly": (1 - t) ** 0.9,
+        "cosine": (1 + math.cos(math.pi * t)) / 2,
+        "inverse": (1 + INVERSE_RATE * t) ** -INVERSE_POWER,
+    }
     return ramp * curve[schedule]
+
+
+def plateau_factor(losses: Sequence[float], factor: float, patience: int, cooldown: int) -> float:
+    """Factor on the learning rate after validations that gave `losses`, oldest first ("reduce on plateau").
+
+    The rate is multiplied by `factor` once the loss has not fallen below its minimum (by 0.01 % of it, the default of
+    Keras and torch's `ReduceLROnPlateau`) for more than `patience` validations; for `cooldown` validations after that
+    nothing is counted. Worked out from the history, so a resumed run gets the same.
+    """
+    result, best, waiting, resting = 1.0, math.inf, 0, 0
+    for loss in losses:
+        if loss < best * (1 - 1e-4):
+            best, waiting = loss, 0
+        else:
+            waiting += 1
+        if resting:
+            resting, waiting = resting - 1, 0
+        if waiting > patience:
+            result, waiting, resting = result * factor, 0, cooldown
+    return result
 
 
 def steps_per_round(site: str, cases: int, train: TrainConfig) -> int:
@@ -70,20 +104,30 @@ def batches(
     cases: Sequence[CachedCase],
     rng: np.random.Generator,
     train: TrainConfig,
+    rules: InputConfig,
     steps: int,
     device: torch.device,
+    normalise: Normaliser | None = None,
 ) -> Iterator[Batch]:
-    """`steps` batches of images float32 [B, 4, *patch] and canonical labels uint8 [B, *patch] on `device`."""
+    """`steps` batches of images float32 [B, 4, *patch] and canonical labels uint8 [B, *patch] on `device`.
+
+    The patch is `train.patch`, else that of the network's `rules`; one of two sides is cut from slices.
+    """
+    patch, planes = train.patch or rules.patch, rules.planes
 
     def make() -> Iterator[Batch]:
         for _ in range(steps):
             drawn = draw_batch(
-                cases, rng, patch=train.patch, batch=train.batch, tumour_share=train.tumour_share
+                cases,
+                rng,
+                patch=patch,
+                batch=train.batch,
+                tumour_share=train.tumour_share,
+                planes=planes,
+                normalise=normalise,
             )
             images, labels = torch.from_numpy(drawn[0]), torch.from_numpy(drawn[1])
-            if train.augment:
-                images, labels = augment(images, labels, rng)
-            yield images, labels
+            yield augment(images, labels, rng, train.augment)
 
     if device.type != "cuda":
         return make()
@@ -128,6 +172,7 @@ def train_locally(
     *,
     lr_factor: float,
     clip_norm: float | None = None,
+    deep_supervision: Sequence[float] | None = None,
     amp: bool = False,
 ) -> float:
     """Take one optimiser step per batch of `data`; `network` holds the round's global weights on entry.
@@ -145,12 +190,11 @@ def train_locally(
         group["lr"] = group.setdefault("base_lr", group["lr"]) * lr_factor
     losses = []
     for images, labels in data:
-        if images.ndim == 5:
-            images = images.to(memory_format=torch.channels_last_3d)
+        layout = torch.channels_last_3d if images.ndim == 5 else torch.channels_last
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
-            logits = network(images)
-        value = loss(logits.float(), region_targets(labels).float()).mean()
+            outputs = network(images.to(memory_format=layout))
+        value = deep_supervised(loss, outputs, labels, deep_supervision).mean()
         losses.append(value.detach())
         (value if penalty is None else value + penalty()).backward()
         if clip_norm is not None:

@@ -15,12 +15,14 @@ import pytest
 import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
+from fedbrats.config import InferenceConfig, InputConfig
 from fedbrats.data.cache import prepare_case, restore
 from fedbrats.data.cases import MODALITIES, find_cases
 from fedbrats.data.nifti import Source, write_labels
 from fedbrats.data.regions import BRATS_2017, to_source
-from fedbrats.inference import logits_to_labels, predict_logits
+from fedbrats.inference.predict import predict
 from fedbrats.models.residual_unet import residual_unet
+from fedbrats.outputs import labels_from_probabilities
 from fedbrats.seeding import seed_torch
 
 SHAPE = (26, 30, 22)
@@ -54,16 +56,15 @@ def _segment(root: Path) -> Path:
     case = prepare_case(find_cases(root)[0], BRATS_2017, root / "cache")
     seed_torch(0, "orientation")
     network = residual_unet(channels=(8, 16), norm="batch", prior=0.5).eval()
-    logits = predict_logits(
+    found = predict(
         network,
         np.asarray(case.image),
-        window=(16, 16, 16),
-        overlap=0.25,
-        batch=2,
+        rules=InputConfig(patch=[16, 16, 16]),
+        inference=InferenceConfig(overlap=0.25),
+        window=[16, 16, 16],
         device=torch.device("cpu"),
-        amp=False,
     )
-    labels = to_source(restore(logits_to_labels(logits), case), BRATS_2017)
+    labels = to_source(restore(labels_from_probabilities(found.probabilities), case), BRATS_2017)
     source = case.meta["source"]
     file = root / "prediction.nii.gz"
     write_labels(file, labels, Source(**{**source, "shape": tuple(source["shape"])}))

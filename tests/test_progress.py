@@ -152,3 +152,13 @@ def test_the_live_table_keeps_the_last_known_dice() -> None:
     progress.round_finished(2, [row("federated", "train", cases=2, loss=0.9)])
     progress.stop()
     assert progress._scores["federated"] == pytest.approx({"WT": 0.5, "TC": 0.4, "ET": 0.3, "loss": 0.9})
+
+
+def test_a_whole_tumour_network_shows_one_dice() -> None:
+    rows = [row("federated", "val", cases=2, dice_wt="0.5", dice_tc="", dice_et="")]
+    stream = io.StringIO()
+    progress = Progress(stream)
+    progress.start(2, ["federated"])
+    progress.round_finished(1, rows)
+    assert "val Dice WT 0.500 |" in stream.getvalue()
+    assert [column.header for column in progress._table().columns] == ["Arm", "Loss", "val Dice WT"]

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.config import ConfigError, TrainConfig
-from fedbrats.losses import DiceCE
+from fedbrats.losses.compound import DiceCE
 from fedbrats.training import (
     TrainingError,
     check_site_names,
     learning_rate_factor,
     load_optimizer_tensors,
     optimizer_tensors,
+    plateau_factor,
     steps_per_round,
     train_locally,
 )
@@ -47,6 +48,37 @@ def test_poly_and_cosine_by_hand() -> None:
         factors = [learning_rate_factor(r, 10, schedule) for r in range(1, 11)]
         assert factors == sorted(factors, reverse=True)
         assert factors[-1] > 0  # the last round still moves
+
+
+def test_inverse_policy_of_the_paper() -> None:
+    """Pawar et al., equation 2: after all 45 000 iterations (1 + 0.0001 * 45000)^-0.75 = 5.5^-0.75 = 0.27845."""
+    assert learning_rate_factor(1, 8, "inverse") == 1
+    assert learning_rate_factor(9, 8, "inverse") == pytest.approx(0.2784, abs=1e-4)
+    assert learning_rate_factor(5, 8, "inverse") == pytest.approx((1 + 0.0001 * 22_500) ** -0.75)
+
+
+def test_plateau_waits_then_cuts_then_rests() -> None:
+    assert plateau_factor([], 0.5, 2, 0) == 1
+    falling = [1.0, 0.9, 0.8, 0.7, 0.6]
+    assert plateau_factor(falling, 0.5, 0, 0) == 1
+    stuck = [0.6] * 3  # the third one after the best is more than a patience of 2
+    assert plateau_factor([*falling, *stuck[:2]], 0.5, 2, 0) == 1
+    assert plateau_factor([*falling, *stuck], 0.5, 2, 0) == 0.5
+    assert plateau_factor([*falling, *stuck, *stuck], 0.5, 2, 0) == 0.25
+    # With a cooldown of 2 two validations do not count, so the second cut comes two later.
+    assert plateau_factor([*falling, *stuck, *stuck], 0.4, 2, 2) == pytest.approx(0.4)
+    assert plateau_factor([*falling, *stuck, *stuck, 0.6, 0.6], 0.4, 2, 2) == pytest.approx(0.16)
+    assert plateau_factor([1.0, 1.0 - 1e-6, 1.0 - 2e-6], 0.5, 1, 0) == 0.5  # too little to count as better
+
+
+def test_plateau_is_what_torch_does() -> None:
+    rng = torch.Generator().manual_seed(3)
+    losses = torch.rand(60, generator=rng).cumsum(0).div(torch.arange(1, 61)).tolist()
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    other = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.4, patience=2, cooldown=3, eps=0)
+    for count, loss in enumerate(losses, start=1):
+        other.step(loss)
+        assert plateau_factor(losses[:count], 0.4, 2, 3) == pytest.approx(optimizer.param_groups[0]["lr"])
 
 
 # Amount of work

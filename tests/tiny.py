@@ -10,12 +10,9 @@ from omegaconf import DictConfig
 from fedbrats.command import register_with_hydra
 
 ROOT = Path(__file__).resolve().parents[1]
+MODEL = ("model=segresnet_small", "model.blocks_down=[1,1]", "model.blocks_up=[1]", "train.patch=[16,16,16]")
 OVERRIDES = (
-    "model=segresnet_small",
-    "model.blocks_down=[1,1]",
-    "model.blocks_up=[1]",
     "train=small",
-    "train.patch=[16,16,16]",
     "train.local_steps=2",
     "data.phantom.sites={TCIA01:5,TCIA02:4,CBICA:3,TCIA13:1}",
     "data.phantom.shape=[32,32,24]",
@@ -28,13 +25,13 @@ OVERRIDES = (
 )
 
 
-def tiny_overrides(cache: Path, *more: str) -> list[str]:
+def tiny_overrides(cache: Path, *more: str, model: tuple[str, ...] = MODEL) -> list[str]:
     """Overrides of a tiny run whose phantom and cache lie in `cache`; later ones win."""
-    return [*OVERRIDES, f"data.cache={cache}", *more]
+    return [*OVERRIDES, *model, f"data.cache={cache}", *more]
 
 
-def tiny(cache: Path, *more: str) -> DictConfig:
+def tiny(cache: Path, *more: str, model: tuple[str, ...] = MODEL) -> DictConfig:
     """The composed configuration of a tiny run."""
     register_with_hydra()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("config", overrides=tiny_overrides(cache, *more))
+        return compose("config", overrides=tiny_overrides(cache, *more, model=model))

@@ -22,7 +22,8 @@ from fedbrats.data.nifti import read_volume
 from fedbrats.data.patches import draw_batch
 from fedbrats.data.prepare import prepare
 from fedbrats.federation.site import SiteRuntime, make_client_app
-from fedbrats.losses import region_targets
+from fedbrats.models.build import build_network, channels_last
+from fedbrats.outputs import targets
 from fedbrats.run import initial_arrays, write_inputs
 from fedbrats.seeding import generator
 from fedbrats.training import batches
@@ -36,7 +37,7 @@ def _prepared(folder: Path, config: Config) -> list[str]:
     return [site.name for site in prepared.sites]
 
 
-def bare_loop(folder: str, sites: Sequence[str], channels_last: bool = False, ready: Any = None) -> float:
+def bare_loop(folder: str, sites: Sequence[str], ordered: bool = False, ready: Any = None) -> float:
     """Seconds of a plain PyTorch loop: in each round, at each site, the same steps on the same cases, then the mean.
 
     Network, optimiser, loss, patches and augmentation are those of a run; there is no Flower, no message, no check.
@@ -44,9 +45,9 @@ def bare_loop(folder: str, sites: Sequence[str], channels_last: bool = False, re
     runtime = SiteRuntime(Path(folder))
     config, train = runtime.config, runtime.config.train
     torch.set_num_threads(config.runtime.threads)
-    network = instantiate(config.model).to(runtime.device)
-    if channels_last:
-        network = network.to(memory_format=torch.channels_last_3d)
+    network = build_network(config.model).to(runtime.device)
+    if ordered:
+        network = channels_last(network)
     weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     cases = {site: runtime.cases(site).train for site in sites}
     if ready is not None:
@@ -59,11 +60,12 @@ def bare_loop(folder: str, sites: Sequence[str], channels_last: bool = False, re
             network.train()
             optimizer = instantiate(train.optimizer)(network.parameters())
             rng = generator(0, site, round_)
-            for images, labels in batches(cases[site], rng, train, runtime.steps(site), runtime.device):
+            work = (train, runtime.rules, runtime.steps(site), runtime.device)
+            for images, labels in batches(cases[site], rng, *work):
                 optimizer.zero_grad(set_to_none=True)
                 with torch.autocast(runtime.device.type, dtype=torch.bfloat16, enabled=runtime.amp):
                     logits = network(images)
-                runtime.loss(logits.float(), region_targets(labels).float()).mean().backward()
+                runtime.loss(logits.float(), targets(labels, logits.shape[1]).float()).mean().backward()
                 optimizer.step()
             mean.add({name: t.cpu().numpy() for name, t in network.state_dict().items()}, len(cases[site]))
         weights = mean.arrays
@@ -92,7 +94,7 @@ def engine_speed(folder: Path, config: Config) -> list[Result]:
     sites = _prepared(folder, config)
     client = partial(make_client_app, str(folder))
     one = statistics.median(bare_loop(str(folder), sites) for _ in range(2))
-    one_last = bare_loop(str(folder), sites, channels_last=True)
+    one_last = bare_loop(str(folder), sites, ordered=True)
     two = bare_loops(str(folder), [sites[0::2], sites[1::2]])
     ours = {
         w: federated_rounds(folder, with_workers(config, w), sites, client, initial_arrays(config))
@@ -167,7 +169,7 @@ def gpu_speed(folder: Path, config: Config) -> list[Result]:
     sites = _prepared(folder, big)
     client = partial(make_client_app, str(folder))
     steps = len(sites) * big.rounds * int(big.train.local_steps or 0)
-    bare = bare_loop(str(folder), sites, channels_last=True)
+    bare = bare_loop(str(folder), sites, ordered=True)
     whole, rounds = federated_rounds(folder, big, sites, client, initial_arrays(big))
     return [
         ("(f) GPU bare loop", f"{steps / bare:.2f} steps/s", ""),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +47,11 @@ def make_partition(
     `cfg.alpha`, the share of every site (label skew as in Yurochkin et al. 2019, arXiv:1905.12022, with the
     volume class in place of the label). Every site gets at least one patient. A site with one patient only
     trains; with two it trains and tests; with three or more it also validates.
+
+    With `cfg.fold` set, each site's patients outside its test set, which stays the same, are dealt one by one to
+    `cfg.folds` folds: those of the fold validate, the others train, and `cfg.val` is not used. Over all folds each
+    of them validates exactly once. A site with fewer of them than folds has no validation patient in the last
+    folds; if it has only one, that one trains in every fold, as no site is left without a training patient.
 
     Args:
         cases: usable cases.
@@ -98,15 +103,19 @@ def _split(
     val = min(max(1, _round(n * cfg.val)), n - 1 - test) if n >= 3 and cfg.val > 0 else 0
     if name in cfg.holdout:
         test, val = n, 0
+    rest = order[test:]
+    validates = rest[:val]
+    if cfg.fold is not None:
+        validates = rest[cfg.fold :: cfg.folds] if len(rest) >= 2 else []
 
-    def names(part: Sequence[str]) -> tuple[str, ...]:
+    def names(part: Collection[str]) -> tuple[str, ...]:
         return tuple(sorted(case for patient in part for case in patients[patient]))
 
     return Site(
         name,
         name in cfg.holdout,
-        names(order[test + val :]),
-        names(order[test : test + val]),
+        names(set(rest) - set(validates)),
+        names(validates),
         names(order[:test]),
     )
 

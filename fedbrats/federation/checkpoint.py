@@ -25,6 +25,7 @@ class Model:
     failed_in_a_row: int = 0
     best_round: int = 0  # 0 = never validated
     best_score: float = -1.0
+    val_losses: list[float] = field(default_factory=list)  # of the validations that every site answered
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,15 @@ def _write_json(file: Path, content: object) -> None:
     os.replace(unfinished, file)
 
 
-def save_checkpoint(folder: Path, round_: int, models: Mapping[str, Model]) -> None:
-    """Write the checkpoint of `round_` below `folder` and drop older ones."""
+def save_checkpoint(folder: Path, round_: int, models: Mapping[str, Model], keep: int = 1) -> None:
+    """Write the checkpoint of `round_` below `folder`; the `keep` newest ones stay."""
     name = f"round_{round_:05d}"
     unfinished = folder / f".{name}"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     for arm, model in models.items():
         save_file(model.arrays, _tensor_file(unfinished, arm))
-    keys = ("failed_in_a_row", "best_round", "best_score")
+    keys = ("failed_in_a_row", "best_round", "best_score", "val_losses")
     facts = {arm: {key: getattr(m, key) for key in keys} for arm, m in models.items()}
     _write_json(unfinished / "models.json", facts)
     shutil.rmtree(
@@ -64,8 +65,10 @@ def save_checkpoint(folder: Path, round_: int, models: Mapping[str, Model]) -> N
     )  # of an earlier attempt that got further than `last.json`
     os.replace(unfinished, folder / name)
     _write_json(folder / "last.json", {"round": round_, "folder": name})
+    # A newer one is of an attempt that got further before it was resumed from an older round.
+    kept = sorted(f.name for f in folder.glob("round_*") if f.name <= name)[-keep:]
     for old in folder.glob("round_*"):
-        if old.name != name:
+        if old.name not in kept:
             shutil.rmtree(old, ignore_errors=True)
 
 

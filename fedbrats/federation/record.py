@@ -20,7 +20,10 @@ Row = dict[str, Any]
 
 
 def row(round_: int, arm: str, site: str, phase: str, status: str = "ok", **values: Any) -> Row:
-    """One row; what is not given stays empty. `phase` is train, val, test or round, `status` ok or failed: reason."""
+    """One row; what is not given stays empty.
+
+    `phase` is train, val, fit, test or round, `status` is ok or failed: reason.
+    """
     given = {"round": round_, "arm": arm, "site": site, "phase": phase, "status": status, **values}
     unknown = given.keys() - set(COLUMNS)
     if unknown:
@@ -30,7 +33,7 @@ def row(round_: int, arm: str, site: str, phase: str, status: str = "ok", **valu
 
 def dice_columns(dice: dict[str, float]) -> dict[str, float]:
     """The columns that hold Dice by region."""
-    return {f"dice_{region.lower()}": dice[region] for region in REGIONS}
+    return {f"dice_{region.lower()}": value for region, value in dice.items()}
 
 
 def start(file: Path, up_to_round: int) -> None:
@@ -41,7 +44,7 @@ def start(file: Path, up_to_round: int) -> None:
             whole = [
                 r for r in csv.DictReader(handle) if None not in r.values()
             ]  # a kill may cut the last line
-        kept = [r for r in whole if int(r["round"]) <= up_to_round and r["phase"] != "test"]
+        kept = [r for r in whole if int(r["round"]) <= up_to_round and r["phase"] not in ("fit", "test")]
     unfinished = file.with_suffix(".tmp")
     with unfinished.open("w", newline="") as handle:
         writer = csv.DictWriter(handle, COLUMNS)

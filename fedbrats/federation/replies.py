@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,14 @@ from fedbrats.federation.exchange import BadArrays, Signature, from_record, requ
 from fedbrats.metrics.score import SCORES, VOLUMES
 
 REASON_LENGTH = 300
+STEP_NUMBERS = ("order", "dice", "hd95", "changed_voxels")
+BIN_NUMBERS = ("bin_low", "bin_high", "voxels", "sum_probability", "sum_truth")
+# The tables of a test reply: columns of words and of numbers.
+TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "rows": (("case", "region", "status"), (*SCORES, *VOLUMES, "uncertainty")),
+    "steps": (("case", "region", "step"), STEP_NUMBERS),
+    "reliability": (("region",), BIN_NUMBERS),
+}
 
 
 class BadReply(ValueError):
@@ -40,9 +48,11 @@ class EvaluateReply:
     dice: dict[str, float]  # by region
     seconds: float
     rows: list[dict[str, Any]]  # one per case and region, with the site's own pseudonyms
+    steps: list[dict[str, Any]] = field(default_factory=list)  # scores after each step of post-processing
+    reliability: list[dict[str, Any]] = field(default_factory=list)  # by region and bin of the probability
 
 
-def _content(message: Message, **kinds: type) -> Any:
+def content_of(message: Message, **kinds: type) -> Any:
     """The records of a reply; every one must be of the kind named for it. Raises BadReply."""
     if message.has_error():
         raise BadReply(f"site error: {message.error.reason or message.error.code}"[:REASON_LENGTH])
@@ -55,7 +65,8 @@ def _content(message: Message, **kinds: type) -> Any:
     return content
 
 
-def _number(metrics: Any, key: str) -> float:
+def number_of(metrics: Any, key: str) -> float:
+    """The finite number `key` of `metrics`. Raises BadReply."""
     value = metrics.get(key)
     if not isinstance(value, int | float) or not math.isfinite(value):
         raise BadReply(f"{key} is {value!r}, expected a finite number")
@@ -74,7 +85,7 @@ def check_train_reply(message: Message, expected: Signature, registered_cases: i
         BadReply: site error; missing or unexpected records or arrays; other shape (a broadcastable one too) or
             dtype; non-finite values or loss; a weight that is not the registered number of cases.
     """
-    content = _content(message, arrays=ArrayRecord, metrics=MetricRecord)
+    content = content_of(message, arrays=ArrayRecord, metrics=MetricRecord)
     metrics = content["metrics"]
     _check_weight(metrics, registered_cases)
     try:
@@ -82,7 +93,7 @@ def check_train_reply(message: Message, expected: Signature, registered_cases: i
         require_finite(arrays)
     except BadArrays as error:
         raise BadReply(str(error)[:REASON_LENGTH]) from error
-    loss, seconds = _number(metrics, "loss"), _number(metrics, "seconds")
+    loss, seconds = number_of(metrics, "loss"), number_of(metrics, "seconds")
     return TrainReply(arrays, registered_cases, loss, seconds, size_bytes(content["arrays"]))
 
 
@@ -102,31 +113,40 @@ def check_evaluate_reply(
             weight that is not the registered number of cases, rows that are not what `cases.csv` needs.
     """
     kinds: dict[str, type] = {"metrics": MetricRecord} | ({"cases": ConfigRecord} if with_rows else {})
-    content = _content(message, **kinds)
+    content = content_of(message, **kinds)
     metrics = content["metrics"]
     _check_weight(metrics, registered_cases)
-    dice = {region: _number(metrics, f"dice-{region.lower()}") for region in regions}
+    dice = {region: number_of(metrics, f"dice-{region.lower()}") for region in regions}
     for region, value in dice.items():
         if not 0 <= value <= 1:
             raise BadReply(f"Dice {region} is {value}, expected a value in [0, 1]")
-    rows = _case_rows(content["cases"].get("rows")) if with_rows else []
-    return EvaluateReply(registered_cases, _number(metrics, "loss"), dice, _number(metrics, "seconds"), rows)
+    tables: dict[str, list[dict[str, Any]]] = {"rows": [], "steps": [], "reliability": []}
+    if with_rows:
+        tables = {name: _rows(content["cases"].get(name), *columns) for name, columns in TABLES.items()}
+    loss, seconds = number_of(metrics, "loss"), number_of(metrics, "seconds")
+    return EvaluateReply(registered_cases, loss, dice, seconds, **tables)
 
 
 def _check_weight(metrics: Any, registered_cases: int) -> None:
-    cases = _number(metrics, "num-examples")
+    cases = number_of(metrics, "num-examples")
     if cases != registered_cases:
         raise BadReply(f"weight {cases:g}, but the site registered {registered_cases} cases")
 
 
-def _case_rows(text: Any) -> list[dict[str, Any]]:
-    """The rows of one evaluation, each with a case, a region, a status and finite numbers for the rest."""
+def arrived(message: Message | None, timeout: float) -> Message:
+    """The reply that came within `timeout` seconds. Raises BadReply where none did."""
+    if message is None:
+        raise BadReply(f"no reply within {timeout:g} s (strategy.timeout)")
+    return message
+
+
+def _rows(text: Any, words: tuple[str, ...], numbers: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Rows that travel as JSON; each has text in the columns `words` and finite values in `numbers`."""
     try:
         rows = json.loads(text)
         for row in rows:
-            words = [row[key] for key in ("case", "region", "status")]
-            numbers = [row[key] for key in (*SCORES, *VOLUMES)]
-            if not all(isinstance(word, str) for word in words) or not all(map(math.isfinite, numbers)):
+            values = [row[key] for key in numbers]
+            if not all(isinstance(row[key], str) for key in words) or not all(map(math.isfinite, values)):
                 raise ValueError(f"row {row}")
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise BadReply(

@@ -6,8 +6,9 @@ then every cohort's model is validated, then everything is checkpointed, so one 
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +33,7 @@ from fedbrats.federation.exchange import (
 from fedbrats.federation.replies import (
     BadReply,
     EvaluateReply,
+    arrived,
     check_evaluate_reply,
     check_train_reply,
 )
@@ -60,8 +62,11 @@ class Federation:
     folder: Path  # run folder
     rounds: int
     observer: Observer
+    regions: tuple[str, ...] = REGIONS  # that the network predicts
     evaluate_every: int = 1
     checkpoint_every: int = 1
+    keep_checkpoints: int = 1
+    lr_factor: Callable[[list[float]], float] = field(default=lambda losses: 1.0)  # of the validation losses
     finished_round: int = 0
     checkpointed: int = 0
     members: dict[str, Member] = field(default_factory=dict)
@@ -84,7 +89,8 @@ def serve(grid: Grid, fed: Federation) -> None:
         record.append(fed.folder / "rounds.csv", rows)
         fed.finished_round = round_
         if round_ % fed.checkpoint_every == 0 or round_ == fed.rounds:
-            checkpoint.save_checkpoint(fed.folder / "checkpoints", round_, fed.models)
+            folder = fed.folder / "checkpoints"
+            checkpoint.save_checkpoint(folder, round_, fed.models, keep=fed.keep_checkpoints)
             fed.checkpointed = round_
         fed.observer.round_finished(round_, rows)
         _stop_after_failures(fed, round_, rows)
@@ -102,8 +108,12 @@ def run_round(grid: Grid, fed: Federation, round_: int) -> list[record.Row]:
 
 
 def _train_phase(grid: Grid, fed: Federation, round_: int) -> tuple[list[record.Row], dict[str, record.Row]]:
-    config = {"round": round_, "checkpointed": fed.checkpointed}
-    requests = _requests(fed, {**config}, [(c, s) for c in fed.cohorts for s in c.sites])
+    requests = _requests(
+        fed,
+        {"round": round_, "checkpointed": fed.checkpointed},
+        [(c, s) for c in fed.cohorts for s in c.sites],
+        {c.arm: {"lr-factor": fed.lr_factor(fed.models[c.arm].val_losses)} for c in fed.cohorts},
+    )
     fed.observer.round_started(round_, len(requests))
     expected, started = fed.expected, time.perf_counter()
     means = {cohort.arm: WeightedMean() for cohort in fed.cohorts}
@@ -114,7 +124,9 @@ def _train_phase(grid: Grid, fed: Federation, round_: int) -> tuple[list[record.
         arm, site = request.cohort.arm, request.site
         down = size_bytes(request.content["arrays"]) if request.cohort.federated else 0
         try:
-            reply = check_train_reply(_arrived(message, fed), expected, fed.members[site].train)
+            reply = check_train_reply(
+                arrived(message, fed.algorithm.timeout), expected, fed.members[site].train
+            )
         except BadReply as error:
             rows.append(record.row(round_, arm, site, "train", f"failed: {error}", bytes_down=down))
         else:
@@ -175,9 +187,10 @@ def _validate_phase(
         if not replies:
             continue
         cases = sum(r.cases for r in replies)
-        dice[arm] = {region: sum(r.cases * r.dice[region] for r in replies) / cases for region in REGIONS}
+        dice[arm] = {r: sum(x.cases * x.dice[r] for x in replies) / cases for r in fed.regions}
         if len(replies) == asked[arm]:  # a mean over fewer sites would not be comparable between rounds
-            _keep_if_best(fed, arm, round_, sum(dice[arm].values()) / len(REGIONS))
+            fed.models[arm].val_losses.append(sum(x.cases * x.loss for x in replies) / cases)
+            _keep_if_best(fed, arm, round_, sum(dice[arm].values()) / len(fed.regions))
     return rows, dice
 
 
@@ -194,7 +207,8 @@ def _evaluation_row(
     down = size_bytes(request.content["arrays"]) if request.cohort.federated else 0
     try:
         registered = getattr(fed.members[site], phase)
-        reply = check_evaluate_reply(_arrived(message, fed), REGIONS, registered, with_rows=phase == "test")
+        answer = arrived(message, fed.algorithm.timeout)
+        reply = check_evaluate_reply(answer, fed.regions, registered, with_rows=phase == "test")
     except BadReply as error:
         found = record.row(round_, arm, site, phase, f"failed: {error}", bytes_down=down)
     else:
@@ -207,15 +221,23 @@ def _evaluation_row(
 
 
 def test_model(
-    grid: Grid, fed: Federation, cohort: Cohort, arrays: ArrayRecord, round_: int
+    grid: Grid,
+    fed: Federation,
+    cohort: Cohort,
+    arrays: ArrayRecord,
+    round_: int,
+    parameters: Sequence[dict[str, float]],
 ) -> tuple[list[record.Row], dict[str, EvaluateReply]]:
     """Evaluate one model on the test cases of every site, held-out institutions included.
+
+    `parameters` are those of the steps of post-processing, fitted ones included.
 
     Returns:
         Rows of `rounds.csv` and the usable replies by site.
     """
     sites = [s for s, member in sorted(fed.members.items()) if member.test]
-    config = ConfigRecord({"arm": cohort.arm, "round": round_, "split": "test"})
+    facts = {"arm": cohort.arm, "round": round_, "split": "test", "steps": json.dumps(list(parameters))}
+    config = ConfigRecord(facts)
     requests = [Request(cohort, s, RecordDict({"arrays": arrays, "config": config})) for s in sites]
     fed.observer.round_started(round_, len(requests))
     rows, usable = [], {}
@@ -228,19 +250,19 @@ def test_model(
     return rows, usable
 
 
-def _requests(fed: Federation, config: dict[str, Any], pairs: Sequence[tuple[Cohort, str]]) -> list[Request]:
-    """One request per pair; the sites of a cohort share one record of its model."""
+def _requests(
+    fed: Federation,
+    config: dict[str, Any],
+    pairs: Sequence[tuple[Cohort, str]],
+    by_arm: dict[str, dict[str, Any]] | None = None,
+) -> list[Request]:
+    """One request per pair; the sites of a cohort share one record of its model and what `by_arm` adds."""
     arrays = {cohort.arm: to_record(fed.models[cohort.arm].arrays) for cohort in fed.cohorts}
-    configs = {cohort.arm: ConfigRecord({"arm": cohort.arm, **config}) for cohort in fed.cohorts}
+    added = by_arm or {}
+    configs = {c.arm: ConfigRecord({"arm": c.arm, **config, **added.get(c.arm, {})}) for c in fed.cohorts}
     return [
         Request(c, site, RecordDict({"arrays": arrays[c.arm], "config": configs[c.arm]})) for c, site in pairs
     ]
-
-
-def _arrived(message: Message | None, fed: Federation) -> Message:
-    if message is None:
-        raise BadReply(f"no reply within {fed.algorithm.timeout:g} s (strategy.timeout)")
-    return message
 
 
 def _keep_if_best(fed: Federation, arm: str, round_: int, score: float) -> None:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from fedbrats.config import InferenceConfig
 from fedbrats.data.cache import CachedCase, restore
 from fedbrats.data.nifti import Source, write_labels
 from fedbrats.data.regions import REGIONS, LabelSystem, regions_from_labels, to_source
 from fedbrats.federation import arms
 from fedbrats.federation.site_cases import pseudonym, site_folder
-from fedbrats.inference import logits_to_labels, predict_logits
-from fedbrats.losses import region_targets
+from fedbrats.federation.site_tables import Tables, step_rows, uncertainties
+from fedbrats.inference.locate import refine
+from fedbrats.inference.predict import Prediction, predict
+from fedbrats.losses.ramp import set_round
 from fedbrats.metrics.overlap import dice
 from fedbrats.metrics.score import score_case, worst_scores
+from fedbrats.models.build import window_of
+from fedbrats.outputs import deactivate, labels_from_probabilities, targets
+from fedbrats.postprocess.steps import apply_steps
 
 if TYPE_CHECKING:
     from fedbrats.federation.site import SiteRuntime
@@ -25,70 +32,113 @@ log = logging.getLogger(__name__)
 Metrics = dict[str, float]
 
 
-def _logits(runtime: SiteRuntime, case: CachedCase) -> torch.Tensor:
-    config = runtime.config
+def quick_prediction(runtime: SiteRuntime, site: str, case: CachedCase) -> Prediction:
+    """The loaded model's own answer, without what only the final test is worth: mirrorings, passes, locating."""
+    quick = replace(runtime.config.inference, flips=False, mc_passes=0, locate=None)
+    return _prediction(runtime, site, case, quick)
+
+
+def full_prediction(runtime: SiteRuntime, site: str, case: CachedCase) -> Prediction:
+    """The loaded model's answer by everything that `inference` asks for."""
+    return _prediction(runtime, site, case, runtime.config.inference)
+
+
+def _prediction(runtime: SiteRuntime, site: str, case: CachedCase, inference: InferenceConfig) -> Prediction:
+    image, normalise = np.asarray(case.image, np.float32), runtime.normalise(site)
     runtime.network.eval()
-    return predict_logits(
-        runtime.network,
-        np.asarray(case.image),
-        window=config.inference.window or config.train.patch,
-        overlap=config.inference.overlap,
-        batch=config.inference.batch,
-        device=runtime.device,
-        amp=runtime.amp,
-    )
+    options: dict[str, Any] = {
+        "rules": runtime.rules,
+        "inference": inference,
+        "window": window_of(runtime.config),
+        "device": runtime.device,
+        "amp": runtime.amp,
+        "seed": runtime.config.seed,
+    }
+    image = image if normalise is None else normalise(case, image)
+    if inference.locate is None:
+        return predict(runtime.network, image, **options)
+    mask = runtime.localiser(site).whole_tumour(case)
+    return refine(mask, image, inference.locate_crop, lambda part: predict(runtime.network, part, **options))
 
 
-def _region_dice(prediction: np.ndarray, truth: np.ndarray) -> list[float]:
-    pairs = zip(regions_from_labels(prediction), regions_from_labels(truth), strict=True)
-    return [dice(p, t) for p, t in pairs]
+def _region_dice(runtime: SiteRuntime, prediction: np.ndarray, truth: np.ndarray) -> list[float]:
+    guess, true = regions_from_labels(prediction), regions_from_labels(truth)
+    return [dice(guess[i], true[i]) for i in map(REGIONS.index, runtime.regions)]
 
 
-def _metrics(per_case: list[list[float]], losses: list[float]) -> Metrics:
+def _metrics(runtime: SiteRuntime, per_case: list[list[float]], losses: list[float]) -> Metrics:
     means = np.mean(per_case, axis=0)
-    named = {f"dice-{region.lower()}": float(v) for region, v in zip(REGIONS, means, strict=True)}
+    named = {f"dice-{region.lower()}": float(v) for region, v in zip(runtime.regions, means, strict=True)}
     return {"num-examples": len(per_case), "loss": float(np.mean(losses)), **named}
 
 
-def validate(runtime: SiteRuntime, site: str) -> Metrics:
+def validate(runtime: SiteRuntime, site: str, round_: int) -> Metrics:
     """Mean Dice per region and mean loss of the loaded model over the validation cases of `site`."""
+    set_round(runtime.loss, round_, runtime.config.rounds)
     per_case, losses = [], []
     for case in runtime.cases(site).val:
-        logits = _logits(runtime, case)
+        probabilities = quick_prediction(runtime, site, case).probabilities
         truth = np.asarray(case.label)
-        losses.append(_loss(runtime, logits, truth))
-        per_case.append(_region_dice(logits_to_labels(logits), truth))
-    return _metrics(per_case, losses)
+        losses.append(_loss(runtime, probabilities, truth))
+        per_case.append(_region_dice(runtime, labels_from_probabilities(probabilities), truth))
+    return _metrics(runtime, per_case, losses)
 
 
-def _loss(runtime: SiteRuntime, logits: torch.Tensor, truth: np.ndarray) -> float:
-    target = region_targets(torch.from_numpy(truth.copy()).unsqueeze(0).to(logits.device)).float()
+def _loss(runtime: SiteRuntime, probabilities: torch.Tensor, truth: np.ndarray) -> float:
+    labels = torch.from_numpy(truth.copy()).unsqueeze(0).to(probabilities.device)
     with torch.inference_mode():
-        return float(runtime.loss(logits.unsqueeze(0), target).mean())
+        logits = deactivate(probabilities.unsqueeze(0))
+        return float(runtime.loss(logits, targets(labels, logits.shape[1]).float()).mean())
 
 
-def test(runtime: SiteRuntime, site: str, arm: str) -> tuple[Metrics, list[dict[str, Any]]]:
+def test(
+    runtime: SiteRuntime, site: str, arm: str, round_: int, parameters: list[dict[str, float]]
+) -> tuple[Metrics, Tables]:
     """Score the loaded model, trained in `arm`, on every test case of `site`.
 
+    Args:
+        runtime: holds the model.
+        site: whose cases.
+        arm: whose model.
+        round_: that the model is of.
+        parameters: of the steps of post-processing, the fitted ones included.
+
     Returns:
-        The metrics of the reply and one row per case and region: case (a pseudonym), region, the scores of
-        `score_case`, and status. A case that fails gets the worst scores and its reason; the others go on.
+        The metrics of the reply and its tables, under pseudonyms. A case that fails gets the worst scores and its
+        reason; the others go on.
     """
-    per_case, losses, rows = [], [], []
+    set_round(runtime.loss, round_, runtime.config.rounds)
+    steps = [
+        step.with_parameters(p) if p else step
+        for step, p in zip(runtime.steps_after, parameters, strict=True)
+    ]
+    per_case, losses, tables = [], [], Tables()
     for index, case in enumerate(runtime.cases(site).test):
+        name = pseudonym(site, index)
         try:
-            logits = _logits(runtime, case)
-            losses.append(_loss(runtime, logits, np.asarray(case.label)))
-            scores, status = _score(runtime, site, arm, case, logits_to_labels(logits)), "ok"
+            probabilities = full_prediction(runtime, site, case).probabilities
+            losses.append(_loss(runtime, probabilities, np.asarray(case.label)))
+            stages = apply_steps(
+                steps,
+                labels_from_probabilities(probabilities),
+                probabilities.cpu().numpy(),
+                tuple(case.meta["spacing"]),
+            )
+            scores, status = _score(runtime, site, arm, case, stages[-1]), "ok"
+            tables.steps += step_rows(runtime, name, case, steps, stages)
+            doubts = uncertainties(runtime, case, probabilities, stages[-1], tables.bins)
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:
-            log.warning("site %s: test case %s failed", site, pseudonym(site, index), exc_info=True)
+            log.warning("site %s: test case %s failed", site, name, exc_info=True)
             scores, status = _worst(runtime, case), f"failed: {runtime.scrub(site, str(error))}"
-        per_case.append([scores[region]["dice"] for region in REGIONS])
-        name = pseudonym(site, index)
-        rows += [{"case": name, "region": r, **scores[r], "status": status} for r in REGIONS]
-    return _metrics(per_case, losses or [0.0]), rows
+            doubts = dict.fromkeys(runtime.regions, 1.0)
+        per_case.append([scores[region]["dice"] for region in runtime.regions])
+        tables.rows += [
+            {"case": name, "region": r, **scores[r], "uncertainty": doubts[r], "status": status}
+            for r in runtime.regions
+        ]
+    return _metrics(runtime, per_case, losses or [0.0]), tables
 
 
 def _score(

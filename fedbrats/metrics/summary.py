@@ -116,11 +116,11 @@ def _checked(cases: pd.DataFrame, convention: str, bootstrap: int) -> pd.DataFra
     if bad.any():
         raise ValueError(f'cases: status is "ok" but a score is missing or infinite: {_named(table[bad])}')
     counts = table.groupby(["arm", "site", "case", "region"]).size().unstack("region", fill_value=0)
-    counts = counts.reindex(columns=list(REGIONS), fill_value=0)
+    present = [region for region in REGIONS if region in counts.columns]  # some networks predict WT only
     uneven = counts[counts.nunique(axis=1) > 1]
     if len(uneven):
         some = [" / ".join(map(str, key)) for key in uneven.index[:5]]
-        raise ValueError(f"cases: every case needs one row for each of {', '.join(REGIONS)}: {some}")
+        raise ValueError(f"cases: every case needs one row for each of {', '.join(present)}: {some}")
     order = {region: i for i, region in enumerate(REGIONS)}
     return table.assign(_order=table["region"].map(order)).sort_values(["arm", "_order"])
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import math
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+
+from fedbrats.data.regions import BACKGROUND
+from fedbrats.outputs import is_softmax
 
 
 def set_output_prior(network: nn.Module, channels: int, prior: float) -> None:
-    """Set the output bias so that every region starts with probability `prior` (Lin et al., ICCV 2017, section 4.1).
+    """Set the output bias so that tumour starts with probability `prior` (Lin et al., ICCV 2017, section 4.1).
 
     A region covers a few per cent of the voxels. Starting at one half, short federated runs spend their first rounds
-    moving the bias, and a region can get stuck at "nothing".
+    moving the bias, and a region can get stuck at "nothing". With sigmoid outputs every region starts at `prior`.
+    With exclusive classes (softmax) the background starts at 1 - `prior` and the tumour classes share `prior`
+    equally, so that together they start at it.
 
     Args:
         network: its last convolution with `channels` outputs and a bias is the output layer.
-        channels: number of output channels.
+        channels: number of output channels; what they mean is said in `fedbrats.outputs`.
         prior: probability in (0, 1).
 
     Raises:
@@ -31,4 +37,14 @@ def set_output_prior(network: nn.Module, channels: int, prior: float) -> None:
     ]
     if not outputs:
         raise ValueError(f"{type(network).__name__} has no convolution with {channels} outputs and a bias.")
-    nn.init.constant_(outputs[-1].bias, math.log(prior / (1 - prior)))  # type: ignore[arg-type]
+    with torch.no_grad():
+        outputs[-1].bias.copy_(_prior_bias(channels, prior))  # type: ignore[union-attr]
+
+
+def _prior_bias(channels: int, prior: float) -> Tensor:
+    """Output bias float [channels]. An equal bias cancels in a softmax, so there the background gets its own."""
+    if not is_softmax(channels):
+        return torch.full((channels,), math.log(prior / (1 - prior)))
+    bias = torch.full((channels,), math.log(prior / (channels - 1)))
+    bias[BACKGROUND] = math.log(1 - prior)
+    return bias

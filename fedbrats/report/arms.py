@@ -32,6 +32,13 @@ def arm_rank(arm: str) -> tuple[int, str]:
     return (ARM_ORDER.index(arm) if arm in ARM_ORDER else len(ARM_ORDER), arm)
 
 
+def report_arms(frame: pd.DataFrame) -> pd.Series:
+    """Arm of the report for each row (columns `arm` and `site`): local models are on their own site, or elsewhere."""
+    local = frame["arm"].str.startswith("local:")
+    own = local & (frame["arm"].str.removeprefix("local:") == frame["site"])
+    return frame["arm"].mask(local, "local_elsewhere").mask(own, "local")
+
+
 def merge_local_arms(cases: pd.DataFrame, convention: str) -> pd.DataFrame:
     """Replace the arms "local:<site>" by "local" and "local_elsewhere", and failed scores by the worst ones.
 
@@ -40,7 +47,7 @@ def merge_local_arms(cases: pd.DataFrame, convention: str) -> pd.DataFrame:
     all of them failed.
 
     Args:
-        cases: rows with the columns of `cases.csv`; a failed row without a region stands for all regions.
+        cases: rows with the columns of `cases.csv`; a failed row without a region stands for all regions that occur.
         convention: names the worst scores.
 
     Returns:
@@ -50,13 +57,14 @@ def merge_local_arms(cases: pd.DataFrame, convention: str) -> pd.DataFrame:
         ValueError: unknown convention.
     """
     whole = (cases["status"] != "ok") & (cases["region"] == "")
-    spread = [cases[whole].assign(region=region) for region in REGIONS] if whole.any() else []
+    regions = [region for region in REGIONS if region in set(cases["region"])] or REGIONS
+    spread = [cases[whole].assign(region=region) for region in regions] if whole.any() else []
     rows = pd.concat([cases[~whole], *spread], ignore_index=True)
     for metric, value in worst_scores(convention).items():
         rows[metric] = rows[metric].mask(rows["status"] != "ok", value)
-    local = rows["arm"].str.startswith("local:")
-    own = local & (rows["arm"].str.removeprefix("local:") == rows["site"])
-    parts = [rows[~local], rows[own].assign(arm="local"), _mean_over_models(rows[local & ~own])]
+    rows["arm"] = report_arms(rows)
+    elsewhere = rows["arm"] == "local_elsewhere"
+    parts = [rows[~elsewhere], _mean_over_models(rows[elsewhere])]
     return pd.concat([part for part in parts if len(part)] or [rows], ignore_index=True)[list(cases.columns)]
 
 

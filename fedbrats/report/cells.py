@@ -111,11 +111,12 @@ def arm_rows(table: pd.DataFrame, site: str, notes: Footnotes) -> list[dict[str,
 
 def worst_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Worst institution of each arm by mean Dice and by mean HD95, per region, as text."""
+    regions = [region for region in REGIONS if region in set(table["region"])]
     return [
         {
             "title": arm_title(arm),
-            "dice": [_worst_cell(table, arm, region, "dice") for region in REGIONS],
-            "hd95": [_worst_cell(table, arm, region, "hd95") for region in REGIONS],
+            "dice": [_worst_cell(table, arm, region, "dice") for region in regions],
+            "hd95": [_worst_cell(table, arm, region, "hd95") for region in regions],
         }
         for arm in dict.fromkeys(table["arm"])
     ]

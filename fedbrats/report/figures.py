@@ -8,9 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from fedbrats.data.regions import REGIONS
 from fedbrats.report.arms import arm_rank, arm_title, merge_local_arms
-from fedbrats.report.run_folder import DICE_COLUMNS, RunFolder
+from fedbrats.report.run_folder import AT_THE_END, DICE_COLUMNS, RunFolder
 from fedbrats.report.style import ARM_COLOURS, BLACK, GREY, finite, new_figure, site_labels, styled
 
 FEW = 5  # cases below which an institution gets no box
@@ -52,21 +51,17 @@ def learning_curves(run: RunFolder) -> Figure:
     """
     points = curve_points(run.rounds)
     with styled():
-        figure = new_figure(10.5, 6.4)
-        axes = figure.subplots(2, 2, sharex=True)
+        panels = {"loss": "Loss (line: training, dashed: validation)"}
+        panels |= {f"dice_{region.lower()}": f"Validation Dice {region}" for region in run.regions}
+        lines = (len(panels) + 1) // 2
+        figure = new_figure(10.5, 3.2 * lines)
+        axes = figure.subplots(lines, 2, sharex=True, squeeze=False)
         arms = sorted(set(points["arm"]), key=arm_rank)
-        for axis, name, title in zip(
-            axes.flat,
-            CURVE_COLUMNS,
-            (
-                "Loss (line: training, dashed: validation)",
-                *(f"Validation Dice {region}" for region in REGIONS),
-            ),
-        ):
+        for axis, (name, title) in zip(axes.flat, panels.items()):
             _curve_panel(axis, points, arms, name)
             axis.set_title(title, loc="left")
             _mark_failures(axis, run.rounds)
-        for axis in axes[1]:
+        for axis in axes[-1]:
             axis.set_xlim(run.rounds["round"].min() - 0.5, run.rounds["round"].max() + 0.5)
             axis.set_xlabel("Round")
             axis.xaxis.get_major_locator().set_params(integer=True)
@@ -106,7 +101,7 @@ def _mark_failures(axis: Axes, rounds: pd.DataFrame) -> None:
     label = "Failed round"
     for number in sorted(failed):
         axis.axvspan(number - 0.4, number + 0.4, color="#BBBBBB", alpha=0.55, lw=0, label=label)
-    partial = sorted(set(bad[~whole & (bad["phase"] != "test")]["round"]))
+    partial = sorted(set(bad[~whole & ~bad["phase"].isin(AT_THE_END)]["round"]))
     if partial:
         axis.plot(
             partial,
@@ -140,9 +135,9 @@ def metric_boxes(run: RunFolder, metric: str) -> Figure:
     groups = {key: finite(part[metric]) for key, part in cases.groupby(["region", "site", "arm"], sort=True)}
     with styled():
         figure = new_figure(10.5, 1.5 + len(sites) * max(0.34, 0.16 * len(arms) + 0.06))
-        axes = figure.subplots(1, len(REGIONS), sharey=True, squeeze=False)[0]
+        axes = figure.subplots(1, len(run.regions), sharey=True, squeeze=False)[0]
         height = 0.84 / max(len(arms), 1)
-        for axis, region in zip(axes, REGIONS):
+        for axis, region in zip(axes, run.regions):
             for slot, arm in enumerate(arms):
                 places = np.arange(len(sites)) + (slot - (len(arms) - 1) / 2) * height
                 values = [groups.get((region, site, arm), np.empty(0)) for site in sites]
@@ -200,7 +195,7 @@ def cost_figure(run: RunFolder) -> Figure:
 
     A dotted black line is the training phase on the clock, which all arms share.
     """
-    rounds = run.rounds[run.rounds["phase"] != "test"]
+    rounds = run.rounds[~run.rounds["phase"].isin(AT_THE_END)]
     rounds = rounds.assign(arm=rounds["arm"].str.replace(r"^local:.*", "local", regex=True))
     arms = sorted(set(rounds["arm"]), key=arm_rank)
     with styled():

@@ -19,6 +19,7 @@ from fedbrats.data.regions import REGIONS
 from fedbrats.report import figures, overlays, partition_figures, words
 from fedbrats.report.arms import arm_title
 from fedbrats.report.cells import MISSING, Footnotes, arm_rows, number, statistic_rows, worst_rows
+from fedbrats.report.postprocess_tables import postprocess_context
 from fedbrats.report.run_folder import RunFolder, read_run
 from fedbrats.report.style import styled
 from fedbrats.report.tables import (
@@ -29,6 +30,7 @@ from fedbrats.report.tables import (
     institution_table,
     statistics,
 )
+from fedbrats.report.uncertainty_figures import uncertainty_context
 
 REPORT_NAME = "report.html"
 
@@ -64,6 +66,18 @@ def write_page(path: Path, template: str, context: dict[str, Any]) -> Path:
     return path
 
 
+def write_prediction_report(folder: Path) -> Path:
+    """Build `report.html` in a folder of predictions: post-processing, what the uncertainty is worth, what to look at.
+
+    Raises:
+        RunFolderError: a CSV file in it cannot be read.
+    """
+    found = _uncertainty(folder, "scores.csv", True)
+    context = {"folder": "/".join(folder.resolve().parts[-2:]), "u": found, "convention": ""}
+    context["post"] = postprocess_context(folder)
+    return write_page(folder / REPORT_NAME, "predictions.html.j2", context)
+
+
 def report_context(run: RunFolder) -> dict[str, Any]:
     """Everything the template prints."""
     table = institution_table(run)
@@ -77,7 +91,8 @@ def report_context(run: RunFolder) -> dict[str, Any]:
         "facts": words.facts(run),
         "sentences": words.result_sentences(run, table),
         "convention": run.convention,
-        "regions": REGIONS,
+        "regions": run.regions,
+        "all_regions": REGIONS,
         "pairs": counts_pairs(run, table),
         "overall": arm_rows(table, EVERY_SITE, footnotes),
         "worst": worst_rows(table),
@@ -89,6 +104,8 @@ def report_context(run: RunFolder) -> dict[str, Any]:
         "statistics": statistic_rows(statistics(run)),
         "figures": _figures(run),
         "overlays": _overlays(run),
+        "post": postprocess_context(run.path),
+        "u": _uncertainty(run.path, "cases.csv", run.simulation),
         "partition": _partition_rows(run),
         "costs": _cost_rows(run),
         "failures": [
@@ -116,6 +133,17 @@ def _figures(run: RunFolder) -> dict[str, str]:
     return {name: data_uri(draw(), "svg") if there else "" for name, (there, draw) in wanted.items()}
 
 
+def _uncertainty(folder: Path, scores: str, names: bool) -> dict[str, Any] | None:
+    """Context of the section on uncertainty; `names`: whether cases may be named."""
+    found = uncertainty_context(folder, scores)
+    if found is None:
+        return None
+    pictures = {"reliability": "", "retained": ""}
+    pictures |= {name: data_uri(figure, "svg") for name, figure in found["figures"].items()}
+    sites = any(row["site"] for row in found["cases"])
+    return {**found, "figures": pictures, "names": names, "sites": sites, "title": arm_title(found["arm"])}
+
+
 def data_uri(figure: Figure, kind: str) -> str:
     """A figure as a data URI, "svg" or "png". An image of its own keeps the ids of several SVG apart."""
     stream = io.BytesIO()
@@ -129,7 +157,7 @@ def data_uri(figure: Figure, kind: str) -> str:
 def _overlays(run: RunFolder) -> list[dict[str, str]]:
     out = []
     for overlay in overlays.choose_overlays(run):
-        dice = ", ".join(f"{region} {overlay.dice[region]:.3f}" for region in REGIONS)
+        dice = ", ".join(f"{region} {overlay.dice[region]:.3f}" for region in run.regions)
         unseen = ", unseen" if overlay.site in run.holdout else ""
         name = f"{overlay.case}, " if run.simulation else ""
         title = f"{overlay.rank}: {name}{overlay.site}{unseen}. Dice {dice}"

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from fedbrats.data.regions import ED, ET, NCR, REGIONS
+from fedbrats.data.regions import ED, ET, NCR
 from fedbrats.report.run_folder import RunFolder, RunFolderError
 from fedbrats.report.style import GREY, LABEL_COLOURS, new_figure, styled
 
@@ -31,7 +31,7 @@ class Overlay:
 
 
 def choose_overlays(run: RunFolder) -> list[Overlay]:
-    """Best, median and worst test case of the federated arm by mean Dice over WT, TC and ET, if it left a slice.
+    """Best, median and worst test case of the federated arm by mean Dice over its regions, if it left a slice.
 
     With two cases there is no median, with one only that case; none when no slice or no score is there.
     """
@@ -40,9 +40,9 @@ def choose_overlays(run: RunFolder) -> list[Overlay]:
     for (site, case), part in cases.groupby(["site", "case"], sort=True):
         path = run.path / "sites" / str(site) / "slices" / OVERLAY_ARM / f"{case}.npz"
         dice = {row["region"]: float(row["dice"]) for row in part.to_dict(orient="records")}
-        if path.is_file() and set(REGIONS) <= set(dice):
+        if path.is_file() and set(run.regions) <= set(dice):
             found.append(
-                (float(np.mean([dice[region] for region in REGIONS])), str(site), str(case), path, dice)
+                (float(np.mean([dice[region] for region in run.regions])), str(site), str(case), path, dice)
             )
     found.sort(key=lambda item: (-item[0], item[2]))
     if not found:

@@ -36,6 +36,7 @@ ROUND_NUMBERS = (
 CASE_TEXT = ("arm", "site", "case", "region", "status")
 CASE_NUMBERS = (*SCORES, *VOLUMES)
 DICE_COLUMNS = tuple(f"dice_{region.lower()}" for region in REGIONS)  # of rounds.csv
+AT_THE_END = ("fit", "test")  # phases after the last round
 SIMULATION_ENGINES = ("local", "ray")
 
 
@@ -95,6 +96,18 @@ class RunFolder:
         names |= set(self.cases["site"]) | {str(s) for s in self._summary_sites()}
         return sorted(names, key=lambda name: (name in self.holdout, natural(name)))
 
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The regions that were scored or, without any score, validated, in the order of `REGIONS`; else all of them.
+
+        A network may predict the whole tumour alone.
+        """
+        arms = self.summary.get("arms") or {}
+        found = {*self.cases["region"], *(region for arm in arms.values() for region in arm.get("all", {}))}
+        if not found & set(REGIONS):
+            found = {r for r, name in zip(REGIONS, DICE_COLUMNS) if self.rounds[name].notna().any()}
+        return tuple(region for region in REGIONS if region in found) or REGIONS
+
     def _summary_sites(self) -> set[str]:
         arms = self.summary.get("arms") or {}
         return {site for arm in arms.values() for site in arm.get("sites", {})}
@@ -121,11 +134,11 @@ def read_run(folder: Path) -> RunFolder:
     run = RunFolder(
         path=folder,
         config=read_config(folder / "config.yaml"),
-        environment=_read_json(folder / "environment.json", missing),
-        partition=_read_json(folder / "partition.json", missing),
+        environment=read_json(folder / "environment.json", missing),
+        partition=read_json(folder / "partition.json", missing),
         rounds=_read_table(folder / "rounds.csv", ROUND_TEXT, ROUND_NUMBERS, missing),
         cases=_read_table(folder / "cases.csv", CASE_TEXT, CASE_NUMBERS, missing),
-        summary=_read_json(folder / "summary.json", missing),
+        summary=read_json(folder / "summary.json", missing),
         missing=(),
     )
     run.rounds["round"] = run.rounds["round"].astype("int64")
@@ -145,7 +158,8 @@ def read_config(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def _read_json(path: Path, missing: list[str]) -> dict[str, Any]:
+def read_json(path: Path, missing: list[str]) -> dict[str, Any]:
+    """A JSON object; of a file that is not there nothing, and a sentence in `missing`."""
     if not path.is_file():
         missing.append(f"{path.name} is missing.")
         return {}
@@ -156,6 +170,15 @@ def _read_json(path: Path, missing: list[str]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RunFolderError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content
+
+
+def optional_table(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame:
+    """A CSV file with at least the named columns, without rows where there is no such file.
+
+    Raises:
+        RunFolderError: it cannot be read.
+    """
+    return _read_table(path, text, numbers, [])
 
 
 def _read_table(
@@ -207,8 +230,9 @@ def _as_numbers(column: pd.Series, path: Path) -> pd.Series:
 def _complete_cases(cases: pd.DataFrame, missing: list[str]) -> pd.DataFrame:
     """Leave out cases of which only some regions were written before the run was killed."""
     whole = (cases["status"] != "ok") & (cases["region"] == "")
+    regions = cases.loc[~whole, "region"].nunique()
     keys = ["arm", "site", "case"]
-    part = cases[~whole].groupby(keys)["region"].transform("nunique") < len(REGIONS)
+    part = cases[~whole].groupby(keys)["region"].transform("nunique") < regions
     incomplete = part[part].index
     if len(incomplete):
         count = len(cases.loc[incomplete].drop_duplicates(keys))

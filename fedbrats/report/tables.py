@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedbrats.data.regions import REGIONS
 from fedbrats.metrics.summary import ALL_SITES as EVERY_SITE
 from fedbrats.metrics.summary import LOWER_IS_BETTER, summarise
 from fedbrats.report.arms import arm_rank, merge_local_arms, percent_of_pooled
-from fedbrats.report.run_folder import RunFolder, RunFolderError
+from fedbrats.report.run_folder import AT_THE_END, RunFolder, RunFolderError
 
 STATISTICS = ("n", "failed", "mean", "std", "median", "q25", "q75", "ci_low", "ci_high")
 
@@ -84,7 +83,7 @@ def institution_table(run: RunFolder) -> pd.DataFrame:
     for site in [EVERY_SITE, *run.sites]:
         percent = _percent(run, merged, site)
         for arm in arms_of(frame):
-            for region in REGIONS:
+            for region in run.regions:
                 dice, hd95 = (index.get((arm, site, region, metric), {}) for metric in ("dice", "hd95"))
                 n = dice.get("n", 0)
                 row = {
@@ -195,15 +194,15 @@ def cost_table(run: RunFolder) -> pd.DataFrame:
     """What each arm cost: arm, rounds, failed_rounds, seconds, seconds_per_round, mb_down, mb_up, mb_per_round.
 
     From `rounds.csv`; local models are taken together as arm "local". Seconds are added up over the sites and hold
-    training, validation and test; per round without the test, as are the bytes. MB = 10^6 bytes, down = server to
-    site. `failed_rounds` counts per model.
+    training, validation, fitting of the post-processing and test; per round only the first two, as are the bytes.
+    MB = 10^6 bytes, down = server to site. `failed_rounds` counts per model.
     """
     rounds = run.rounds.assign(arm=run.rounds["arm"].str.replace(r"^local:.*", "local", regex=True))
     rows = []
     for arm in arms_of(rounds):
         part = rounds[rounds["arm"] == arm]
         whole, replies = part[part["phase"] == "round"], part[part["phase"] != "round"]
-        training = replies[replies["phase"] != "test"]
+        training = replies[~replies["phase"].isin(AT_THE_END)]
         count = int(part[part["phase"].isin(["train", "round"])]["round"].nunique())
         megabytes = (training["bytes_down"].sum() + training["bytes_up"].sum()) / 1e6
         rows.append(

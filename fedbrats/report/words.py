@@ -81,7 +81,7 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
             "Rounds",
             f"{config.get('rounds', '?')}, {work} per site and round, batch {train.get('batch', '?')}",
         ),
-        ("Patch", " x ".join(str(size) for size in train.get("patch", [])) or "not recorded"),
+        ("Patch", " x ".join(map(str, _patch(config))) or "not recorded"),
         ("Seeds", _seeds(config)),
         ("Data", f"{data.get('source', '?')}: {data.get('root') or root}"),
         ("Partition", f"{(config.get('partition') or {}).get('method', '?')}, {institutions}"),
@@ -102,6 +102,12 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
             or "not recorded",
         ),
     ]
+
+
+def _patch(config: dict[str, Any]) -> list[int]:
+    """Sides of the training patch; without one of its own, training takes the model's."""
+    own = (config.get("train") or {}).get("patch")
+    return own or ((config.get("model") or {}).get("input") or {}).get("patch") or []
 
 
 def _wall(run: RunFolder) -> str:
@@ -169,10 +175,11 @@ def result_sentences(run: RunFolder, table: pd.DataFrame) -> list[str]:
 def _arm_sentence(rows: pd.DataFrame, arm: str) -> str:
     """Mean Dice per region, with the interval for the federated arm and the share of pooled."""
     values = {row["region"]: row for row in rows.to_dict(orient="records")}
-    dice = [f"{values[r]['dice']:.3f}" for r in REGIONS]
+    regions = [region for region in REGIONS if region in values]
+    dice = [f"{values[r]['dice']:.3f}" for r in regions]
     if arm == "federated":
-        dice = [f"{values[r]['dice']:.3f}{_interval(values[r])} for {REGION_TITLES[r]}" for r in REGIONS]
-    share, percents = "", [values[r]["percent_of_pooled"] for r in REGIONS]
+        dice = [f"{values[r]['dice']:.3f}{_interval(values[r])} for {REGION_TITLES[r]}" for r in regions]
+    share, percents = "", [values[r]["percent_of_pooled"] for r in regions]
     if arm != "pooled" and not any(pd.isna(value) for value in percents):
         share = (
             f", {_listed([f'{value:.1f}' for value in percents])} % of the pooled model on the cases of both"

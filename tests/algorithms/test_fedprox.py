@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.algorithms.fedprox import FedProx
-from fedbrats.losses import DiceCE
+from fedbrats.losses.compound import DiceCE
 from fedbrats.training import train_locally
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedbrats.config import ConfigError, PartitionConfig
+from fedbrats.config import Config, ConfigError, DataConfig, PartitionConfig
+from fedbrats.config_checks import check_config
 from fedbrats.data.cases import Case, patient_of
 from fedbrats.data.partition import Site, make_partition, partition_table
 
@@ -52,6 +53,57 @@ def test_shares_of_nothing_are_nothing() -> None:
     assert sizes(site) == (10, 0, 0)
     (site,) = make_partition(many(3), PartitionConfig(val=0.49, test=0.5))
     assert sizes(site) == (1, 0, 2)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 8, 20, 23])
+@pytest.mark.parametrize("folds", [2, 5])
+def test_each_patient_outside_the_test_set_validates_in_one_fold(count: int, folds: int) -> None:
+    (plain,) = make_partition(many(count), PartitionConfig())
+    rest = set(plain.cases) - set(plain.test)
+    seen: list[str] = []
+    for fold in range(folds):
+        (site,) = make_partition(many(count)[::-1], PartitionConfig(fold=fold, folds=folds))
+        assert site.test == plain.test
+        assert site.train
+        assert sorted(site.train + site.val) == sorted(rest)
+        seen += site.val
+        assert abs(len(site.val) - len(rest) / folds) < 1 or len(rest) == 1
+    assert sorted(seen) == (sorted(rest) if len(rest) > 1 else [])
+
+
+def test_few_patients_validate_in_the_first_folds_only() -> None:
+    sizes_by_fold = [
+        sizes(make_partition(many(4), PartitionConfig(fold=fold))[0]) for fold in range(5)
+    ]  # 1 tests, 3 are dealt
+    assert sizes_by_fold == [(2, 1, 1), (2, 1, 1), (2, 1, 1), (3, 0, 1), (3, 0, 1)]
+    alone = [sizes(make_partition(many(2), PartitionConfig(fold=fold))[0]) for fold in range(5)]
+    assert alone == [(1, 0, 1)] * 5
+
+
+def test_folds_keep_patients_together_follow_the_seed_and_leave_held_out_sites_alone() -> None:
+    some = sessions() + many(4, "TMC")
+    cfg = PartitionConfig(unknown="all", holdout=["TMC"], fold=1, val=0.0)
+    held, site = make_partition(some, cfg)
+    assert (held.name, sizes(held)) == ("TMC", (0, 0, 4))
+    parts = [{patient_of(name) for name in part} for part in (site.train, site.val, site.test)]
+    assert [len(part) for part in parts] == [12, 3, 5]  # 20 patients, 15 dealt to 5 folds
+    assert len(set.union(*parts)) == 20
+    other = PartitionConfig(**{**vars(cfg), "seed": 1})
+    assert make_partition(some, other)[1].val != site.val
+
+
+@pytest.mark.parametrize(
+    ("fold", "folds", "message"),
+    [
+        (5, 5, "partition.fold=5: choose 0 to .* 4"),
+        (-1, 5, "partition.fold=-1"),
+        (None, 1, "partition.folds=1"),
+    ],
+)
+def test_a_fold_that_does_not_exist_is_an_error(fold: int | None, folds: int, message: str) -> None:
+    config = Config(data=DataConfig(source="phantom"), partition=PartitionConfig(fold=fold, folds=folds))
+    with pytest.raises(ConfigError, match=message):
+        check_config(config)
 
 
 def test_sites_are_sorted_and_held_out_sites_only_test() -> None:

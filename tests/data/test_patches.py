@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from fedbrats.data.augment import augment
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.entries import write_entry
-from fedbrats.data.patches import augment, draw_batch
+from fedbrats.data.patches import draw_batch
 
 
 def cached_case(root: Path, name: str, image: np.ndarray, label: np.ndarray | None) -> CachedCase:
@@ -153,66 +154,117 @@ def test_only_the_patch_is_read(tmp_path: Path) -> None:
     assert labels.sum() == 1
 
 
+AXES = {"axial": (0, 1), "coronal": (0, 2), "sagittal": (1, 2)}  # of X, Y, Z in a slice
+
+
+@pytest.mark.parametrize("plane", AXES)
+def test_slice_is_that_of_the_volume(tumour_case: CachedCase, plane: str) -> None:
+    rng = np.random.default_rng(0)
+    images, labels = draw_batch([tumour_case], rng, patch=(8, 6), batch=400, tumour_share=0.5, planes=[plane])
+    assert images.shape == (400, 4, 8, 6)
+    assert images.dtype == np.float32
+    assert labels.shape == (400, 8, 6)
+    assert labels.dtype == np.uint8
+    full = np.array(tumour_case.label)
+    (normal,) = {0, 1, 2} - set(AXES[plane])
+    for image, label in zip(images, labels):
+        assert (image[3] == 1).all()
+        corner = image[:3, 0, 0].astype(int)
+        steps = (image[:3, 1, 0] - corner, image[:3, 0, 1] - corner)
+        for axis, step in zip(AXES[plane], steps):
+            np.testing.assert_array_equal(step, np.eye(3)[axis])
+        part = [slice(v - 1, v) for v in corner]
+        part[AXES[plane][0]] = slice(corner[AXES[plane][0]] - 1, corner[AXES[plane][0]] + 7)
+        part[AXES[plane][1]] = slice(corner[AXES[plane][1]] - 1, corner[AXES[plane][1]] + 5)
+        np.testing.assert_array_equal(label, full[tuple(part)].squeeze(normal))
+    assert set(labels[:200, 4, 3]) == {1, 2, 3}  # tumour at the centre, every voxel of it
+    assert set(images[200:, normal, 0, 0]) == set(range(1, full.shape[normal] + 1))  # every slice
+
+
+def test_every_plane_is_drawn_alike(tumour_case: CachedCase) -> None:
+    rng = np.random.default_rng(0)
+    images, labels = draw_batch(
+        [tumour_case], rng, patch=(8, 8), batch=900, tumour_share=1, planes=("sagittal", "axial", "coronal")
+    )
+    assert labels[:, 4, 4].all()
+    moves = (images[:, :3, 1, 0] != images[:, :3, 0, 0]) | (images[:, :3, 0, 1] != images[:, :3, 0, 0])
+    counts = (~moves).sum(axis=0)  # the coordinate that does not change is that of the normal
+    assert counts.sum() == 900
+    assert abs(counts - 300).max() < 60  # four standard deviations
+
+
+def test_slice_smaller_than_the_patch_lies_amid_zeros(tmp_path: Path) -> None:
+    label = np.zeros((5, 20, 4), np.uint8)
+    label[2, 10, 1] = 3
+    case = cached_case(tmp_path, "small", positions(label.shape), label)
+    rng = np.random.default_rng(0)
+    images, labels = draw_batch([case], rng, patch=(8, 8), batch=4, tumour_share=1, planes=["coronal"])
+    inside = np.zeros((8, 8), bool)
+    inside[2:7, 2:6] = True
+    for image, truth in zip(images, labels):
+        np.testing.assert_array_equal(image[3], inside)
+        np.testing.assert_array_equal(image[1], 11 * inside)
+        assert truth[4, 3] == 3
+
+
+def test_volumes_take_their_random_numbers_in_the_order_they_always_did(tumour_case: CachedCase) -> None:
+    rng, twin = np.random.default_rng(7), np.random.default_rng(7)
+    images, _ = draw_batch([tumour_case], rng, patch=(8, 6, 4), batch=2, tumour_share=0.5)
+    assert twin.integers(1) == 0  # the case
+    centre = tumour_case.tumour[twin.integers(3)]
+    np.testing.assert_array_equal(images[0, :3, 4, 3, 2], centre + 1)
+    assert twin.integers(1) == 0
+    start = twin.integers([17, 15, 13])
+    np.testing.assert_array_equal(images[1, :3, 0, 0, 0], start + 1)
+    assert rng.bit_generator.state == twin.bit_generator.state
+
+
+def test_one_plane_takes_no_random_number(tumour_case: CachedCase) -> None:
+    rng, twin = np.random.default_rng(7), np.random.default_rng(7)
+    images, _ = draw_batch([tumour_case], rng, patch=(24, 20), batch=1, tumour_share=0)
+    twin.integers(1)
+    start = twin.integers([1, 1, 16])
+    assert images[0, 2, 0, 0] == start[2] + 1
+    assert rng.bit_generator.state == twin.bit_generator.state
+
+
+@pytest.mark.parametrize("patch", [(8, 8, 8), (8, 8)])
+def test_what_was_read_is_normalised_and_the_margin_stays_zero(
+    tmp_path: Path, patch: tuple[int, ...]
+) -> None:
+    label = np.zeros((5, 20, 4), np.uint8)
+    case = cached_case(tmp_path, "small", positions(label.shape), label)
+    seen = []
+
+    def normalise(given: CachedCase, values: np.ndarray) -> np.ndarray:
+        seen.append((given.name, values.dtype, len(values)))
+        return values + np.float32(100)
+
+    options = {"patch": patch, "batch": 2, "tumour_share": 0.5}
+    plain, labels = draw_batch([case], np.random.default_rng(0), **options)
+    images, same = draw_batch([case], np.random.default_rng(0), normalise=normalise, **options)
+    np.testing.assert_array_equal(images, np.where(plain[:, 3:] == 1, plain + 100, 0))
+    np.testing.assert_array_equal(same, labels)
+    assert seen == [("small", np.float32, 4)] * 2
+
+
 def test_bad_arguments_are_refused(tumour_case: CachedCase, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="no cases"):
         draw_batch([], rng, patch=(8, 8, 8), batch=1, tumour_share=0.5)
     for patch, batch, share in [
-        ((8, 8), 1, 0.5),
+        ((8,), 1, 0.5),
+        ((8, 8, 8, 8), 1, 0.5),
+        ((8, 0), 1, 0.5),
         ((8, 8, 0), 1, 0.5),
         ((8, 8, 8), 0, 0.5),
         ((8, 8, 8), 1, 2),
     ]:
         with pytest.raises(ValueError, match="expected patch of 3 positive sizes"):
             draw_batch([tumour_case], rng, patch=patch, batch=batch, tumour_share=share)
+    for planes in ([], ["axial", "oblique"]):
+        with pytest.raises(ValueError, match=r"planes=.*sagittal, coronal, axial"):
+            draw_batch([tumour_case], rng, patch=(8, 8), batch=1, tumour_share=0.5, planes=planes)
     unlabelled = cached_case(tmp_path, "unlabelled", positions((9, 9, 9)), None)
     with pytest.raises(ValueError, match="unlabelled: the case has no label"):
         draw_batch([unlabelled], rng, patch=(4, 4, 4), batch=1, tumour_share=0.5)
-
-
-def marked_batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Background everywhere but on an asymmetric set of voxels, where image and label tell the same."""
-    labels = torch.zeros((size, 4, 5, 6), dtype=torch.uint8)
-    labels[:, 0, 1, 2], labels[:, 1, 1, 4], labels[:, 3, 0, 5] = 1, 2, 3
-    images = (labels[:, None] * 10.0).repeat(1, 4, 1, 1, 1)
-    return images, labels
-
-
-def test_image_and_label_are_flipped_together_over_all_axes() -> None:
-    images, labels = marked_batch(64)
-    new_images, new_labels = augment(images, labels, np.random.default_rng(0))
-    assert new_images.shape == images.shape
-    assert new_images.dtype == torch.float32
-    assert new_labels.dtype == torch.uint8
-    assert type(new_images) is torch.Tensor
-    found = {label.numpy().tobytes() for label in new_labels}
-    expected = {
-        np.flip(labels[0].numpy(), [axis for axis in range(3) if bits >> axis & 1]).tobytes()
-        for bits in range(8)
-    }
-    assert found == expected
-    for channel in range(4):
-        assert torch.equal(torch.round(new_images[:, channel] / 10).to(torch.uint8), new_labels)
-
-
-def test_intensities_are_scaled_and_shifted_by_modality_and_background_stays_zero() -> None:
-    images, labels = marked_batch(200)
-    new_images, new_labels = augment(images, labels, np.random.default_rng(0))
-    assert not new_images[(new_labels == 0)[:, None].expand_as(new_images)].any()
-    values = [
-        torch.stack([image[:, label == k][:, 0] for image, label in zip(new_images, new_labels)])
-        for k in (1, 2)
-    ]
-    factor = (values[1] - values[0]) / 10  # [200, 4]
-    offset = values[0] - 10 * factor
-    for drawn, centre in ((factor, 1.0), (offset, 0.0)):
-        assert (drawn - centre).abs().max() <= 0.1 + 1e-5
-        assert abs(drawn.mean() - centre) < 0.01
-        assert abs(drawn.std() - 0.2 / 12**0.5) < 0.005  # of the uniform distribution
-        assert (drawn[:, 0] - drawn[:, 1]).abs().max() > 0.1  # modalities on their own
-    assert torch.equal(images, marked_batch(200)[0])  # the input is left alone
-
-
-def test_each_call_draws_anew() -> None:
-    rng = np.random.default_rng(0)
-    assert not torch.equal(augment(*marked_batch(4), rng)[0], augment(*marked_batch(4), rng)[0])

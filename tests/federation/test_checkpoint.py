@@ -64,6 +64,23 @@ def test_only_the_newest_is_kept(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.json", "round_00010"]
 
 
+def test_several_are_kept_to_average_over_rounds(tmp_path: Path) -> None:
+    for round_ in (1, 2, 10, 11):
+        save_checkpoint(tmp_path, round_, models(round_), keep=3)
+    assert sorted(p.name for p in tmp_path.glob("round_*")) == ["round_00002", "round_00010", "round_00011"]
+    save_checkpoint(tmp_path, 10, models(10), keep=3)  # resumed from before round 11, which is computed anew
+    assert sorted(p.name for p in tmp_path.glob("round_*")) == ["round_00002", "round_00010"]
+
+
+def test_validation_losses_come_back(tmp_path: Path) -> None:
+    saved = models(1)
+    saved["federated"].val_losses = [0.1 + 0.2, 1 / 3]
+    save_checkpoint(tmp_path, 1, saved)
+    found = load_checkpoint(tmp_path)
+    assert found is not None
+    assert found.models["federated"].val_losses == [0.1 + 0.2, 1 / 3]
+
+
 @pytest.mark.parametrize("killed_at", range(20))
 def test_a_kill_at_any_step_leaves_a_whole_checkpoint(
     killed_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -163,6 +163,33 @@ def test_rows_that_cases_csv_cannot_hold_are_refused(rows: str) -> None:
         check_test(evaluate_reply(rows))
 
 
+STEP = {
+    "case": "A#0000",
+    "region": "ET",
+    "step": "raw",
+    "order": 0,
+    "dice": 0.5,
+    "hd95": 3.0,
+    "changed_voxels": 0,
+}
+BIN = {"region": "ET", "bin_low": 0.0, "bin_high": 0.1, "voxels": 5, "sum_probability": 0.1, "sum_truth": 0}
+
+
+def test_the_tables_of_a_test_arrive() -> None:
+    reply = check_test(evaluate_reply([], steps=json.dumps([STEP]), reliability=json.dumps([BIN])))
+    assert (reply.steps, reply.reliability) == ([STEP], [BIN])
+
+
+@pytest.mark.parametrize("table", ["steps", "reliability"])
+@pytest.mark.parametrize("change", [{"region": 3}, {"dice": NAN}, {"sum_truth": None}, {"hd95": "far"}])
+def test_tables_that_cannot_be_used_are_refused(table: str, change: dict[str, object]) -> None:
+    good = STEP if table == "steps" else BIN
+    if not change.keys() & good.keys():
+        return
+    with pytest.raises(BadReply, match="rows cannot be used"):
+        check_test(evaluate_reply([], **{table: json.dumps([{**good, **change}])}))
+
+
 def test_rows_are_due_at_the_test_and_only_there() -> None:
     with pytest.raises(BadReply, match="expected metrics and cases"):
         check_test(evaluate_reply())

@@ -48,7 +48,15 @@ def client(folder: Path) -> Ask:
     def ask(site: str, kind: str, arrays: ArrayRecord | None = None, **config: Any) -> Message:
         content = RecordDict()
         if kind != "query":
-            given = {"arm": "federated", "round": 1, "checkpointed": 0, "split": "val", **config}
+            given = {
+                "arm": "federated",
+                "round": 1,
+                "checkpointed": 0,
+                "split": "val",
+                "lr-factor": 1.0,
+                "steps": "[]",
+                **config,
+            }
             content = RecordDict({"arrays": arrays or model(), "config": ConfigRecord(given)})
         context = contexts[site]
         return answer(app, request(context.node_id, kind, content), context)
@@ -246,10 +254,10 @@ def test_a_failure_in_training_is_scrubbed(
 def test_a_failure_of_a_test_case_is_scrubbed_and_keeps_its_own_pseudonym(
     index: int, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(runtime: Any, case: Any) -> None:
+    def fail(runtime: Any, site: str, case: Any) -> None:
         raise failures(case, tmp_path)[index]
 
-    monkeypatch.setattr(site_evaluation, "_logits", fail)
+    monkeypatch.setattr(site_evaluation, "full_prediction", fail)
     reply = client(run)("A", "evaluate", split="test")
     assert_clean(reply, tmp_path)
     for row in json.loads(reply.content["cases"]["rows"]):

@@ -60,12 +60,18 @@ def train_reply(
 
 
 def case_row(case: str, region: str, **changed: Any) -> dict[str, Any]:
-    scores = dict.fromkeys((*SCORES, *VOLUMES), 0.5)
+    scores = dict.fromkeys((*SCORES, *VOLUMES, "uncertainty"), 0.5)
     return {"case": case, "region": region, **scores, "status": "ok", **changed}
 
 
 def evaluate_reply(
-    rows: Any = None, *, to: Message | None = None, without: str | None = None, **changed: Any
+    rows: Any = None,
+    *,
+    to: Message | None = None,
+    without: str | None = None,
+    steps: str = "[]",
+    reliability: str = "[]",
+    **changed: Any,
 ) -> Message:
     """A good evaluation reply of 2 cases; `rows` (JSON text, or what becomes it) is left out when None."""
     dice = {f"dice-{region.lower()}": 0.5 for region in REGIONS}
@@ -74,7 +80,7 @@ def evaluate_reply(
     records: dict[str, Any] = {"metrics": MetricRecord(metrics)}
     if rows is not None:
         text = rows if isinstance(rows, str) else json.dumps(rows)
-        records["cases"] = ConfigRecord({"rows": text})
+        records["cases"] = ConfigRecord({"rows": text, "steps": steps, "reliability": reliability})
     return Message(RecordDict(records), reply_to=to or request())
 
 
@@ -209,7 +215,7 @@ def toy_config(root: Path, **changed: Any) -> Config:
     config = Config(
         data=DataConfig(cache=str(root / "cache"), root=str(root / "data")),
         model={"_target_": "toy.toy_network"},
-        loss={"_target_": "fedbrats.losses.DiceCE"},
+        loss={"_target_": "fedbrats.losses.compound.DiceCE"},
         strategy={"_target_": "fedbrats.algorithms.fedavg.FedAvg"},
         train=train,
     )

@@ -32,8 +32,9 @@ def write_run(
     rounds: int = 10,
     seed: int = 1,
     mu: float = 0.01,
+    regions: Sequence[str] = REGIONS,
 ) -> Path:
-    """Write every file of a finished run and return its folder.
+    """Write every file of a finished run and return its folder; `regions` are those that its network predicts.
 
     Round 4 lacks a reply, the aggregation of round 7 failed, one case is skipped, one test case could not be scored.
     """
@@ -43,9 +44,8 @@ def write_run(
         _site(name, size, name in unseen)
         for name, size in zip((*sites, *unseen), (*sizes, *[5] * len(unseen)))
     ]
-    (folder / "config.yaml").write_text(
-        yaml.safe_dump(_config(arms, rounds, seed, mu, unseen), sort_keys=False)
-    )
+    config = _config(arms, rounds, seed, mu, unseen)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     _json(folder / "environment.json", ENVIRONMENT)
     skipped = [
         {"case": "BraTS19_CBICA_ABC_1", "file": "BraTS19_CBICA_ABC_1_t2.nii.gz", "what": "file is empty"}
@@ -60,10 +60,11 @@ def write_run(
     }
     _json(folder / "partition.json", partition_json)
     round_rows = _rounds(partition, arms, rounds, rng)
-    _csv(folder / "rounds.csv", round_rows)
+    unknown = {f"dice_{region.lower()}": "" for region in set(REGIONS) - set(regions)}
+    _csv(folder / "rounds.csv", [row | unknown for row in round_rows])
     cases = _cases(partition, arms, rng)
-    cases.to_csv(folder / "cases.csv", index=False, lineterminator="\r\n")
-    _json(folder / "summary.json", _summary(cases, round_rows, rounds, seed, skipped))
+    cases[cases["region"].isin(regions)].to_csv(folder / "cases.csv", index=False, lineterminator="\r\n")
+    _json(folder / "summary.json", _summary(cases, round_rows, rounds, seed, skipped, regions))
     for site in partition:
         for case in site["test"]:
             _slice(folder / "sites" / site["name"] / "slices" / "federated" / f"{case}.npz", rng)
@@ -90,7 +91,7 @@ def _config(arms: Sequence[str], rounds: int, seed: int, mu: float, unseen: Sequ
         "data": {"source": "folder", "root": "/data/BraTS2019"},
         "partition": {"method": "institution", "holdout": list(unseen), "seed": 0},
         "model": {"_target_": "fedbrats.models.segresnet.SegResNet", "init_filters": 8},
-        "loss": {"_target_": "fedbrats.losses.DiceCE"},
+        "loss": {"_target_": "fedbrats.losses.compound.DiceCE"},
         "strategy": {"_target_": "fedbrats.algorithms.fedprox.FedProx", "mu": mu, "quorum": 0.5},
         "train": {"patch": [32, 32, 32], "batch": 2, "local_steps": 8, "local_epochs": None},
         "metrics": {"convention": CONVENTION, "bootstrap": 200},
@@ -226,11 +227,18 @@ def _score(
 
 
 def _summary(
-    cases: pd.DataFrame, round_rows: list[dict], rounds: int, seed: int, skipped: list[dict]
+    cases: pd.DataFrame,
+    round_rows: list[dict],
+    rounds: int,
+    seed: int,
+    skipped: list[dict],
+    regions: Sequence[str],
 ) -> dict:
     merged = merge_local_arms(cases, CONVENTION)
     arms: dict = {}
-    for row in summarise(merged, CONVENTION, 200, seed).to_dict(orient="records"):
+    summed = summarise(merged, CONVENTION, 200, seed)
+    merged, summed = (frame[frame["region"].isin(regions)] for frame in (merged, summed))
+    for row in summed.to_dict(orient="records"):
         arm = arms.setdefault(row["arm"], {"all": {}, "sites": {}})
         part = arm["all"] if row["site"] == "all" else arm["sites"].setdefault(row["site"], {})
         names = ("n", "failed", "mean", "std", "median", "q25", "q75", "ci_low", "ci_high")

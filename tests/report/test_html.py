@@ -10,9 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from fake_run import UNSEEN, write_run
 
 from fedbrats.report.html import write_report
+from fedbrats.report.run_folder import read_run
+from fedbrats.report.words import facts
 
 SMALL: dict = {"sites": ["A", "B"], "sizes": [6, 6], "unseen": (), "rounds": 2, "arms": ("federated",)}
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,6 +98,15 @@ def test_run_with_nothing_but_its_configuration(tmp_path: Path) -> None:
         "no round recorded",
     ):
         assert part in seen
+
+
+def test_patch_of_the_model_where_the_run_has_none(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", ["A"], [2], unseen=(), arms=("federated",), rounds=1)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["train"]["patch"] = None
+    for model, said in (({"input": {"patch": [240, 240]}}, "240 x 240"), ({}, "not recorded")):
+        (folder / "config.yaml").write_text(yaml.safe_dump({**config, "model": model}))
+        assert dict(facts(read_run(folder)))["Patch"] == said
 
 
 def test_one_institution_with_one_test_case(tmp_path: Path) -> None:

@@ -1,0 +1,162 @@
+"""Checks of a configuration's values, before any work starts; `config.py` says what there is to set."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from hydra.utils import instantiate
+
+from fedbrats.config import (
+    ARMS,
+    Config,
+    ConfigError,
+    DataConfig,
+    InferenceConfig,
+    MetricsConfig,
+    PartitionConfig,
+    RuntimeConfig,
+    TrainConfig,
+)
+from fedbrats.models.build import check_loss, check_network, dimensions, wrapped
+from fedbrats.postprocess.steps import build_steps, check_steps
+from fedbrats.targets import build_once, check_target
+
+
+def _require(ok: bool, message: str) -> None:
+    if not ok:
+        raise ConfigError(message)
+
+
+def _choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    _require(value in allowed, f"{key}={value}: choose one of {', '.join(allowed)}.")
+
+
+def _at_least(key: str, value: float | None, least: float) -> None:
+    if value is not None:
+        _require(
+            math.isfinite(value) and value >= least, f"{key}={value}: must be a number of at least {least:g}."
+        )
+
+
+def check_config(config: Config) -> None:
+    """Check every value that the types alone cannot.
+
+    Raises:
+        ConfigError: naming the key and the fix.
+    """
+    _require(bool(config.arms), f"arms=[]: name at least one of {', '.join(ARMS)}.")
+    for arm in config.arms:
+        _choice("arms", arm, ARMS)
+    _require(len(set(config.arms)) == len(config.arms), f"arms={config.arms}: each arm once.")
+    _at_least("rounds", config.rounds, 1)
+    _at_least("seed", config.seed, 0)
+    _check_data(config.data, config.partition)
+    _check_train(config.train)
+    _check_runtime(config.runtime, config.metrics, config.inference)
+    _choice("report.select", config.report.select, ("best", "last"))
+    _check_targets(config)
+
+
+def _check_targets(config: Config) -> None:
+    """Check and build what the configuration names, the network with a patch through it."""
+    nodes: dict[str, Any] = {key: getattr(config, key) for key in ("model", "loss", "strategy")}
+    nodes["model"] = {key: value for key, value in config.model.items() if key != "input"}
+    nodes |= {f"postprocess.steps[{i}]": step for i, step in enumerate(config.postprocess.steps)}
+    for key, node in (nodes | {"train.optimizer": config.train.optimizer}).items():
+        check_target(key, node)
+    built = build_once(nodes, config.train.optimizer)
+    channels = check_network(config, wrapped(built["model"], config.model))
+    check_loss(instantiate(config.loss), channels, dimensions(built["model"]))
+    try:
+        check_steps(build_steps(config.postprocess), channels)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _check_data(data: DataConfig, partition: PartitionConfig) -> None:
+    _choice("data.source", data.source, ("folder", "phantom"))
+    _choice("data.on_bad_case", data.on_bad_case, ("fail", "skip"))
+    _require(data.source == "phantom" or bool(data.root), "data.root: name the folder that holds the cases.")
+    _require(data.et_label in (None, 3, 4), f"data.et_label={data.et_label}: must be 3, 4 or null.")
+    _choice("partition.method", partition.method, ("institution", "fets", "iid", "dirichlet", "quantity"))
+    for key in ("val", "test"):
+        share = getattr(partition, key)
+        _require(
+            0 <= share < 1, f"partition.{key}={share}: must lie in [0, 1), a share of a site's patients."
+        )
+    _require(
+        partition.val + partition.test < 1,
+        f"partition.val={partition.val} and partition.test={partition.test} leave nothing to train on.",
+    )
+    _at_least("partition.folds", partition.folds, 2)
+    _require(
+        partition.fold is None or 0 <= partition.fold < partition.folds,
+        f"partition.fold={partition.fold}: choose 0 to partition.folds - 1 = {partition.folds - 1}, or null.",
+    )
+
+
+def _check_train(train: TrainConfig) -> None:
+    _require(
+        (train.local_steps is None) != (train.local_epochs is None),
+        "train.local_steps and train.local_epochs exclude each other: set one and the other to null.",
+    )
+    both = sorted(train.site_steps.keys() & train.site_epochs.keys())
+    _require(not both, f"train.site_steps and train.site_epochs both name {', '.join(both)}: keep one.")
+    for name, steps in {"local_steps": train.local_steps, **train.site_steps}.items():
+        _at_least(f"train ({name})", steps, 1)
+    for name, epochs in {"local_epochs": train.local_epochs, **train.site_epochs}.items():
+        _require(epochs is None or epochs > 0, f"train ({name})={epochs}: must be positive.")
+    _sides("train.patch", train.patch)
+    _at_least("train.batch", train.batch, 1)
+    _at_least("train.patches_per_case", train.patches_per_case, 1)
+    _require(
+        1 / 3 <= train.tumour_share <= 1,
+        f"train.tumour_share={train.tumour_share}: must lie in [1/3, 1], a share of the patches.",
+    )
+    _choice("train.augment", train.augment, ("none", "flips", "light", "masks", "nnunet"))
+    _choice("train.schedule", train.schedule, ("constant", "poly", "cosine", "inverse", "plateau"))
+    for key in ("warmup", "plateau_patience", "plateau_cooldown"):
+        _at_least(f"train.{key}", getattr(train, key), 0)
+    _require(
+        0 < train.plateau_factor < 1, f"train.plateau_factor={train.plateau_factor}: must lie in (0, 1)."
+    )
+    weights = train.deep_supervision
+    _require(
+        weights is None or (min(weights, default=-1) >= 0 and sum(weights) > 0),
+        f"train.deep_supervision={weights}: weights >= 0, not all zero, one per output of the network.",
+    )
+    _require(
+        train.clip_norm is None or train.clip_norm > 0,
+        f"train.clip_norm={train.clip_norm}: must be positive.",
+    )
+
+
+def _check_runtime(runtime: RuntimeConfig, metrics: MetricsConfig, inference: InferenceConfig) -> None:
+    _choice("runtime.engine", runtime.engine, ("local", "ray"))
+    _choice("runtime.device", runtime.device, ("auto", "cpu", "cuda"))
+    _at_least("runtime.workers", runtime.workers, 0)
+    for key in ("threads", "evaluate_every", "checkpoint_every", "keep_checkpoints"):
+        _at_least(f"runtime.{key}", getattr(runtime, key), 1)
+    fraction = runtime.memory_fraction
+    _require(
+        fraction is None or 0 < fraction <= 1, f"runtime.memory_fraction={fraction}: must lie in (0, 1]."
+    )
+    _choice("metrics.convention", metrics.convention, ("brats2023", "captk", "monai"))
+    _at_least("metrics.bootstrap", metrics.bootstrap, 1)
+    _require(0 <= inference.overlap < 1, f"inference.overlap={inference.overlap}: must lie in [0, 1).")
+    _at_least("inference.batch", inference.batch, 1)
+    _sides("inference.window", inference.window)
+    _at_least("inference.mc_passes", inference.mc_passes, 0)
+    _choice("inference.combine", inference.combine, ("average", "vote", "staple"))
+    _require(
+        len(inference.locate_crop) == 3 and min(inference.locate_crop) >= 8,
+        f"inference.locate_crop={inference.locate_crop}: three sides of 8 or more voxels.",
+    )
+
+
+def _sides(key: str, sides: list[int] | None) -> None:
+    _require(
+        sides is None or (len(sides) in (2, 3) and min(sides) >= 8),
+        f"{key}={sides}: three sides of 8 or more voxels, two for a 2D network, or null for the model's own.",
+    )

@@ -1,0 +1,218 @@
+"""Augmentation of training patches, 2D and 3D, by named recipes. The transforms are MONAI's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from monai.data import set_track_meta
+from monai.transforms import (
+    AdjustContrast,
+    Affine,
+    GaussianSmooth,
+    RandCoarseDropout,
+    RandFlip,
+    RandGaussianNoise,
+    RandScaleIntensity,
+    RandShiftIntensity,
+    RandSimulateLowResolution,
+    ScaleIntensityFixedMean,
+)
+from torch import Tensor
+
+FLIP = 0.5  # probability, for each axis on its own
+SCALE = 0.1  # light: intensities are multiplied by 1 + U(-SCALE, SCALE), drawn for each modality
+SHIFT = 0.1  # light: and shifted by U(-SHIFT, SHIFT), in standard deviations
+
+State = np.random.RandomState  # what MONAI's transforms draw from
+
+
+def augment(
+    images: Tensor, labels: Tensor, rng: np.random.Generator, recipe: str = "light"
+) -> tuple[Tensor, Tensor]:
+    """Augment a batch of patches or slices, image and label together.
+
+    Recipes, drawn anew for each sample unless said otherwise:
+
+    - none: nothing; the inputs are returned.
+    - flips: each axis is mirrored with probability 0.5. On axial slices this is DR-UNet104's (Colman et al. 2020,
+      section 3.1): left-right and anterior-posterior, each with 50 %.
+    - light: flips, then the intensities of each modality are scaled by 0.9 to 1.1 and shifted by up to 0.1 standard
+      deviations (Myronenko, "3D MRI brain tumor segmentation using autoencoder regularization", BrainLes 2018).
+    - masks: flips, masked parts and noise of the Monte Carlo dropout ResU-Net, the same for the whole batch.
+    - nnunet: rotation, scaling, noise, blur, brightness, contrast, low resolution, gamma and flips of nnU-Net.
+
+    Voxels that are exactly 0 are background, which inference also sees as 0. They stay 0, except that masks puts
+    zeros into the brain as well. In nnunet, where interpolation and blur mix brain with background, background is
+    what lies outside the brain mask (any modality not 0), which is moved with the labels: it is set to 0 at the end.
+
+    MONAI's meta tracking is switched off for the process, as it would wrap every patch.
+
+    Args:
+        images: float32 [B, 4, *S], S of two or three sides, on any device.
+        labels: canonical uint8 [B, *S].
+        rng: the only source of randomness; the draws do not depend on the device.
+        recipe: as above.
+
+    Returns:
+        New tensors of the same shapes, dtypes and device; labels hold no value that they did not hold before, save 0.
+
+    Raises:
+        ValueError: an unknown recipe.
+    """
+    if recipe not in RECIPES:
+        raise ValueError(f"augment={recipe}: choose one of {', '.join(RECIPES)}")
+    if recipe == "none":
+        return images, labels
+    set_track_meta(False)
+    return RECIPES[recipe](images, labels, State(int(rng.integers(2**32))))
+
+
+def _flips_and_scale(
+    images: Tensor, labels: Tensor, state: State, *, intensity: bool
+) -> tuple[Tensor, Tensor]:
+    """The recipes flips and light."""
+    flips = [RandFlip(FLIP, spatial_axis=axis) for axis in range(labels.ndim - 1)]
+    scale = RandScaleIntensity(SCALE, prob=1.0, channel_wise=True)
+    shift = RandShiftIntensity(SHIFT, prob=1.0, channel_wise=True)
+    for transform in (*flips, scale, shift):
+        transform.set_random_state(state=state)
+    new_images, new_labels = torch.empty_like(images), torch.empty_like(labels)
+    for index in range(len(images)):
+        image, label = _flipped(flips, images[index], labels[index][None])
+        new_images[index] = shift(scale(image)).masked_fill_(image == 0, 0) if intensity else image
+        new_labels[index] = label[0]
+    return new_images, new_labels
+
+
+def _flipped(flips: Sequence[RandFlip], image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    for flip in flips:
+        image = flip(image)
+        label = flip(label, randomize=False)  # as the image was
+    return image, label
+
+
+# Jonsson et al., "Brain tumor segmentation using ResU-Net with Monte Carlo dropout", section 3.3.1
+MASKS_FLIP = 0.25
+MASKING, MASKS, MASK_SHARE = 0.4, 6, 0.2  # probability, largest number, largest share of the image of each
+NOISE, NOISE_MEAN, NOISE_VARIANCE = 0.25, 0.05, 0.1
+
+
+def _masks(images: Tensor, labels: Tensor, state: State) -> tuple[Tensor, Tensor]:
+    """The recipe masks, one draw for the whole batch, as printed; its voxels of noise are of course all drawn.
+
+    Printed: "Flipping the image in both the x and y direction. p = 25%", "masking parts of the input image. p = 40%
+    with a maximum of 6 patches each covering at most 20% of the image", noise of mean 0.05 and variance 0.1 with
+    p = 25%. Chosen: x and y are flipped each on its own; 1 to 6 rectangles (boxes in 3D, where Z is not flipped), whose
+    sides are drawn up to the root of 20 % of the image's, set all modalities to 0; labels are not masked. Noise goes
+    to every voxel of the brain, also where it is masked (masking is printed first), and background stays 0.
+    """
+    flips = [RandFlip(MASKS_FLIP, spatial_axis=axis) for axis in range(2)]
+    root = MASK_SHARE ** (1 / (labels.ndim - 1))
+    # A side of 1 is the least that MONAI can draw; it makes each box no smaller than the one before.
+    largest = [max(1, math.floor(side * root)) for side in labels.shape[1:]]
+    mask = RandCoarseDropout(1, 1, fill_value=0, max_holes=MASKS, max_spatial_size=largest, prob=MASKING)
+    noise = RandGaussianNoise(NOISE, NOISE_MEAN, NOISE_VARIANCE**0.5, sample_std=False)
+    for transform in (*flips, mask, noise):
+        transform.set_random_state(state=state)
+    # The batch as one image with many channels, which is transformed as one.
+    image, label = _flipped(flips, images.flatten(0, 1), labels.clone())
+    background = image == 0
+    image = noise(mask(image.clone())).masked_fill_(background, 0)  # MONAI masks in place
+    return image.unflatten(0, images.shape[:2]).contiguous(), label.contiguous()
+
+
+# nnU-Net, see _nnunet; angles in degrees
+ROTATION, ROTATION_2D, ROTATION_OBLONG, OBLONG = 30, 180, 15, 1.5
+ZOOM, BLUR, BRIGHTNESS, CONTRAST, GAMMA = (0.7, 1.4), (0.5, 1.5), (0.7, 1.3), (0.65, 1.5), (0.7, 1.5)
+P_ROTATION = P_ZOOM = P_BLUR = 0.2
+P_NOISE = P_BRIGHTNESS = P_CONTRAST = P_GAMMA = 0.15
+P_LOW_RESOLUTION = 0.25
+MAX_NOISE_VARIANCE = 0.1
+PER_MODALITY = 0.5  # of blur and low resolution, in a sample that gets them
+
+
+def _nnunet(images: Tensor, labels: Tensor, state: State) -> tuple[Tensor, Tensor]:
+    """The recipe nnunet, that of Table 2 of the nnU-Net with region training (BraTS 2021), which gives no numbers.
+
+    Order, probabilities and ranges are nnU-Net's own (Isensee et al., Nature Methods 2021, supplementary note 4; its
+    released code has some narrower ranges). Differences: values are interpolated linearly, labels by nearest
+    neighbour (nnU-Net: cubic, and linear for each class); what a rotation brings in from outside the patch is
+    background, as only the patch is at hand (nnU-Net reads a larger one); the low-resolution factor is one over
+    U(0.5, 1), as in the release, and the way back is linear in 3D, for want of a cubic one. Contrast is scaled about
+    the mean, as in the release (the note only says "multiplied"). nnU-Net, too, sets what lies outside its mask of the
+    brain to 0 where images were normalised inside that mask.
+    """
+    flips = [RandFlip(FLIP, spatial_axis=axis) for axis in range(labels.ndim - 1)]
+    for flip in flips:
+        flip.set_random_state(state=state)
+    new_images, new_labels = torch.empty_like(images), torch.empty_like(labels)
+    for index in range(len(images)):
+        # The brain mask travels as a second channel of the label.
+        both = torch.stack([labels[index], (images[index] != 0).any(0).to(labels.dtype)])
+        image, both = _moved(images[index], both, state)
+        image, both = _flipped(flips, _intensities(image, state), both)
+        new_images[index] = image.masked_fill(both[1] == 0, 0)
+        new_labels[index] = both[0]
+    return new_images, new_labels
+
+
+def _moved(image: Tensor, label: Tensor, state: State) -> tuple[Tensor, Tensor]:
+    """Rotate and zoom [channel, *S] about the middle, in one interpolation."""
+    sides = image.shape[1:]
+    rotate, zoom = state.uniform() < P_ROTATION, state.uniform() < P_ZOOM
+    if not rotate and not zoom:
+        return image, label
+    flat = ROTATION_OBLONG if max(sides) > OBLONG * min(sides) else ROTATION_2D
+    limit = math.radians(ROTATION if len(sides) == 3 else flat)
+    angles = state.uniform(-limit, limit, size=3 if len(sides) == 3 else 1) if rotate else None
+    # MONAI scales the coordinates that are read: a factor below 1 enlarges.
+    factor = 1 / state.uniform(*ZOOM) if zoom else 1.0
+    move = partial(
+        Affine,
+        rotate_params=None if angles is None else angles.tolist(),
+        scale_params=[factor] * len(sides),
+        padding_mode="zeros",
+        image_only=True,
+    )
+    return move(mode="bilinear")(image), move(mode="nearest")(label.float()).to(label.dtype)
+
+
+def _intensities(image: Tensor, state: State) -> Tensor:
+    """Noise to gamma, [4, *S]; each modality has its own draws but for noise, whose variance is the sample's."""
+    if state.uniform() < P_NOISE:
+        noise = RandGaussianNoise(1.0, std=state.uniform(0, MAX_NOISE_VARIANCE) ** 0.5, sample_std=False)
+        image = noise.set_random_state(state=state)(image)
+    cubic = "bicubic" if image.ndim == 3 else "trilinear"
+    low = RandSimulateLowResolution(1.0, upsample_mode=cubic).set_random_state(state=state)
+
+    def gamma(invert: bool) -> Callable[[Tensor], Tensor]:
+        return lambda channel: AdjustContrast(state.uniform(*GAMMA), invert_image=invert)(channel)
+
+    def contrast(channel: Tensor) -> Tensor:
+        return ScaleIntensityFixedMean(state.uniform(*CONTRAST) - 1, preserve_range=True)(channel)
+
+    steps: list[tuple[float, float, Callable[[Tensor], Tensor]]] = [
+        (P_BLUR, PER_MODALITY, lambda channel: GaussianSmooth(state.uniform(*BLUR))(channel)),
+        (P_BRIGHTNESS, 1.0, lambda channel: channel * state.uniform(*BRIGHTNESS)),
+        (P_CONTRAST, 1.0, contrast),
+        (P_LOW_RESOLUTION, PER_MODALITY, low),
+        (P_GAMMA, 1.0, gamma(invert=True)),
+        (P_GAMMA, 1.0, gamma(invert=False)),
+    ]
+    for probability, share, change in steps:
+        if state.uniform() < probability:
+            image = torch.cat([change(one) if state.uniform() < share else one for one in image.split(1)])
+    return image
+
+
+RECIPES: dict[str, Callable[[Tensor, Tensor, State], tuple[Tensor, Tensor]]] = {
+    "none": lambda images, labels, _: (images, labels),
+    "flips": partial(_flips_and_scale, intensity=False),
+    "light": partial(_flips_and_scale, intensity=True),
+    "masks": _masks,
+    "nnunet": _nnunet,
+}

@@ -1,0 +1,108 @@
+"""The arguments of `sims/predict.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fedbrats.config import ConfigError, InferenceConfig, PostprocessConfig
+
+EXAMPLE = {"checkpoint": "RUN[@ARM[@WHICH]]", "data": "<folder of cases>"}
+INFERENCE = "inference."
+
+
+@dataclass
+class LabelsConfig:
+    """The numbers in the label files."""
+
+    et: int | None = None  # number of enhancing tumour, 3 or 4; None recognises it
+
+
+@dataclass
+class ScoreConfig:
+    """How predictions of labelled cases are scored."""
+
+    convention: str | None = None  # brats2023 | captk | monai
+
+
+@dataclass
+class PredictConfig:
+    """One prediction. What is None is taken from the run of the first member."""
+
+    checkpoint: Any = MISSING  # RUN[@ARM[@WHICH]], or a list of them: an ensemble
+    data: str = MISSING  # folder of cases
+    output: str = "predictions"
+    cache: str | None = None  # of preprocessed volumes
+    maps: bool = False  # write probability and uncertainty maps
+    device: str = "auto"  # auto | cpu | cuda
+    postprocess: str | None = None  # name of a file of conf/postprocess
+    histogram: str | None = None  # reference histogram of the site, JSON; None makes one of the cases
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
+    metrics: ScoreConfig = field(default_factory=ScoreConfig)
+    inference: list[str] = field(
+        default_factory=list
+    )  # the arguments `inference.*`, for `inference_settings`
+
+
+def read_arguments(arguments: Sequence[str]) -> PredictConfig:
+    """Read `key=value` arguments.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong type, or a required key left out; the key is named.
+    """
+    own = [argument for argument in arguments if not argument.startswith(INFERENCE)]
+    settings = _merged(OmegaConf.structured(PredictConfig), own)
+    if settings["inference"]:
+        raise ConfigError("inference: give its keys one by one, such as inference.flips=true.")
+    missing = sorted(OmegaConf.missing_keys(settings))
+    if missing:
+        raise ConfigError(f"missing: {', '.join(f'{key}={EXAMPLE[key]}' for key in missing)}")
+    config = cast(PredictConfig, OmegaConf.to_object(settings))
+    named = config.checkpoint if isinstance(config.checkpoint, list) else [config.checkpoint]
+    config.checkpoint = [str(text) for text in named]
+    if not config.checkpoint:
+        raise ConfigError("checkpoint=[]: name at least one RUN[@ARM[@WHICH]].")
+    config.inference = [argument for argument in arguments if argument.startswith(INFERENCE)]
+    inference_settings(InferenceConfig(), config.inference)  # a mistake shows before anything is loaded
+    return config
+
+
+def inference_settings(base: InferenceConfig, arguments: Sequence[str]) -> InferenceConfig:
+    """`base` with what `inference.*` arguments change; `members.check_inference` looks at the values.
+
+    Raises:
+        ConfigError: an unknown key, or a value of the wrong type; the key is named.
+    """
+    merged = _merged(OmegaConf.create({"inference": OmegaConf.structured(base)}), arguments)
+    return cast(InferenceConfig, OmegaConf.to_object(merged["inference"]))
+
+
+def _merged(config: Any, arguments: Sequence[str]) -> Any:
+    for argument in arguments:
+        key, equals, _ = argument.partition("=")
+        if not equals:
+            raise ConfigError(f"{argument}: expected key=value")
+        try:
+            config = OmegaConf.merge(config, OmegaConf.from_dotlist([argument]))
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
+    return config
+
+
+def postprocess_settings(name: str, conf: Path) -> PostprocessConfig:
+    """The file `name` of conf/postprocess.
+
+    Raises:
+        ConfigError: no such file; the message lists those that exist.
+    """
+    file = conf / "postprocess" / f"{name}.yaml"
+    known = sorted(f.stem for f in file.parent.glob("*.yaml"))
+    if name not in known:
+        raise ConfigError(f"postprocess={name}: choose one of {', '.join(known)}.")
+    merged = OmegaConf.merge(OmegaConf.structured(PostprocessConfig), OmegaConf.load(file))
+    return cast(PostprocessConfig, OmegaConf.to_object(merged))

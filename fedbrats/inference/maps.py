@@ -1,0 +1,46 @@
+"""Maps of numbers, such as probabilities, as NIfTI files in the space of the images."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+from fedbrats.data.nifti import Source, canonical_affine, canonical_shape
+
+
+def write_map(path: Path, values: np.ndarray, source: Source) -> None:
+    """Write values float32 [X, Y, Z] in canonical order as a NIfTI file in the space of `source`.
+
+    Args:
+        path: target, `.nii.gz`; its folder is made; replaced as a whole or not at all.
+        values: one number per voxel.
+        source: space on disk of the volume that the values belong to.
+
+    Raises:
+        ValueError: wrong dtype or wrong shape.
+    """
+    if values.dtype != np.float32 or values.shape != canonical_shape(source):
+        raise ValueError(
+            f"{path}: expected float32 values of shape {canonical_shape(source)}, "
+            f"got {values.dtype} of shape {values.shape}"
+        )
+    affine = np.array(source.affine)
+    back = ornt_transform(axcodes2ornt(("R", "A", "S")), io_orientation(affine))
+    stored = nib.Nifti1Image(values, canonical_affine(source)).as_reoriented(back)
+    # The source's own affine, as the one worked out may differ from it by rounding.
+    image = nib.Nifti1Image(np.ascontiguousarray(stored.dataobj, np.float32), affine)
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=".partial-", suffix=".nii.gz", dir=path.parent)
+    os.close(handle)
+    try:
+        nib.save(image, temporary)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)

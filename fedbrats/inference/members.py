@@ -1,0 +1,239 @@
+"""The trained models of run folders: named on the command line, checked against their network, loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fedbrats.config import Config, ConfigError, InferenceConfig, InputConfig, load_config
+from fedbrats.config_checks import check_config
+from fedbrats.data.cache import CachedCase
+from fedbrats.data.intensity import Normaliser
+from fedbrats.data.regions import regions_from_labels
+from fedbrats.federation import exchange
+from fedbrats.federation.arms import FEDERATED, LOCAL
+from fedbrats.federation.checkpoint import _tensor_file as tensor_file
+from fedbrats.inference.locate import refine
+from fedbrats.inference.predict import Prediction, predict
+from fedbrats.models.build import build_network, channels_last, input_rules, window_of
+from fedbrats.outputs import labels_from_probabilities
+
+BEST, LAST = "best", "last"
+SHOWN = 3  # arrays named in an error message
+FORM = "RUN[@ARM[@WHICH]]"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One trained model of a run folder.
+
+    arm: federated, pooled or local:<site>; which: "best", "last" or the number of a round, "" as the run itself chose.
+    """
+
+    run: Path
+    arm: str = FEDERATED
+    which: str = ""
+
+    def __str__(self) -> str:
+        return "@".join(filter(None, (str(self.run), self.arm, self.which)))
+
+
+@dataclass(frozen=True)
+class Member:
+    """A loaded model, ready to predict."""
+
+    spec: Spec
+    round: int
+    config: Config  # of its run
+    rules: InputConfig
+    network: nn.Module
+    device: torch.device
+    normalise: Normaliser | None = None  # see data/intensity.py; what the network's own rules ask for
+
+    def predict(
+        self, case: CachedCase, inference: InferenceConfig, localiser: Member | None = None
+    ) -> Prediction:
+        """Predict a case, on this model's device, by `inference`; `localiser` does what `inference.locate` asks for.
+
+        The window is the model's own unless `inference.window` names one.
+        """
+        image = np.asarray(case.image, np.float32)
+        if self.normalise is not None:
+            image = self.normalise(case, image)
+        window = inference.window or window_of(self.config)
+        options: dict[str, Any] = {"inference": inference, "window": window, "device": self.device}
+        options |= {"rules": self.rules, "seed": self.config.seed}
+        options["amp"] = self.device.type == "cuda" and self.config.runtime.amp
+
+        def predict_part(part: np.ndarray) -> Prediction:
+            return predict(self.network, part, **options)
+
+        if localiser is None:
+            return predict_part(image)
+        return refine(localiser.whole_tumour(case), image, inference.locate_crop, predict_part)
+
+    def whole_tumour(self, case: CachedCase) -> np.ndarray:
+        """Where this model sees tumour, bool [X, Y, Z], by its run's own inference settings."""
+        found = self.predict(case, replace(self.config.inference, locate=None))
+        return regions_from_labels(labels_from_probabilities(found.probabilities))[0]
+
+
+def parse_spec(text: str) -> list[Spec]:
+    """Read RUN[@ARM[@WHICH]]; the arm "local" stands for the local models of all sites.
+
+    RUN is a run folder; ARM is federated (default), pooled, local or local:<site>; WHICH is best, last or a round,
+    by default what the run tested (`report.select`).
+
+    Raises:
+        ConfigError: no such run folder, no checkpoint in it, or no such arm; the message lists the arms.
+    """
+    parts = text.split("@")
+    # A folder may have an @ in its name, so the longest name that is a folder counts.
+    length = next((n for n in range(len(parts), 0, -1) if Path("@".join(parts[:n])).is_dir()), 1)
+    run, rest = Path("@".join(parts[:length])), parts[length:]
+    if not (run / "config.yaml").is_file():
+        problem = "no config.yaml there, so it is no run folder" if run.is_dir() else "no such folder"
+        raise ConfigError(f"checkpoint={text}: {run}: {problem}; expected {FORM}.")
+    if len(rest) > 2 or "" in rest:
+        raise ConfigError(f"checkpoint={text}: expected {FORM}.")
+    arm, which = (*rest, FEDERATED, "")[:2] if not rest else (*rest, "")[:2]
+    if which not in ("", BEST, LAST) and not which.isdigit():
+        raise ConfigError(f"checkpoint={text}: {which!r} is not best, last or the number of a round.")
+    known = sorted(_facts(run)[1])
+    arms = [name for name in known if name == arm or (arm == LOCAL and name.startswith(f"{LOCAL}:"))]
+    if not arms:
+        raise ConfigError(
+            f"checkpoint={text}: that run has no arm {arm!r}; it has {', '.join(_named(known))}."
+        )
+    return [Spec(run, name, which) for name in arms]
+
+
+def _named(arms: Sequence[str]) -> list[str]:
+    return [*arms, *([LOCAL] if any(arm.startswith(f"{LOCAL}:") for arm in arms) else [])]
+
+
+def _facts(run: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What `last.json` says, and what is known of each arm's model."""
+    folder = run / "checkpoints"
+    if not (folder / "last.json").is_file():
+        raise ConfigError(f"{run}: no checkpoint; the run has not finished a round.")
+    try:
+        last = json.loads((folder / "last.json").read_text())
+        return last, json.loads((folder / last["folder"] / "models.json").read_text())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{folder / 'last.json'}: the checkpoint it names cannot be read ({error})"
+        ) from error
+
+
+def _file(spec: Spec, select: str) -> tuple[Path, int]:
+    """The file of a model and the round that it is of."""
+    folder = spec.run / "checkpoints"
+    last, models = _facts(spec.run)
+    best = int(models[spec.arm]["best_round"])
+    which = spec.which or (BEST if select == BEST and best else LAST)
+    if which == BEST:
+        if not best:
+            raise ConfigError(f"checkpoint={spec}: that model was never validated; take @{LAST}.")
+        return tensor_file(folder / "best", spec.arm), best
+    if which == LAST:
+        return tensor_file(folder / last["folder"], spec.arm), int(last["round"])
+    rounds = {int(f.name.removeprefix("round_")): f for f in sorted(folder.glob("round_*"))}
+    if int(which) not in rounds:
+        raise ConfigError(
+            f"checkpoint={spec}: no checkpoint of round {which}; there are {', '.join(map(str, rounds))} "
+            "(runtime.keep_checkpoints of the run keeps more)."
+        )
+    return tensor_file(rounds[int(which)], spec.arm), int(which)
+
+
+def load_member(spec: Spec, device: torch.device) -> Member:
+    """Build the network that the run's configuration describes and fill it with the model's arrays.
+
+    Raises:
+        ConfigError: no such checkpoint, one that cannot be read, or one of another network; the message names the
+            run, the first arrays that differ, and the fix.
+    """
+    config = load_config(spec.run / "config.yaml")
+    file, round_ = _file(spec, config.report.select)
+    try:
+        arrays = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"checkpoint={spec}: {file} cannot be read ({error})") from error
+    with torch.device("meta"):
+        check_arrays(spec, exchange.travelling(build_network(config.model)), arrays)
+    network = channels_last(build_network(config.model).to(device)).eval()
+    exchange.load(network, {name: tensor.numpy() for name, tensor in arrays.items()})
+    return Member(spec, round_, config, input_rules(config.model), network, device)
+
+
+def check_arrays(spec: Spec, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    """Check that names, shapes and dtypes of the arrays are those of the network.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    wanted, given = exchange.signature(expected), exchange.signature(found)
+    differing = [name for name in (*wanted, *given) if wanted.get(name) != given.get(name)]
+    differing = list(dict.fromkeys(differing))
+    if not differing:
+        return
+    shown = "; ".join(f"{n}: {_shape(given, n)}, needs {_shape(wanted, n)}" for n in differing[:SHOWN])
+    more = f" (and {len(differing) - SHOWN} more)" if len(differing) > SHOWN else ""
+    raise ConfigError(
+        f"checkpoint={spec}: a checkpoint of another network than {spec.run / 'config.yaml'} describes: {shown}{more}. "
+        "Restore the config.yaml and the checkpoints that belong together, or train again with this version."
+    )
+
+
+def _shape(signature: exchange.Signature, name: str) -> str:
+    if name not in signature:
+        return "not there"
+    shape, dtype = signature[name]
+    return f"{list(shape)} {dtype}"
+
+
+def check_inference(member: Member, inference: InferenceConfig) -> None:
+    """Check that the member can do what `inference` asks for: window, Monte Carlo dropout, and every value.
+
+    Raises:
+        ConfigError: naming the model, the key and the fix.
+    """
+    window = inference.window or member.config.inference.window
+    try:
+        check_config(replace(member.config, inference=replace(inference, window=window)))
+    except ConfigError as error:
+        raise ConfigError(f"checkpoint={member.spec}: {error}") from error
+
+
+def localiser_spec(text: str) -> Spec:
+    """The one model that `inference.locate` names, its run as an absolute path.
+
+    Raises:
+        ConfigError: as `parse_spec`, or several models.
+    """
+    try:
+        specs = parse_spec(text)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("checkpoint=", "inference.locate=", 1)) from error
+    if len(specs) > 1:
+        raise ConfigError(f"inference.locate={text}: names {len(specs)} models, must be one.")
+    return replace(specs[0], run=specs[0].run.resolve())
+
+
+def load_localiser(text: str, device: torch.device) -> Member:
+    """The model that `inference.locate` names.
+
+    Raises:
+        ConfigError: as `localiser_spec` and `load_member`.
+    """
+    return load_member(localiser_spec(text), device)

@@ -1,0 +1,189 @@
+"""Predict the cases of a folder, the work behind `sims/predict.py`: one by one, and a bad one stops no other."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedbrats.config import Config, ConfigError
+from fedbrats.data.cache import CachedCase, restore
+from fedbrats.data.cases import Case
+from fedbrats.data.entries import CacheError
+from fedbrats.data.nifti import Source, write_labels
+from fedbrats.data.regions import REGIONS, regions_from_labels, to_source
+from fedbrats.environment import describe_environment, write_json
+from fedbrats.inference.arguments import PredictConfig
+from fedbrats.inference.maps import write_map
+from fedbrats.inference.predict import Prediction
+from fedbrats.inference.reading import BadCase, Folder, open_folder
+from fedbrats.inference.system import System, load_system
+from fedbrats.inference.tables import Result, Scores, remove_tables, write_cases
+from fedbrats.outputs import region_probabilities
+from fedbrats.uncertainty import case_uncertainty, entropy
+
+log = logging.getLogger(__name__)
+Say = Callable[[str], object]
+
+
+def predict_cases(config: PredictConfig, conf: Path, say: Say) -> tuple[list[Result], Scores, System]:
+    """Predict every case below `config.data` and write everything into `config.output`.
+
+    Args:
+        config: what to do.
+        conf: folder of the configuration files, for `postprocess`.
+        say: told what is going on, one line per case.
+
+    Returns:
+        What became of each case, the scores of those with labels, and what predicted them.
+
+    Raises:
+        ConfigError: the arguments, the models or the folder cannot be used; nothing has been predicted then.
+        CacheError: the cache cannot be written.
+    """
+    system = load_system(config, conf)
+    first, output = system.members[0], Path(config.output).expanduser()
+    cache = _cache_folder(config, first.config, output)
+    folder = open_folder(config.data, config.labels.et, cache, first.config, first.spec.run)
+    models = f"{len(system.members)} model{'s' * (len(system.members) > 1)}"
+    say(f"{len(folder.cases)} cases in {config.data}, {models}. {folder.sentence}")
+    site_cases = list(_usable(folder)) if system.needs_histogram and not config.histogram else []
+    system = system.normalised(site_cases, Path(config.histogram) if config.histogram else None)
+    output.mkdir(parents=True, exist_ok=True)
+    remove_tables(output)
+    scores, results = Scores(system), list[Result]()
+    for number, case in enumerate(folder.cases, start=1):
+        results.append(_predict_case(system, folder, case, output, config.maps, scores))
+        write_cases(output / "cases.csv", results, system.regions)
+        say(f"{number}/{len(folder.cases)} {_line(results[-1])}")
+    scores.write(output)
+    _write_summary(output, config, system, folder, results, scores)
+    return results, scores, system
+
+
+def _cache_folder(config: PredictConfig, run: Config, output: Path) -> Path:
+    if config.cache:
+        return Path(config.cache).expanduser()
+    known = Path(run.data.cache).expanduser()
+    return known if known.is_dir() else output / ".cache"
+
+
+def _usable(folder: Folder) -> Iterator[CachedCase]:
+    """Every case that can be predicted, for the site's reference histogram."""
+    for case in folder.cases:
+        try:
+            yield folder.read(case)[0]
+        except BadCase:
+            continue  # said when its turn comes
+
+
+def _predict_case(
+    system: System, folder: Folder, case: Case, output: Path, maps: bool, scores: Scores
+) -> Result:
+    """One case from its files to its results; whatever happens to it is its status."""
+    started, result = time.perf_counter(), Result(case.name)
+    _remove_files(output, case.name)
+    try:
+        cached, notes = folder.read(case)
+        prediction, stages = system.segment(cached)
+        result.notes = [*notes, *prediction.notes]
+        probabilities = region_probabilities(prediction.probabilities).numpy()
+        masks = regions_from_labels(stages[-1])
+        millilitres = float(np.prod(cached.meta["spacing"])) / 1000
+        for region, probability in zip(system.regions, probabilities, strict=True):
+            mask = masks[REGIONS.index(region)]
+            result.volume_ml[region] = int(np.count_nonzero(mask)) * millilitres
+            result.uncertainty[region] = case_uncertainty(probability, mask)
+        _write_files(system, folder, cached, prediction, stages[-1], output, maps)
+        if cached.meta["labels"] is not None:
+            scores.add(cached, probabilities, stages, result.uncertainty)
+    except (ConfigError, CacheError):
+        raise  # the other cases would fail alike
+    except Exception as error:
+        log.debug("case %s failed", case.name, exc_info=True)
+        result = Result(case.name, f"failed: {_reason(error)}")
+        _remove_files(output, case.name)
+        if case.label is not None:
+            scores.add_failed(case.name, result.status, folder.true_volumes(case))
+    result.seconds = time.perf_counter() - started
+    return result
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        torch.cuda.empty_cache()
+        return "CUDA out of memory: lower inference.batch or inference.window, or take device=cpu"
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
+def _write_files(
+    system: System,
+    folder: Folder,
+    case: CachedCase,
+    prediction: Prediction,
+    labels: np.ndarray,
+    output: Path,
+    maps: bool,
+) -> None:
+    """Labels, and maps if asked for, in the space of the case's own images."""
+    stored = case.meta["source"]
+    source = Source(**{**stored, "shape": tuple(stored["shape"])})
+    if maps:
+        probabilities = region_probabilities(prediction.probabilities).numpy()
+        found = {"probability": probabilities, "uncertainty_entropy": entropy(probabilities)}
+        if prediction.spread is not None:
+            found["uncertainty_std"] = prediction.spread.numpy()
+        for name, volumes in found.items():
+            for region, volume in zip(system.regions, volumes, strict=True):
+                file = output / f"{case.name}_{name}_{region.lower()}.nii.gz"
+                write_map(file, restore(volume.astype(np.float32, copy=False), case), source)
+    write_labels(output / f"{case.name}.nii.gz", to_source(restore(labels, case), folder.system), source)
+
+
+def _remove_files(output: Path, case: str) -> None:
+    """Remove what an earlier prediction left of a case, so that no old file passes for a new one."""
+    names = [f"{case}.nii.gz"]
+    for region in REGIONS:
+        kinds = ("probability", "uncertainty_entropy", "uncertainty_std")
+        names += [f"{case}_{kind}_{region.lower()}.nii.gz" for kind in kinds]
+    for name in names:
+        (output / name).unlink(missing_ok=True)
+
+
+def _line(result: Result) -> str:
+    if not result.ok:
+        return f"{result.case}: {result.status}"
+    volumes = ", ".join(f"{region} {volume:.2f} mL" for region, volume in result.volume_ml.items())
+    notes = f" ({'; '.join(result.notes)})" if result.notes else ""
+    return f"{result.case}: ok, {volumes}, {result.seconds:.1f} s{notes}"
+
+
+def _write_summary(
+    output: Path,
+    config: PredictConfig,
+    system: System,
+    folder: Folder,
+    results: list[Result],
+    scores: Scores,
+) -> None:
+    settings: dict[str, Any] = asdict(config) | {"inference": asdict(system.config.inference)}
+    settings["metrics"] = {"convention": system.config.metrics.convention}
+    failed = {result.case: result.status for result in results if not result.ok}
+    content = {
+        "settings": settings,
+        **system.describe(),
+        "labels": folder.sentence,
+        "cases": len(results),
+        "failed": failed,
+        "labelled": len({row["case"] for row in scores.rows}),
+        "mean_dice": scores.mean_dice(),
+        "seconds": round(sum(result.seconds for result in results), 2),
+        **describe_environment(),
+    }
+    write_json(output / "summary.json", content)

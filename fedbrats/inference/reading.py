@@ -1,0 +1,136 @@
+"""The cases to predict: found, checked and preprocessed one at a time; a label is welcome but not needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from fedbrats.config import Config, ConfigError
+from fedbrats.data.cache import CachedCase, prepare_case
+from fedbrats.data.cases import Case, describe_labels, find_cases, resolve_labels
+from fedbrats.data.inspection import Problem, inspect_case
+from fedbrats.data.nifti import read_volume, spacing_of
+from fedbrats.data.regions import (
+    BRATS_2017,
+    BRATS_2023,
+    REGIONS,
+    LabelSystem,
+    label_numbers,
+    regions_from_labels,
+    to_canonical,
+)
+
+
+class BadCase(ValueError):
+    """A case that cannot be predicted; the message names the file and what was expected."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A data set to predict."""
+
+    cases: list[Case]
+    system: LabelSystem  # of its labels, and of the predictions
+    sentence: str  # how it was found
+    cache: Path
+
+    def read(self, case: Case) -> tuple[CachedCase, list[str]]:
+        """The preprocessed case, and what is wrong with its label if that had to be left out.
+
+        Raises:
+            BadCase: an image is missing or cannot be used.
+            CacheError: the cache cannot be written.
+        """
+        check = inspect_case(case)
+        errors = [problem for problem in check.problems if problem.severity == "error"]
+        about_label = [p for p in errors if _about_label(case, p)]
+        if bad := [p for p in errors if p not in about_label]:
+            raise BadCase("; ".join(f"{p.file}: {p.what}" for p in bad))
+        notes = [f"{p.file}: {p.what}" for p in about_label if case.label]
+        unexpected = sorted(check.numbers - self.system.numbers)
+        if unexpected and case.label:
+            notes.append(
+                f"{case.label.path}: unexpected labels {unexpected}, expected {sorted(self.system.numbers)}"
+            )
+        if notes:
+            case, notes = replace(case, label=None), [f"not scored: {note}" for note in notes]
+        try:
+            return prepare_case(case, self.system, self.cache), notes
+        except ValueError as error:
+            raise BadCase(str(error)) from error
+
+    def true_volumes(self, case: Case) -> dict[str, float]:
+        """Volume in mL of each region of the label, 0 where it cannot be read."""
+        if case.label is None:
+            return dict.fromkeys(REGIONS, 0.0)
+        try:
+            voxels, source = read_volume(case.label.path, case.label.channel)
+            counts = regions_from_labels(to_canonical(voxels, self.system)).sum(axis=(1, 2, 3))
+        except ValueError:
+            return dict.fromkeys(REGIONS, 0.0)
+        millilitres = float(np.prod(spacing_of(source))) / 1000
+        return {region: int(count) * millilitres for region, count in zip(REGIONS, counts, strict=True)}
+
+
+def _about_label(case: Case, problem: Problem) -> bool:
+    if case.label is None:
+        return problem.what.startswith("segmentation is missing")
+    return problem.file == str(case.label.path)
+
+
+def open_folder(data: str, et: int | None, cache: Path, first: Config, run: Path) -> Folder:
+    """Find the cases below `data` and settle their label numbers.
+
+    Args:
+        data: folder.
+        et: number of enhancing tumour in the files, None recognises it.
+        cache: folder for preprocessed volumes.
+        first: configuration of the run of the first member.
+        run: its folder; its data set's numbers are taken where there is no label.
+
+    Raises:
+        ConfigError: no such folder, no case in it, or label numbers that cannot be settled.
+    """
+    if et not in (None, 3, 4):
+        raise ConfigError(f"labels.et={et}: enhancing tumour is 3 or 4 in BraTS files.")
+    try:
+        cases = find_cases(Path(data).expanduser())
+        system, sentence = _label_system(cases, et, run)
+    except ValueError as error:
+        text = str(error).replace("data.et_label", "labels.et").replace("data.root", "data")
+        raise ConfigError(text) from error
+    return Folder(cases, system, sentence, cache)
+
+
+def _label_system(cases: Sequence[Case], et: int | None, run: Path) -> tuple[LabelSystem, str]:
+    numbers: dict[str, set[int]] = {}
+    for case in cases:
+        if case.label is None:
+            continue
+        try:
+            numbers[case.name] = label_numbers(read_volume(case.label.path, case.label.channel)[0])
+        except ValueError:
+            continue  # said when its turn comes
+    labelled = [case for case in cases if case.name in numbers]
+    if labelled:
+        system = resolve_labels(labelled, numbers, et)
+        return system, describe_labels(labelled, system, et)
+    if et is not None:
+        system = BRATS_2017 if et == 4 else BRATS_2023
+        return system, f"Enhancing tumour is written as {et}, set by labels.et."
+    file = run / "partition.json"
+    try:
+        stored = json.loads(file.read_text())["label_system"]
+        system = LabelSystem(**{**stored, "ignored": tuple(stored["ignored"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{file}: names no label numbers ({error}); set labels.et=3 or labels.et=4"
+        ) from error
+    return (
+        system,
+        f"No case has a label; enhancing tumour is written as {system.et}, as in the data of {run}.",
+    )

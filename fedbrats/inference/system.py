@@ -1,0 +1,176 @@
+"""Everything that turns a case into labels: the members of an ensemble, a localiser, the steps of post-processing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedbrats.config import Config, ConfigError, InferenceConfig
+from fedbrats.data.cache import CachedCase
+from fedbrats.data.intensity import Normaliser, matched_to, normaliser, read_reference
+from fedbrats.data.regions import REGIONS
+from fedbrats.federation import exchange
+from fedbrats.federation.site import pick_device
+from fedbrats.inference.arguments import PredictConfig, inference_settings, postprocess_settings
+from fedbrats.inference.ensemble import combine
+from fedbrats.inference.members import Member, Spec, check_inference, load_localiser, load_member, parse_spec
+from fedbrats.inference.predict import Prediction
+from fedbrats.metrics.hd95 import check_convention
+from fedbrats.models.build import regions_of
+from fedbrats.outputs import REGION, WHOLE, labels_from_probabilities
+from fedbrats.postprocess.steps import Step, apply_steps, build_steps, check_parameters, check_steps
+
+HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True)
+class System:
+    """What predicts.
+
+    config: the first member's, with the settings of this prediction; regions: those that a member predicts.
+    """
+
+    members: list[Member]
+    localiser: Member | None
+    steps: list[Step]
+    config: Config
+    regions: tuple[str, ...]
+
+    def segment(self, case: CachedCase) -> tuple[Prediction, list[np.ndarray]]:
+        """The combined prediction of `case` on the CPU, and its labels before and after each step (uint8 [X, Y, Z])."""
+        found = []
+        for member in self.members:
+            said = member.predict(case, self.config.inference, self.localiser)
+            spread = None if said.spread is None else said.spread.cpu()
+            found.append(replace(said, probabilities=said.probabilities.cpu(), spread=spread))
+        combined = combine(found, self.config.inference.combine)
+        labels = labels_from_probabilities(combined.probabilities)
+        spacing = tuple(case.meta["spacing"])
+        return combined, apply_steps(self.steps, labels, combined.probabilities.numpy(), spacing)
+
+    @property
+    def needs_histogram(self) -> bool:
+        """Whether a network wants intensities that are matched to a site's own."""
+        return any(member.rules.normalise == HISTOGRAM for member in self._networks())
+
+    def normalised(self, cases: Sequence[CachedCase], reference: Path | None) -> System:
+        """The same system with every network's intensities as it wants them.
+
+        Args:
+            cases: the site's, for networks that match histograms.
+            reference: JSON of the site's reference histogram, taken instead of that of `cases`.
+        """
+        known: dict[str, Normaliser | None] = {}
+        for kind in {member.rules.normalise for member in self._networks()}:
+            if kind == HISTOGRAM and reference:
+                known[kind] = matched_to(read_reference(reference))
+            else:
+                known[kind] = normaliser(kind, cases)
+        members = [replace(member, normalise=known[member.rules.normalise]) for member in self.members]
+        localiser = self.localiser and replace(
+            self.localiser, normalise=known[self.localiser.rules.normalise]
+        )
+        return replace(self, members=members, localiser=localiser)
+
+    def _networks(self) -> list[Member]:
+        return [*self.members, *([self.localiser] if self.localiser else [])]
+
+    def describe(self) -> dict[str, Any]:
+        """What `summary.json` says about it."""
+        return {
+            "members": [_description(member) for member in self.members],
+            "localiser": _description(self.localiser) if self.localiser else None,
+            "postprocess": [step.name for step in self.steps],
+            "regions": list(self.regions),
+        }
+
+
+def _description(member: Member) -> dict[str, Any]:
+    return {
+        "run": str(member.spec.run.resolve()),
+        "arm": member.spec.arm,
+        "round": member.round,
+        "model": member.config.model.get("_target_"),
+        "normalise": member.rules.normalise,
+        "arrays": exchange.fingerprint(exchange.signature(exchange.travelling(member.network))),
+    }
+
+
+def load_system(config: PredictConfig, conf: Path) -> System:
+    """Load what `config` names and check that all of it can work together.
+
+    Raises:
+        ConfigError: anything that would fail at the first case; the message names the key and the fix.
+    """
+    device = _device(config.device)
+    specs = [spec for text in config.checkpoint for spec in parse_spec(text)]
+    twice = sorted({str(spec) for spec in specs if specs.count(spec) > 1})
+    if twice:
+        raise ConfigError(f"checkpoint: {', '.join(twice)} named twice.")
+    members = [load_member(spec, device) for spec in specs]
+    first = members[0].config
+    # A window belongs to a network; one for all is only what the command line asks for.
+    inference = inference_settings(replace(first.inference, window=None), config.inference)
+    for member in members:
+        check_inference(member, inference)
+    _check_combination(members, inference)
+    regions = tuple(r for r in REGIONS if any(r in regions_of(member.config) for member in members))
+    localiser = load_localiser(inference.locate, device) if inference.locate else None
+    chosen = (
+        first.postprocess if config.postprocess is None else postprocess_settings(config.postprocess, conf)
+    )
+    metrics = replace(first.metrics, convention=config.metrics.convention or first.metrics.convention)
+    check_convention(metrics.convention)
+    settled = replace(first, inference=inference, postprocess=chosen, metrics=metrics)
+    steps = _steps(settled, specs[0], config.postprocess, WHOLE if len(regions) == WHOLE else REGION)
+    system = System(members, localiser, steps, settled, regions)
+    if config.histogram and not system.needs_histogram:
+        raise ConfigError("histogram: no model here matches histograms; leave it out.")
+    return system
+
+
+def _device(name: str) -> torch.device:
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device={name}: choose one of auto, cpu, cuda.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device=cuda: torch sees no GPU here; use device=cpu or auto.")
+    return pick_device(name)
+
+
+def _check_combination(members: Sequence[Member], inference: InferenceConfig) -> None:
+    """Refuse a vote in which only one has a voice."""
+    planes = max(len(member.rules.planes) for member in members)
+    if len(members) == 1 and (inference.combine == "staple" or (inference.combine == "vote" and planes == 1)):
+        raise ConfigError(
+            f"inference.combine={inference.combine}: there is one model; name several, checkpoint=[A,B,...], or set "
+            "inference.combine=average."
+        )
+
+
+def _steps(config: Config, spec: Spec, name: str | None, channels: int) -> list[Step]:
+    """The steps of post-processing with the values that the federation of `spec` has fitted."""
+    try:
+        steps = build_steps(config.postprocess)
+        check_steps(steps, channels)
+        if all(step.fitted for step in steps):
+            return steps
+        file = spec.run / "postprocess.json"
+        if name is not None or not file.is_file():
+            missing = ", ".join(step.name for step in steps if not step.fitted)
+            raise ConfigError(
+                f"postprocess: {missing}: values are fitted by a run that is configured with these steps; choose "
+                "steps that have their values, postprocess=none, or leave postprocess out for what the run fitted."
+            )
+        fitted = [entry["parameters"] for entry in json.loads(file.read_text())[spec.arm]]
+        check_parameters(steps, fitted)
+    except ConfigError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"postprocess of {spec}: {error}") from error
+    return [step.with_parameters(values) if values else step for step, values in zip(steps, fitted)]

@@ -1,0 +1,194 @@
+"""What a prediction leaves besides the segmentations: one row per case, and scores where there are labels."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from fedbrats.data.cache import CachedCase, restore
+from fedbrats.data.institutions import institution_from_name
+from fedbrats.data.regions import REGIONS, regions_from_labels
+from fedbrats.federation.site_tables import step_rows
+from fedbrats.inference.system import System
+from fedbrats.metrics.score import CASE_COLUMNS, score_case, worst_scores
+from fedbrats.results import TABLE_COLUMNS, write_table
+from fedbrats.uncertainty import reliability
+
+ARM = "prediction"
+Row = dict[str, Any]
+
+
+@dataclass
+class Result:
+    """What is known of one case. `uncertainty` (0 to 1) and `volume_ml` are by region, empty for a failed case."""
+
+    case: str
+    status: str = "ok"
+    seconds: float = 0.0
+    volume_ml: dict[str, float] = field(default_factory=dict)
+    uncertainty: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the case has been predicted."""
+        return self.status == "ok"
+
+    def row(self, regions: Sequence[str], rank: int | str) -> Row:
+        """Its row of `cases.csv`."""
+        numbers: Row = {}
+        for region in regions:
+            numbers[f"volume_ml_{region.lower()}"] = _rounded(self.volume_ml.get(region))
+            numbers[f"uncertainty_{region.lower()}"] = _rounded(self.uncertainty.get(region))
+        seconds = round(self.seconds, 2)
+        return {
+            **{"case": self.case, "status": self.status, "seconds": seconds},
+            **numbers,
+            **{"review_rank": rank, "notes": "; ".join(self.notes)},
+        }
+
+
+def _rounded(value: float | None) -> float | str:
+    return "" if value is None else round(value, 6)
+
+
+def review_ranks(results: Sequence[Result]) -> dict[str, int]:
+    """Case -> place in the order of review, 1 = most uncertain, by the largest uncertainty of its regions.
+
+    Ties go by name; a failed case has no place, its status sends it to a human anyway.
+    """
+    known = [result for result in results if result.ok]
+    order = sorted(known, key=lambda result: (-max(result.uncertainty.values()), result.case))
+    return {result.case: place for place, result in enumerate(order, start=1)}
+
+
+def write_cases(file: Path, results: Sequence[Result], regions: Sequence[str]) -> None:
+    """Write `cases.csv` atomically."""
+    ranks = review_ranks(results)
+    rows = [result.row(regions, ranks.get(result.case, "")) for result in results]
+    unfinished = file.with_suffix(".tmp")
+    with unfinished.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(unfinished, file)
+
+
+def case_table(results: Sequence[Result], regions: Sequence[str]) -> Table:
+    """`cases.csv` for people: the most uncertain first, failed cases at the end with their reason."""
+    ranks = review_ranks(results)
+    table = Table(
+        box=SIMPLE_HEAD, padding=(0, 1), title="Cases for review, most uncertain region decides", expand=False
+    )
+    table.add_column("review", justify="right")
+    table.add_column("case", no_wrap=True)
+    for region in regions:
+        table.add_column(f"{region} mL", justify="right")
+        table.add_column(f"{region} uncertainty", justify="right")
+    table.add_column("notes")
+    for result in sorted(results, key=lambda r: (ranks.get(r.case, len(results) + 1), r.case)):
+        cells = []
+        for region in regions:
+            cells += [_cell(result.volume_ml.get(region), 2), _cell(result.uncertainty.get(region), 3)]
+        notes = "; ".join(([] if result.ok else [result.status]) + result.notes)
+        table.add_row(str(ranks.get(result.case, "-")), result.case, *cells, notes)
+    return table
+
+
+def _cell(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+class Scores:
+    """The tables of the labelled cases, as a run folder has them, with the arm "prediction"."""
+
+    def __init__(self, system: System) -> None:
+        """`system` says what is scored and how."""
+        self._system = system
+        self.rows: list[Row] = []
+        self._tables: dict[str, list[Row]] = {"steps": [], "uncertainty": []}
+        self._bins: dict[tuple[str, str], np.ndarray] = {}
+
+    def add(
+        self,
+        case: CachedCase,
+        probabilities: np.ndarray,
+        stages: Sequence[np.ndarray],
+        uncertainty: Mapping[str, float],
+    ) -> None:
+        """Score a predicted case.
+
+        Args:
+            case: with a label.
+            probabilities: of the regions, float32 [R, X, Y, Z].
+            stages: labels before and after each step.
+            uncertainty: by region.
+        """
+        whole, truth = restore(stages[-1], case), restore(np.asarray(case.label), case)
+        found = score_case(whole, truth, case.meta["spacing"], self._system.config.metrics.convention)
+        after_steps = step_rows(cast(Any, self._system), case.name, case, self._system.steps, stages)
+        brain, true = np.any(np.asarray(case.image) != 0, axis=0), regions_from_labels(np.asarray(case.label))
+        known = {"arm": ARM, "site": site_of(case.name), "case": case.name}
+        for region, probability in zip(self._system.regions, probabilities, strict=True):
+            bins, key = reliability(probability, true[REGIONS.index(region)], brain), (known["site"], region)
+            self._bins[key] = self._bins[key] + bins if key in self._bins else bins
+            self.rows.append({**known, "region": region, **found[region], "status": "ok"})
+            row = {**known, "region": region, "uncertainty": uncertainty[region]}
+            self._tables["uncertainty"].append(row)
+        self._tables["steps"] += [{**known, **row} for row in after_steps]
+
+    def add_failed(self, case: str, status: str, true_ml: Mapping[str, float]) -> None:
+        """A labelled case that could not be predicted gets the worst scores, so that it weighs on the mean."""
+        worst = worst_scores(self._system.config.metrics.convention)
+        for region in self._system.regions:
+            known = {"arm": ARM, "site": site_of(case), "case": case, "region": region}
+            volumes = {"volume_true_ml": true_ml[region], "volume_pred_ml": 0.0}
+            self.rows.append({**known, **worst, **volumes, "status": status})
+            self._tables["uncertainty"].append({**known, "uncertainty": 1.0})
+
+    def write(self, folder: Path) -> None:
+        """Write `scores.csv`, `uncertainty.csv`, `reliability.csv` and `steps.csv`; nothing without a labelled case."""
+        if not self.rows:
+            return
+        pd.DataFrame(self.rows, columns=list(CASE_COLUMNS)).to_csv(folder / "scores.csv", index=False)
+        for name, rows in self._tables.items():
+            write_table(folder, name, rows)
+        write_table(folder, "reliability", self._reliability_rows())
+
+    def mean_dice(self) -> dict[str, float]:
+        """Mean Dice by region over the labelled cases."""
+        by_region = {
+            r: [row["dice"] for row in self.rows if row["region"] == r] for r in self._system.regions
+        }
+        return {region: float(np.mean(values)) for region, values in by_region.items() if values}
+
+    def _reliability_rows(self) -> list[Row]:
+        rows = []
+        for (site, region), bins in sorted(self._bins.items()):
+            edges = np.linspace(0, 1, len(bins) + 1)
+            for low, high, (voxels, predicted, observed) in zip(edges[:-1], edges[1:], bins, strict=True):
+                if voxels:
+                    values = (low, high, voxels, predicted / voxels, observed / voxels)
+                    numbers = dict(zip(TABLE_COLUMNS["reliability"][3:], map(float, values), strict=True))
+                    rows.append({"arm": ARM, "site": site, "region": region, **numbers})
+        return rows
+
+
+def site_of(case: str) -> str:
+    """Institution of a case by its name, "unknown" where it tells none."""
+    return institution_from_name(case) or "unknown"
+
+
+def remove_tables(folder: Path) -> None:
+    """Remove the tables of an earlier prediction, which may have had labels where this one has none."""
+    for name in ("cases", "scores", *TABLE_COLUMNS):
+        (folder / f"{name}.csv").unlink(missing_ok=True)

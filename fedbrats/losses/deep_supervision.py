@@ -1,0 +1,73 @@
+"""One loss over the outputs that a network gives at several resolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from fedbrats.outputs import targets
+
+
+def deep_supervised(
+    loss: Callable[[Tensor, Tensor], Tensor],
+    outputs: Tensor | Sequence[Tensor],
+    labels: Tensor,
+    weights: Sequence[float] | None = None,
+) -> Tensor:
+    """Loss of the logits against canonical labels, float32 [B], or a scalar where `loss` returns one.
+
+    Each output is compared at its own size; the labels come down to it by nearest neighbour, so they stay labels.
+
+    Args:
+        loss: of logits and target [B, C, ...].
+        outputs: logits [B, C, ...], or several, full resolution first.
+        labels: uint8 [B, ...] at full resolution.
+        weights: of the outputs, scaled to sum 1; None halves them from one to the next (nnU-Net). An output of
+            weight 0 is left out.
+
+    Raises:
+        ValueError: not one weight per output, a negative one, none above 0, or `loss` returns another shape.
+    """
+    outputs = [outputs] if isinstance(outputs, Tensor) else outputs
+    shares = _shares(weights, len(outputs))
+    values = [
+        share * _value(loss, logits.float(), labels)
+        for share, logits in zip(shares, outputs, strict=True)
+        if share > 0
+    ]
+    return sum(values[1:], start=values[0])
+
+
+def _shares(weights: Sequence[float] | None, outputs: int) -> list[float]:
+    weights = [0.5**i for i in range(outputs)] if weights is None else list(weights)
+    if len(weights) != outputs or not all(w >= 0 for w in weights) or not any(weights):
+        raise ValueError(
+            f"train.deep_supervision={weights}: {outputs} weights >= 0 are needed, one per output of the network in "
+            "training, not all zero; null halves them."
+        )
+    return [w / sum(weights) for w in weights]
+
+
+def _value(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor) -> Tensor:
+    target = targets(_at_size(labels, logits.shape[2:]), logits.shape[1]).float()
+    value = loss(logits, target)
+    if value.shape not in ((), (len(logits),)):
+        raise ValueError(
+            f"loss: gives an array {tuple(value.shape)}; it must return one value per sample or their mean "
+            "(for a loss of MONAI set reduction: mean)."
+        )
+    return value
+
+
+def _at_size(labels: Tensor, sides: torch.Size) -> Tensor:
+    if labels.shape[1:] == sides:
+        return labels
+    # As float, which every version and device can interpolate; labels are small whole numbers.
+    return (
+        interpolate(labels.unsqueeze(1).float(), size=tuple(sides), mode="nearest")
+        .squeeze(1)
+        .to(labels.dtype)
+    )

@@ -1,0 +1,195 @@
+"""From the node `model` of a configuration to a network that is known to take its patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from fedbrats.config import Config, InputConfig
+from fedbrats.models.facts import has_dropout
+from fedbrats.outputs import is_softmax, predicted_regions, targets
+from fedbrats.targets import ConfigError
+
+PLANES = ("axial", "coronal", "sagittal")
+
+
+class Resized(nn.Module):
+    """A 2D network behind a fixed size: slices are resized to it (bilinear), logits back."""
+
+    def __init__(self, network: nn.Module, size: Sequence[int]) -> None:
+        """`size` in pixels."""
+        super().__init__()
+        self.network, self.size = network, tuple(size)
+
+    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
+        """Logits of `images` [batch, 4, A, B], at their own size."""
+        options: dict[str, Any] = {"mode": "bilinear", "align_corners": False}
+        outputs = self.network(interpolate(images, self.size, **options))
+        if isinstance(outputs, Tensor):
+            return interpolate(outputs, images.shape[2:], **options)
+        return [interpolate(outputs[0], images.shape[2:], **options), *outputs[1:]]
+
+
+def input_rules(model: Mapping[str, Any]) -> InputConfig:
+    """What the network takes, from `model.input`; missing keys have their defaults.
+
+    Raises:
+        ConfigError: an unknown key or a bad value.
+    """
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(InputConfig), dict(model.get("input") or {}))
+        rules: InputConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    except Exception as error:
+        raise ConfigError(f"model.input: {error}") from error
+    if len(rules.patch) not in (2, 3) or min(rules.patch) < 8:
+        raise ConfigError(f"model.input.patch={rules.patch}: two or three sides of 8 or more voxels.")
+    if rules.multiple < 1:
+        raise ConfigError(f"model.input.multiple={rules.multiple}: must be 1 or more.")
+    if not rules.planes or set(rules.planes) - set(PLANES) or len(set(rules.planes)) < len(rules.planes):
+        raise ConfigError(
+            f"model.input.planes={rules.planes}: name each of {', '.join(PLANES)} at most once."
+        )
+    if rules.resize and (len(rules.patch) != 2 or len(rules.resize) != 2 or min(rules.resize) < 8):
+        raise ConfigError(f"model.input.resize={rules.resize}: two sides of a 2D network, or null.")
+    if rules.normalise not in ("zscore", "clip", "histogram"):
+        raise ConfigError(f"model.input.normalise={rules.normalise}: choose zscore, clip or histogram.")
+    return rules
+
+
+def build_network(model: Mapping[str, Any]) -> nn.Module:
+    """The network of a `model` node, weights from torch's global generator."""
+    return wrapped(instantiate({key: value for key, value in model.items() if key != "input"}), model)
+
+
+def wrapped(network: nn.Module, model: Mapping[str, Any]) -> nn.Module:
+    """`network` behind the fixed size of its `model` node, if it has one."""
+    resize = input_rules(model).resize
+    return Resized(network, resize) if resize else network
+
+
+def dimensions(network: nn.Module) -> int:
+    """2 or 3, by looking at the convolutions.
+
+    Raises:
+        ValueError: there are none, or both kinds.
+    """
+    found = {2 for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)}
+    found |= {3 for m in network.modules() if isinstance(m, nn.Conv3d | nn.ConvTranspose3d)}
+    if len(found) != 1:
+        raise ValueError(f"{type(network).__name__} has {'no' if not found else '2D and 3D'} convolutions.")
+    return found.pop()
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """`network` in channels-last order: faster on a GPU with bf16, and measured a fifth faster on CPUs in 3D."""
+    order = torch.channels_last if dimensions(network) == 2 else torch.channels_last_3d
+    return network.to(memory_format=order)  # type: ignore[call-overload]
+
+
+def patch_of(config: Config) -> list[int]:
+    """Sides of a training patch in voxels."""
+    return list(config.train.patch or input_rules(config.model).patch)
+
+
+def window_of(config: Config) -> list[int]:
+    """Sides of the inference window in voxels."""
+    return list(config.inference.window or patch_of(config))
+
+
+def regions_of(config: Config) -> tuple[str, ...]:
+    """The regions that the configured network predicts, found by building it without memory."""
+    with torch.device("meta"):
+        network = build_network(config.model)
+    return predicted_regions(output_channels(network, patch_of(config)))
+
+
+def probe(network: nn.Module, sides: Sequence[int]) -> tuple[int, int]:
+    """Channels of the output and number of outputs, found by sending a patch of nothing through on the meta device.
+
+    Raises:
+        ValueError: what the network itself says about a patch that it cannot take.
+    """
+    with torch.no_grad():
+        outputs = network(torch.zeros(1, 4, *sides, device="meta"))
+    outputs = [outputs] if isinstance(outputs, Tensor) else outputs
+    return int(outputs[0].shape[1]), len(outputs)
+
+
+def output_channels(network: nn.Module, sides: Sequence[int]) -> int:
+    """Number of output channels of `network`, which is on the meta device."""
+    return probe(network, sides)[0]
+
+
+def check_network(config: Config, network: nn.Module) -> int:
+    """Check that `network`, built on the meta device, takes the patch and the window of `config`.
+
+    Returns:
+        Its output channels.
+
+    Raises:
+        ConfigError: naming the key and the fix.
+    """
+    rules, kind = input_rules(config.model), dimensions(network)
+    if config.inference.mc_passes and not has_dropout(network):
+        raise ConfigError(
+            f"inference.mc_passes={config.inference.mc_passes}: the network has no dropout, so all passes would be "
+            "equal; set model.dropout, or inference.mc_passes=0."
+        )
+    for key, sides in (("train.patch", patch_of(config)), ("inference.window", window_of(config))):
+        given = config.train.patch if key == "train.patch" else config.inference.window
+        name = key if given else "model.input.patch"
+        if len(sides) != kind:
+            raise ConfigError(
+                f"{name}={sides}: the network is {kind}D and takes {kind} sides; set {key}=null for "
+                f"the model's own {list(rules.patch)}."
+            )
+        bad = [side for side in sides if side % rules.multiple]
+        if bad:
+            nearest = [max(1, round(side / rules.multiple)) * rules.multiple for side in sides]
+            raise ConfigError(
+                f"{name}={sides}: sides must be multiples of {rules.multiple} for this network, such as "
+                f"{nearest}."
+            )
+        network.train(key == "train.patch")
+        try:
+            channels, outputs = probe(network, sides)
+            predicted_regions(channels)
+        except Exception as error:
+            raise ConfigError(f"{name}={sides}: the network does not take it: {error}") from error
+        weights = config.train.deep_supervision
+        if network.training and weights is not None and len(weights) != outputs:
+            raise ConfigError(
+                f"train.deep_supervision={weights}: {len(weights)} weights, but the network has {outputs} "
+                "outputs in training; set one weight for each, or null."
+            )
+    return channels
+
+
+def check_loss(loss: Any, channels: int, kind: int) -> None:
+    """Check that `loss` takes an output of so many channels and gives one value per sample, or one for all.
+
+    Raises:
+        ConfigError: naming the fix.
+    """
+    softmax = is_softmax(channels)
+    if getattr(loss, "softmax" if not softmax else "sigmoid", None) is True:  # MONAI's losses say so
+        activation = "a softmax over classes" if softmax else "sigmoids of regions"
+        raise ConfigError(
+            f"loss: the network has {channels} channels, {activation}; the loss has the other kind."
+        )
+    labels = torch.zeros(2, *(16,) * kind, dtype=torch.uint8)
+    labels[:, 4:8, 4:8] = 3
+    try:
+        value = loss(torch.zeros(2, channels, *labels.shape[1:]), targets(labels, channels).float())
+    except Exception as error:
+        raise ConfigError(f"loss: cannot be used with {channels} output channels: {error}") from error
+    if tuple(value.shape) not in ((), (2,)):
+        raise ConfigError(
+            f"loss: gives shape {tuple(value.shape)} for 2 samples; one value each, or their mean."
+        )

@@ -1,0 +1,30 @@
+"""Which sides a network takes."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+
+def check_sides(images: Tensor, multiple: int, *, instance_norm: bool = False) -> None:
+    """Check the sides of `images` [batch, channels, ...] before a network halves them.
+
+    Args:
+        images: input of the network.
+        multiple: every side must be a multiple of it, because the deepest level has one voxel where the input has
+            `multiple` in a row.
+        instance_norm: the deepest level has one, which needs two voxels.
+
+    Raises:
+        ValueError: naming the sides, the rule and the settings to change.
+    """
+    sides = list(images.shape[2:])
+    fix = "set train.patch / inference.window"
+    if any(side % multiple for side in sides):
+        raise ValueError(f"input sides {sides}: sides must be multiples of {multiple}; {fix}.")
+    if instance_norm and math.prod(sides) <= multiple ** len(sides):
+        raise ValueError(
+            f"input sides {sides}: one voxel is left at the deepest level, too few for its norm; at least one side "
+            f"must be {2 * multiple} or more; {fix}."
+        )

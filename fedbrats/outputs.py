@@ -1,0 +1,85 @@
+"""What a network's output channels mean. Their number says it, so nothing has to be declared:
+
+| channels | meaning | activation | labels |
+|---|---|---|---|
+| 1 | whole tumour | sigmoid | WT at 0.5, written as oedema |
+| 3 | `REGIONS`, which overlap | sigmoid each | each at 0.5, conflicts settled by `labels_from_regions` |
+| 4 | background, NCR, ED, ET, which exclude each other | softmax | argmax |
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from fedbrats.data.regions import BACKGROUND, ED, ET, NCR, REGIONS, labels_from_regions
+
+WHOLE, REGION, CLASS = 1, len(REGIONS), 4  # numbers of output channels
+EDGE = 1e-6  # probabilities are kept this far from 0 and 1 where a logarithm is taken
+MEANINGS = {WHOLE: ("WT",), REGION: REGIONS, CLASS: REGIONS}  # regions that can be read from the channels
+
+
+def predicted_regions(channels: int) -> tuple[str, ...]:
+    """The regions that an output of so many channels speaks about.
+
+    Raises:
+        ValueError: the number has no meaning here.
+    """
+    if channels not in MEANINGS:
+        raise ValueError(
+            f"model.out_channels={channels}: use 1 (whole tumour), 3 ({', '.join(REGIONS)}) or 4 (background, "
+            "NCR, ED, ET as exclusive classes)."
+        )
+    return MEANINGS[channels]
+
+
+def is_softmax(channels: int) -> bool:
+    """Whether the channels exclude each other."""
+    return channels == CLASS
+
+
+def targets(labels: Tensor, channels: int) -> Tensor:
+    """Targets (bool) [batch, channels, ...] of canonical labels [batch, ...] for an output of so many channels.
+
+    The torch twin of `regions.regions_from_labels`; a test holds the two together.
+    """
+    if channels == CLASS:
+        return one_hot(labels.long(), CLASS).movedim(-1, 1).bool()
+    if channels == WHOLE:
+        return (labels != BACKGROUND).unsqueeze(1)
+    return torch.stack([labels != BACKGROUND, (labels == NCR) | (labels == ET), labels == ET], dim=1)
+
+
+def activate(logits: Tensor) -> Tensor:
+    """Probabilities of logits [batch, channels, ...], the same shape."""
+    return logits.softmax(1) if is_softmax(logits.shape[1]) else logits.sigmoid()
+
+
+def deactivate(probabilities: Tensor) -> Tensor:
+    """Logits that `activate` turns into `probabilities` [batch, channels, ...], up to rounding at 0 and 1."""
+    if is_softmax(probabilities.shape[1]):
+        return probabilities.clamp_min(EDGE).log()
+    return probabilities.logit(EDGE)
+
+
+def region_probabilities(probabilities: Tensor) -> Tensor:
+    """Probability of each predicted region [regions, ...] from those of the channels [channels, ...].
+
+    A region of exclusive classes has the sum of its classes' probabilities.
+    """
+    if probabilities.shape[0] != CLASS:
+        return probabilities
+    ncr, ed, et = probabilities[NCR], probabilities[ED], probabilities[ET]
+    return torch.stack([ncr + ed + et, ncr + et, et])
+
+
+def labels_from_probabilities(probabilities: Tensor) -> np.ndarray:
+    """Canonical labels uint8 [...] from channel probabilities [channels, ...], as the table above says."""
+    if probabilities.shape[0] == CLASS:
+        return probabilities.argmax(0).to(torch.uint8).cpu().numpy()
+    found = (probabilities > 0.5).cpu().numpy()
+    if len(found) == WHOLE:
+        return np.where(found[0], ED, BACKGROUND).astype(np.uint8)
+    return labels_from_regions(found)

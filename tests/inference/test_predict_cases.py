@@ -1,0 +1,364 @@
+"""Folders of cases through `sims/predict.py`: what is written, where it lies, and what a bad case does."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from run_folders import AFFINE, make_run, volumes, write_case
+from tiny import ROOT, tiny
+
+from fedbrats.config import ConfigError
+from fedbrats.data.regions import REGIONS
+from fedbrats.inference.arguments import read_arguments
+from fedbrats.inference.predict_cases import predict_cases
+from fedbrats.metrics.overlap import dice
+from fedbrats.metrics.score import CASE_COLUMNS
+from fedbrats.run import run
+
+CONF = ROOT / "conf"
+MEMBERS = {"federated": 0, "local:A": 1, "local:B": 2}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("predict") / "run"
+    make_run(folder, arms=MEMBERS)
+    return folder
+
+
+def predict(model: Path | str, data: Path, output: Path, *more: str) -> tuple[pd.DataFrame, list[str]]:
+    """`cases.csv` by case, and what was said."""
+    lines: list[str] = []
+    arguments = [f"checkpoint={model}", f"data={data}", f"output={output}", *more]
+    predict_cases(read_arguments(arguments), CONF, lines.append)
+    return pd.read_csv(output / "cases.csv", keep_default_na=False).set_index("case"), lines
+
+
+def labels(file: Path) -> np.ndarray:
+    return np.asarray(nib.load(file).dataobj)
+
+
+def masks(voxels: np.ndarray, et: int = 4) -> dict[str, np.ndarray]:
+    return {"WT": voxels > 0, "TC": (voxels == 1) | (voxels == et), "ET": voxels == et}
+
+
+def test_scores_are_those_of_the_run_itself(cache: Path, tmp_path: Path) -> None:
+    """The run tested its own cases through Flower; the same model on the same files must score the same."""
+    folder = run(tiny(cache, "arms=[federated]", "rounds=1", "model.prior=0.5"), tmp_path / "run")
+    data = next((cache / "phantom").iterdir())
+    table, _ = predict(folder, data, tmp_path / "out")
+    assert set(table["status"]) == {"ok"}
+    columns = ["case", "region", "dice", "hd95", "lesion_dice", "volume_pred_ml"]
+    own = pd.read_csv(folder / "cases.csv")[columns]
+    found = pd.read_csv(tmp_path / "out" / "scores.csv")[columns]
+    both = own.merge(found, on=["case", "region"], suffixes=("_run", ""))
+    assert len(both) == len(own) > 3
+    assert (own["volume_pred_ml"] > 0).any()
+    for column in columns[2:]:
+        np.testing.assert_allclose(both[column], both[f"{column}_run"], rtol=1e-6)
+    doubts = pd.read_csv(folder / "uncertainty.csv").merge(
+        pd.read_csv(tmp_path / "out" / "uncertainty.csv"), on=["case", "region"], suffixes=("_run", "")
+    )
+    np.testing.assert_allclose(doubts["uncertainty"], doubts["uncertainty_run"], rtol=1e-5)
+    assert not (tmp_path / "out" / ".cache").exists()  # the run's cache was used
+
+
+def test_everything_that_is_written(trained: Path, tmp_path: Path) -> None:
+    for index in range(2):
+        write_case(tmp_path / "data", f"BraTS19_CBICA_{index}_1", seed=index, codes="LPS")
+    table, lines = predict(trained, tmp_path / "data", tmp_path / "out", "maps=true", "inference.flips=true")
+    assert len(lines) == 3  # one for the folder, one for each case
+    ml = float(np.abs(np.linalg.det(AFFINE[:3, :3]))) / 1000
+    scores = pd.read_csv(tmp_path / "out" / "scores.csv")
+    assert tuple(scores.columns) == CASE_COLUMNS
+    assert set(scores["arm"]) == {"prediction"}
+    assert set(scores["site"]) == {"CBICA"}
+    for name, row in table.iterrows():
+        image = nib.load(tmp_path / "data" / name / f"{name}_flair.nii.gz")
+        written = nib.load(tmp_path / "out" / f"{name}.nii.gz")
+        np.testing.assert_allclose(written.affine, image.affine, atol=1e-4)
+        assert written.shape == image.shape
+        found = masks(labels(tmp_path / "out" / f"{name}.nii.gz"))
+        truth = masks(labels(tmp_path / "data" / name / f"{name}_seg.nii.gz"))
+        by_region = scores[scores["case"] == name].set_index("region")
+        for region in REGIONS:
+            assert row[f"volume_ml_{region.lower()}"] == pytest.approx(
+                found[region].sum() * ml, rel=1e-3, abs=1e-5
+            )
+            assert by_region.loc[region, "dice"] == pytest.approx(dice(found[region], truth[region]))
+            maps = [
+                nib.load(tmp_path / "out" / f"{name}_{kind}_{region.lower()}.nii.gz")
+                for kind in ("probability", "uncertainty_entropy", "uncertainty_std")
+            ]
+            p, entropy, std = (m.get_fdata() for m in maps)
+            np.testing.assert_allclose(maps[0].affine, image.affine, atol=1e-4)
+            q = np.clip(p, 1e-9, 1 - 1e-9)
+            np.testing.assert_allclose(entropy, -q * np.log2(q) - (1 - q) * np.log2(1 - q), atol=1e-5)
+            assert 0 < std.max() < 0.5
+            assert (p[image.get_fdata() == 0] == 0).sum() > 0  # outside the crop nothing is claimed
+        wt = nib.load(tmp_path / "out" / f"{name}_probability_wt.nii.gz").get_fdata()
+        assert (found["WT"] <= (wt > 0.5) | found["TC"]).all()
+        assert 100 < found["WT"].sum() < found["WT"].size
+    worst = table[[f"uncertainty_{r.lower()}" for r in REGIONS]].max(axis=1)
+    assert table["review_rank"].astype(int).to_dict() == worst.rank(ascending=False).astype(int).to_dict()
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["cases"], summary["labelled"], summary["failed"]) == (2, 2, {})
+    assert [(m["arm"], m["round"]) for m in summary["members"]] == [("federated", 1)]
+    assert summary["settings"]["inference"]["flips"] is True
+    assert summary["versions"]["torch"]
+    reliability = pd.read_csv(tmp_path / "out" / "reliability.csv")
+    brains = sum(
+        int(np.any([v for k, v in volumes(i).items() if k != "seg"], axis=0).sum()) for i in range(2)
+    )
+    assert reliability.groupby("region")["voxels"].sum().to_dict() == dict.fromkeys(REGIONS, brains)
+    assert not (tmp_path / "out" / "steps.csv").exists()
+
+
+@pytest.mark.parametrize("codes", ["LPS", "RAI", "ASR", "SPL"])
+def test_every_orientation_gives_the_same_segmentation(codes: str, trained: Path, tmp_path: Path) -> None:
+    write_case(tmp_path / "ras", "A")
+    write_case(tmp_path / "other", "A", codes=codes)
+    found = []
+    for name in ("ras", "other"):
+        predict(trained, tmp_path / name, tmp_path / f"out_{name}", "maps=true")
+        both = [
+            nib.as_closest_canonical(nib.load(tmp_path / f"out_{name}" / file))
+            for file in ("A.nii.gz", "A_probability_tc.nii.gz")
+        ]
+        found.append([(np.asarray(i.dataobj), i.affine) for i in both])
+    for (one, affine), (other, other_affine) in zip(*found, strict=True):
+        np.testing.assert_allclose(affine, other_affine, atol=1e-4)
+        np.testing.assert_array_equal(one, other)
+        assert len(np.unique(one)) > 2
+    stored = nib.load(tmp_path / "out_other" / "A.nii.gz")
+    assert "".join(nib.aff2axcodes(stored.affine)) == codes
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "more", "enhancing"),
+    [
+        ("BraTS-GLI-00001-000", True, (), 3),  # its own labels
+        ("BraTS-GLI-00001-000", False, (), 4),  # the run's
+        ("BraTS-GLI-00001-000", False, ("labels.et=3",), 3),
+        ("BraTS19_CBICA_1_1", True, (), 4),
+    ],
+)
+def test_label_numbers_are_the_datas_own(
+    name: str, label: bool, more: tuple[str, ...], enhancing: int, trained: Path, tmp_path: Path
+) -> None:
+    write_case(tmp_path / "data", name, label=label)
+    _, lines = predict(trained, tmp_path / "data", tmp_path / "out", *more)
+    assert set(np.unique(labels(tmp_path / "out" / f"{name}.nii.gz"))) == {0, 1, 2, enhancing}
+    assert str(enhancing) in lines[0]
+    assert (tmp_path / "out" / "scores.csv").exists() is label
+
+
+def test_bad_cases_are_reported_and_stop_no_other(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, output = tmp_path / "data", tmp_path / "out"
+    for index, name in enumerate(("A", "B", "C", "D")):
+        write_case(data, name, seed=index)
+    main = runpy.run_path(str(ROOT / "sims" / "predict.py"))["main"]
+    arguments = [f"checkpoint={trained}", f"data={data}", f"output={output}"]
+    assert main(arguments) == 0
+    good = {name: labels(output / f"{name}.nii.gz") for name in ("A", "D")}
+    (data / "B" / "B_t2.nii.gz").unlink()
+    file = data / "C" / "C_t1ce.nii.gz"
+    file.write_bytes(file.read_bytes()[:-100])
+    capsys.readouterr()
+    assert main(arguments) == 1
+    said = capsys.readouterr().out
+    assert "2 cases predicted, 2 failed" in said
+    table = pd.read_csv(output / "cases.csv", keep_default_na=False).set_index("case")
+    missing, damaged = table.loc["B"], table.loc["C"]
+    assert missing["status"].startswith("failed: ")
+    assert f"{data}/B/B_t2.nii.gz: modality t2 is missing" in missing["status"]
+    assert f"{file}: truncated or damaged" in damaged["status"]
+    assert (missing["volume_ml_wt"], missing["review_rank"]) == ("", "")
+    assert sorted(f.name for f in output.glob("*.nii.gz")) == ["A.nii.gz", "D.nii.gz"]
+    for name, expected in good.items():
+        np.testing.assert_array_equal(labels(output / f"{name}.nii.gz"), expected)
+    scores = pd.read_csv(output / "scores.csv").set_index(["case", "region"])
+    assert len(scores) == 12
+    assert scores.loc[("B", "WT"), "dice"] == 0
+    assert scores.loc[("B", "WT"), "status"] == missing["status"]
+    true = scores.loc[("A", "WT"), "volume_true_ml"]
+    assert scores.loc[("B", "WT"), "volume_true_ml"] == true > 0
+    assert set(json.loads((output / "summary.json").read_text())["failed"]) == {"B", "C"}
+
+
+def test_a_bad_label_costs_the_score_only(trained: Path, tmp_path: Path) -> None:
+    for name in ("A", "B"):
+        write_case(tmp_path / "data", name)
+    bad = volumes()["seg"]
+    bad[0, 0, 0] = 77
+    nib.save(nib.Nifti1Image(bad, AFFINE), tmp_path / "data" / "B" / "B_seg.nii.gz")
+    table, _ = predict(trained, tmp_path / "data", tmp_path / "out")
+    assert table.loc["B", "status"] == "ok"
+    assert table.loc["B", "notes"].startswith("not scored: ")
+    assert "B_seg.nii.gz: unexpected labels [77]" in table.loc["B", "notes"]
+    assert set(pd.read_csv(tmp_path / "out" / "scores.csv")["case"]) == {"A"}
+    np.testing.assert_array_equal(
+        labels(tmp_path / "out" / "A.nii.gz"), labels(tmp_path / "out" / "B.nii.gz")
+    )
+
+
+@pytest.mark.parametrize("how", ["average", "vote", "staple"])
+def test_ensembles(how: str, trained: Path, tmp_path: Path) -> None:
+    write_case(tmp_path / "data", "A")
+    alone = {}
+    for arm in MEMBERS:
+        predict(f"{trained}@{arm}", tmp_path / "data", tmp_path / arm.replace(":", "-"), "maps=true")
+        folder = tmp_path / arm.replace(":", "-")
+        p = [nib.load(folder / f"A_probability_{r.lower()}.nii.gz").get_fdata() for r in REGIONS]
+        alone[arm] = (np.stack(p), masks(labels(folder / "A.nii.gz")))
+    models = f"[{trained},{trained}@local]"
+    predict(models, tmp_path / "data", tmp_path / "out", f"inference.combine={how}", "maps=true")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [m["arm"] for m in summary["members"]] == list(MEMBERS)
+    p = [nib.load(tmp_path / "out" / f"A_probability_{r.lower()}.nii.gz").get_fdata() for r in REGIONS]
+    std = nib.load(tmp_path / "out" / "A_uncertainty_std_wt.nii.gz").get_fdata()
+    np.testing.assert_allclose(std, np.std([found[0][0] for found in alone.values()], axis=0), atol=1e-6)
+    if how == "average":
+        np.testing.assert_allclose(p, np.mean([found for found, _ in alone.values()], axis=0), atol=1e-6)
+    if how == "vote":
+        votes = {r: sum(found[r].astype(int) for _, found in alone.values()) >= 2 for r in REGIONS}
+        for region, volume in zip(REGIONS, p, strict=True):
+            np.testing.assert_array_equal(volume > 0.5, votes[region])
+    found = masks(labels(tmp_path / "out" / "A.nii.gz"))
+    assert (found["ET"] == ((p[2] > 0.5) & ((p[0] > 0.5) | (p[1] > 0.5)))).all()
+
+
+def test_networks_of_two_and_three_dimensions(trained: Path, tmp_path: Path) -> None:
+    """Slices on three planes with Monte Carlo dropout, its own normalisation, beside a 3D network."""
+    planes = "model.input.planes=[axial,coronal,sagittal]"
+    make_run(tmp_path / "slices", planes, "model.input.patch=[40,40]", model="dr_unet104_small")
+    write_case(tmp_path / "data", "A")
+    table, _ = predict(
+        tmp_path / "slices", tmp_path / "data", tmp_path / "one", "inference.mc_passes=2", "maps=true"
+    )
+    assert table.loc["A", "status"] == "ok"
+    assert (tmp_path / "one" / "A_uncertainty_std_et.nii.gz").exists()
+    both = f"[{trained},{tmp_path / 'slices'}]"
+    table, _ = predict(both, tmp_path / "data", tmp_path / "both")
+    assert table.loc["A", "status"] == "ok"
+    windows = json.loads((tmp_path / "both" / "summary.json").read_text())["settings"]["inference"]["window"]
+    assert windows is None  # each its own
+    with pytest.raises(ConfigError, match=r"mc_passes=2.*no dropout"):
+        predict(both, tmp_path / "data", tmp_path / "both", "inference.mc_passes=2")
+
+
+def test_locate_then_refine(trained: Path, tmp_path: Path) -> None:
+    """Outside the crop around what the localiser found there is no tumour, inside it is the refiner's answer."""
+    make_run(tmp_path / "localiser", model="localizer_small")
+    write_case(tmp_path / "data", "A")
+    crop = ["inference.locate_crop=[8,8,8]", f"inference.locate={tmp_path / 'localiser'}"]
+    table, _ = predict(trained, tmp_path / "data", tmp_path / "out", *crop)
+    assert table.loc["A", "status"] == "ok"
+    assert "larger than the crop 8x8x8" in table.loc["A", "notes"]
+    found = np.argwhere(labels(tmp_path / "out" / "A.nii.gz"))
+    assert (found.max(0) - found.min(0) < 8).all()
+    assert len(found) > 10
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["localiser"]["model"].endswith("localization_unet")
+
+
+def test_a_network_of_the_whole_tumour_alone(tmp_path: Path) -> None:
+    make_run(tmp_path / "localiser", model="localizer_small")
+    write_case(tmp_path / "data", "A")
+    table, _ = predict(tmp_path / "localiser", tmp_path / "data", tmp_path / "out", "maps=true")
+    assert [c for c in table.columns if c.startswith("volume")] == ["volume_ml_wt"]
+    assert set(np.unique(labels(tmp_path / "out" / "A.nii.gz"))) == {0, 2}
+    assert set(pd.read_csv(tmp_path / "out" / "scores.csv")["region"]) == {"WT"}
+    with pytest.raises(ConfigError, match=r"needs .*ET.*only WT"):
+        predict(tmp_path / "localiser", tmp_path / "data", tmp_path / "out", "postprocess=et_minimum_600")
+
+
+def test_post_processing_with_what_the_run_fitted(trained: Path, tmp_path: Path) -> None:
+    make_run(tmp_path / "run", "postprocess=et_minimum")
+    write_case(tmp_path / "data", "A")
+    with pytest.raises(ConfigError, match=r"to be fitted.*postprocess=none"):
+        predict(tmp_path / "run", tmp_path / "data", tmp_path / "out")
+    fitted = {"federated": [{"step": "MinimumVolume", "name": "", "parameters": {"ml": 1000.0}, "sites": {}}]}
+    (tmp_path / "run" / "postprocess.json").write_text(json.dumps(fitted))
+    predict(tmp_path / "run", tmp_path / "data", tmp_path / "plain", "postprocess=none")
+    predict(tmp_path / "run", tmp_path / "data", tmp_path / "out")
+    assert 4 in labels(tmp_path / "plain" / "A.nii.gz")
+    assert 4 not in labels(tmp_path / "out" / "A.nii.gz")
+    steps = pd.read_csv(tmp_path / "out" / "steps.csv")
+    assert list(steps["order"].unique()) == [0, 1]
+    raw = pd.read_csv(tmp_path / "plain" / "scores.csv").set_index("region")
+    after = pd.read_csv(tmp_path / "out" / "scores.csv").set_index("region")
+    by_order = steps.set_index(["order", "region"])["dice"]
+    assert by_order[(0, "ET")] == pytest.approx(raw.loc["ET", "dice"])
+    assert by_order[(1, "ET")] == pytest.approx(after.loc["ET", "dice"]) == 0
+    fitted["federated"][0]["parameters"] = {"mm": 1.0}
+    (tmp_path / "run" / "postprocess.json").write_text(json.dumps(fitted))
+    with pytest.raises(ConfigError, match="postprocess of"):
+        predict(tmp_path / "run", tmp_path / "data", tmp_path / "out")
+
+
+def test_histograms_are_matched_to_the_sites_own(tmp_path: Path) -> None:
+    from fedbrats.data.intensity import read_reference, write_reference
+
+    make_run(tmp_path / "run", "model.input.normalise=histogram")
+    for index, name in enumerate(("A", "B")):
+        write_case(tmp_path / "data", name, seed=index)
+    (tmp_path / "data" / "B" / "B_t1.nii.gz").write_bytes(b"")  # a bad case is left out of the reference
+    table, _ = predict(tmp_path / "run", tmp_path / "data", tmp_path / "own")
+    assert table.loc["A", "status"] == "ok"
+    reference = tmp_path / "reference.json"
+    write_reference(reference, np.tile(np.linspace(-1, 4, 11), (4, 1)))
+    assert read_reference(reference).shape == (4, 11)
+    predict(tmp_path / "run", tmp_path / "data", tmp_path / "given", f"histogram={reference}")
+    assert (labels(tmp_path / "own" / "A.nii.gz") != labels(tmp_path / "given" / "A.nii.gz")).any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["checkpont=x"], r"checkpont: .*not in"),
+        (["checkpoint={run}"], r"missing: data="),
+        (["checkpoint={run}", "data={data}", "inference.fips=true"], r"inference\.fips: .*not in"),
+        (["checkpoint={run}", "data={data}", "inference.flips=maybe"], r"inference\.flips: "),
+        (["checkpoint={run}", "data={data}", "maps=3.5"], r"maps: "),
+        (["checkpoint={run}", "data={data}", "flips"], r"flips: expected key=value"),
+        (["checkpoint=[]", "data={data}"], r"checkpoint=\[\]"),
+        (["checkpoint={run}", "data=nowhere"], r"nowhere: no such folder; data must name"),
+        (["checkpoint={run}", "data={data}", "device=tpu"], r"device=tpu"),
+        (["checkpoint={run}", "data={data}", "labels.et=5"], r"labels\.et=5"),
+        (["checkpoint={run}", "data={data}", "postprocess=magic"], r"postprocess=magic: choose one of"),
+        (["checkpoint={run}", "data={data}", "metrics.convention=x"], r"metrics\.convention"),
+        (["checkpoint={run}", "data={data}", "inference.combine=vote"], r"there is one model"),
+        (["checkpoint=[{run},{run}]", "data={data}"], r"named twice"),
+        (["checkpoint={run}", "data={data}", "histogram=x.json"], r"no model here matches histograms"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_line(
+    arguments: list[str], message: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_case(tmp_path / "data", "A")
+    main: Any = runpy.run_path(str(ROOT / "sims" / "predict.py"))["main"]
+    filled = [a.format(run=trained, data=tmp_path / "data") for a in arguments]
+    assert main([*filled, f"output={tmp_path / 'out'}"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert error.startswith("fedbrats: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    main = runpy.run_path(str(ROOT / "sims" / "predict.py"))["main"]
+    assert main(["--help"]) == 0
+    assert "checkpoint=RUN[@ARM[@WHICH]]" in capsys.readouterr().out
+    assert main([]) == 2

@@ -1,0 +1,134 @@
+"""Every file of conf/model: it builds, trains a step, predicts a whole volume, and is what `facts` says it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from tiny import ROOT
+from torch import Tensor, nn
+
+from fedbrats.command import register_with_hydra
+from fedbrats.config import Config, typed
+from fedbrats.inference.predict import predict
+from fedbrats.losses.deep_supervision import deep_supervised
+from fedbrats.models import facts
+from fedbrats.models.build import build_network, dimensions, input_rules, output_channels, patch_of, window_of
+from fedbrats.models.table import look_at, model_names
+from fedbrats.outputs import labels_from_probabilities
+
+NAMES = model_names(ROOT / "conf")
+SMALL = [name for name in NAMES if name.endswith("_small")]
+SEVEN = (
+    *("dr_unet104", "localization_unet", "residual_encoder", "jonsson_resunet"),
+    *("swin_unetr", "nnunet", "nnsegnet", "brainmage_resunet"),
+)
+
+
+def config_of(name: str) -> Config:
+    register_with_hydra()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return typed(compose("config", overrides=[f"model={name}", "train=small"]))
+
+
+def outputs_of(network: nn.Module, images: Tensor) -> Tensor:
+    found = network(images)
+    return found if isinstance(found, Tensor) else found[0]
+
+
+def batch_of(config: Config, samples: int = 2) -> tuple[Tensor, Tensor]:
+    """Patches with a bright box of all three labels."""
+    generator, sides = torch.Generator().manual_seed(0), patch_of(config)
+    labels = torch.zeros(samples, *sides, dtype=torch.uint8)
+    for label, margin in ((2, 4), (1, 8), (3, 10)):
+        labels[
+            (slice(None), *(slice(side // 2 - side // margin, side // 2 + side // margin) for side in sides))
+        ] = label
+    noise = torch.randn(samples, 4, *sides, generator=generator)
+    return noise + 2 * labels.unsqueeze(1), labels
+
+
+def test_the_papers_are_there_in_both_sizes() -> None:
+    assert {*SEVEN, *(f"{name}_small" for name in SEVEN)} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_looked_at_without_weights(name: str) -> None:
+    row = look_at(name, config_of(name))
+    assert row.parameters > 0
+    assert row.megabytes >= 4e-6 * row.parameters
+    if name.endswith("_small"):
+        full = look_at(name.removesuffix("_small"), config_of(name.removesuffix("_small")))
+        assert row.parameters < full.parameters
+        assert (row.kind, row.regions, row.bn_local, row.private) == (
+            full.kind,
+            full.regions,
+            full.bn_local,
+            full.private,
+        )
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_one_training_step_lowers_the_loss(name: str) -> None:
+    config = config_of(name)
+    torch.manual_seed(0)
+    network, loss = build_network(config.model).train(), instantiate(config.loss)
+    images, labels = batch_of(config)
+
+    def value() -> Tensor:
+        torch.manual_seed(1)  # the same dropout before and after
+        return deep_supervised(loss, network(images), labels, config.train.deep_supervision).mean()
+
+    before = value()
+    before.backward()
+    length = torch.sqrt(sum((p.grad**2).sum() for p in network.parameters() if p.grad is not None))
+    assert float(length) > 0
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.grad is not None:
+                parameter -= 0.02 / length * parameter.grad
+    assert float(value()) < float(before)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_mixes_samples_is_found(name: str) -> None:
+    """Change the second sample: the first one's output changes exactly if some module mixes them."""
+    config = config_of(name)
+    torch.manual_seed(0)
+    network = build_network(config.model).train()
+    for module in network.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+    images, _ = batch_of(config)
+    with torch.no_grad():
+        first = outputs_of(network, images)[0]
+        images[1] = images[1] * 3 + 1
+        second = outputs_of(network, images)[0]
+    assert torch.allclose(first, second, atol=1e-5) == (not facts.mixing_modules(network))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_whole_volume_comes_back_on_its_own_grid(name: str) -> None:
+    config = config_of(name)
+    torch.manual_seed(0)
+    network, shape = build_network(config.model).eval(), (37, 41, 23)
+    image = np.random.default_rng(0).normal(size=(4, *shape)).astype(np.float16)
+    config.inference.mc_passes, config.inference.flips, config.inference.locate = 0, False, None
+    config.inference.overlap = 0.0
+    found = predict(
+        network,
+        image,
+        rules=input_rules(config.model),
+        inference=config.inference,
+        window=window_of(config),
+        device=torch.device("cpu"),
+    ).probabilities
+    with torch.device("meta"):
+        channels = output_channels(build_network(config.model).eval(), patch_of(config))
+    assert tuple(found.shape) == (channels, *shape)
+    assert 0 <= float(found.min()) <= float(found.max()) <= 1
+    labels = labels_from_probabilities(found)
+    assert (labels.shape, labels.dtype) == (shape, np.uint8)
+    assert dimensions(network) == len(patch_of(config))
