@@ -112,6 +112,7 @@ def test(
         step.with_parameters(p) if p else step
         for step, p in zip(runtime.steps_after, parameters, strict=True)
     ]
+    convention = runtime.config.metrics.convention
     per_case, losses, tables = [], [], Tables()
     for index, case in enumerate(runtime.cases(site).test):
         name = pseudonym(site, index)
@@ -125,8 +126,8 @@ def test(
                 tuple(case.meta["spacing"]),
             )
             scores, status = _score(runtime, site, arm, case, stages[-1]), "ok"
-            tables.steps += step_rows(runtime, name, case, steps, stages)
-            doubts = uncertainties(runtime, case, probabilities, stages[-1], tables.bins)
+            tables.steps += step_rows(name, case, steps, stages, runtime.regions, convention)
+            doubts = uncertainties(case, probabilities, stages[-1], runtime.regions, tables.bins)
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +17,6 @@ from fedbrats.metrics.overlap import dice
 from fedbrats.outputs import region_probabilities
 from fedbrats.postprocess.steps import Step
 from fedbrats.uncertainty import case_uncertainty, reliability
-
-if TYPE_CHECKING:
-    from fedbrats.federation.site import SiteRuntime
 
 
 @dataclass
@@ -40,18 +37,25 @@ class Tables:
 
 
 def step_rows(
-    runtime: SiteRuntime, name: str, case: CachedCase, steps: Sequence[Step], stages: Sequence[np.ndarray]
+    name: str,
+    case: CachedCase,
+    steps: Sequence[Step],
+    stages: Sequence[np.ndarray],
+    regions: Sequence[str],
+    convention: str,
 ) -> list[dict[str, Any]]:
-    """Dice and HD95 by region before any step and after each; nothing where there are no steps."""
+    """Dice and HD95 of the `regions` before any step and after each; nothing where there are no steps.
+
+    `stages` are those of `apply_steps`; the rows are those of `steps.csv`, with the case called `name`.
+    """
     if not steps:
         return []
     truth, rows = restore(np.asarray(case.label), case), []
-    convention = runtime.config.metrics.convention
     for order, (step, labels) in enumerate(zip(["raw", *(s.name for s in steps)], stages, strict=True)):
         whole = restore(labels, case)
         guess, true = regions_from_labels(whole), regions_from_labels(truth)
         before = regions_from_labels(restore(stages[max(0, order - 1)], case))
-        for region in runtime.regions:
+        for region in regions:
             i = REGIONS.index(region)
             rows.append(
                 {
@@ -68,17 +72,17 @@ def step_rows(
 
 
 def uncertainties(
-    runtime: SiteRuntime,
     case: CachedCase,
     probabilities: torch.Tensor,
     labels: np.ndarray,
+    regions: Sequence[str],
     bins: dict[str, np.ndarray],
 ) -> dict[str, float]:
     """Uncertainty of each region of one case; its voxels inside the brain are added to `bins`."""
     found, truth = {}, regions_from_labels(np.asarray(case.label))
     brain, masks = np.any(np.asarray(case.image) != 0, axis=0), regions_from_labels(labels)
     by_region = region_probabilities(probabilities).cpu().numpy()
-    for region, probability in zip(runtime.regions, by_region, strict=True):
+    for region, probability in zip(regions, by_region, strict=True):
         i = REGIONS.index(region)
         found[region] = case_uncertainty(probability, masks[i])
         table = reliability(probability, truth[i], brain)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import nibabel as nib
@@ -37,10 +36,9 @@ def write_map(path: Path, values: np.ndarray, source: Source) -> None:
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".partial-", suffix=".nii.gz", dir=path.parent)
-    os.close(handle)
+    unfinished = path.with_name(f".partial-{path.name}")
     try:
-        nib.save(image, temporary)
-        os.replace(temporary, path)
+        nib.save(image, unfinished)
+        os.replace(unfinished, path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)

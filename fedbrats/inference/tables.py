@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -134,8 +134,9 @@ class Scores:
             uncertainty: by region.
         """
         whole, truth = restore(stages[-1], case), restore(np.asarray(case.label), case)
-        found = score_case(whole, truth, case.meta["spacing"], self._system.config.metrics.convention)
-        after_steps = step_rows(cast(Any, self._system), case.name, case, self._system.steps, stages)
+        system, convention = self._system, self._system.config.metrics.convention
+        found = score_case(whole, truth, case.meta["spacing"], convention)
+        after_steps = step_rows(case.name, case, system.steps, stages, system.regions, convention)
         brain, true = np.any(np.asarray(case.image) != 0, axis=0), regions_from_labels(np.asarray(case.label))
         known = {"arm": ARM, "site": site_of(case.name), "case": case.name}
         for region, probability in zip(self._system.regions, probabilities, strict=True):

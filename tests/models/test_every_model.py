@@ -89,7 +89,7 @@ def test_one_training_step_lowers_the_loss(name: str) -> None:
         for parameter in network.parameters():
             if parameter.grad is not None:
                 parameter -= 0.02 / length * parameter.grad
-    assert float(value()) < float(before)
+    assert float(value().detach()) < float(before.detach())
 
 
 @pytest.mark.parametrize("name", SMALL)
