@@ -108,7 +108,7 @@ class InferenceConfig:
     batch: int = 2
     flips: bool = False  # mean over all mirrorings: 8 in 3D, 4 in 2D
     mc_passes: int = 0  # Monte Carlo dropout: passes with dropout on; 0 leaves it off
-    combine: str = "average"  # average | vote | staple, over planes and ensemble members
+    combine: str = "average"  # average | vote | staple, of planes and ensemble members (staple: members)
     locate: str | None = (
         None  # run whose model finds the tumour first; the network then sees a crop around it
     )

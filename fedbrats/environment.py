@@ -13,7 +13,19 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("fedbrats", "flwr", "hydra-core", "monai", "nibabel", "numpy", "pandas", "scipy", "torch", "ray")
+PACKAGES = (
+    "fedbrats",
+    "flwr",
+    "hydra-core",
+    "monai",
+    "nibabel",
+    "numpy",
+    "pandas",
+    "scipy",
+    "simpleitk",
+    "torch",
+    "ray",
+)
 
 
 def describe_environment() -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import tempfile
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -206,13 +205,12 @@ def write_labels(path: Path, labels: np.ndarray, source: Source, reference_heade
     back = ornt_transform(_RAS, io_orientation(affine))
     image = _label_image(np.ascontiguousarray(apply_orientation(labels, back)), affine, reference_header)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".partial-", suffix=suffix, dir=path.parent)
-    os.close(handle)
+    unfinished = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
-        nib.save(image, temporary)
-        os.replace(temporary, path)
+        nib.save(image, unfinished)
+        os.replace(unfinished, path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 def _label_image(data: np.ndarray, affine: np.ndarray, reference_header: Any) -> Any:

@@ -36,7 +36,8 @@ class Snapshot:
     models: dict[str, Model] = field(default_factory=dict)
 
 
-def _tensor_file(folder: Path, arm: str) -> Path:
+def tensor_file(folder: Path, arm: str) -> Path:
+    """Where the model of `arm` lies below `folder`, a checkpoint or the best ones."""
     return folder / f"{arm.replace(':', '-')}.safetensors"
 
 
@@ -56,7 +57,7 @@ def save_checkpoint(folder: Path, round_: int, models: Mapping[str, Model], keep
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     for arm, model in models.items():
-        save_file(model.arrays, _tensor_file(unfinished, arm))
+        save_file(model.arrays, tensor_file(unfinished, arm))
     keys = ("failed_in_a_row", "best_round", "best_score", "val_losses")
     facts = {arm: {key: getattr(m, key) for key in keys} for arm, m in models.items()}
     _write_json(unfinished / "models.json", facts)
@@ -85,7 +86,7 @@ def load_checkpoint(folder: Path) -> Snapshot | None:
         last = json.loads(pointer.read_text())
         source = folder / last["folder"]
         facts = json.loads((source / "models.json").read_text())
-        models = {arm: Model(load_file(_tensor_file(source, arm)), **values) for arm, values in facts.items()}
+        models = {arm: Model(load_file(tensor_file(source, arm)), **values) for arm, values in facts.items()}
         return Snapshot(last["round"], models)
     except Exception as error:
         raise ValueError(f"{pointer}: the checkpoint it names cannot be read ({error})") from error
@@ -93,7 +94,7 @@ def load_checkpoint(folder: Path) -> Snapshot | None:
 
 def save_best(folder: Path, arm: str, arrays: dict[str, Tensor]) -> None:
     """Keep `arrays` as the best model of `arm` so far, atomically."""
-    file = _tensor_file(folder / "best", arm)
+    file = tensor_file(folder / "best", arm)
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(".tmp")
     save_file(arrays, unfinished)
@@ -102,4 +103,4 @@ def save_best(folder: Path, arm: str, arrays: dict[str, Tensor]) -> None:
 
 def load_best(folder: Path, arm: str) -> dict[str, Tensor]:
     """What `save_best` kept."""
-    return load_file(_tensor_file(folder / "best", arm))
+    return load_file(tensor_file(folder / "best", arm))

@@ -117,7 +117,8 @@ def test(
     for index, case in enumerate(runtime.cases(site).test):
         name = pseudonym(site, index)
         try:
-            probabilities = full_prediction(runtime, site, case).probabilities
+            prediction = full_prediction(runtime, site, case)
+            probabilities = prediction.probabilities
             losses.append(_loss(runtime, probabilities, np.asarray(case.label)))
             stages = apply_steps(
                 steps,
@@ -127,7 +128,7 @@ def test(
             )
             scores, status = _score(runtime, site, arm, case, stages[-1]), "ok"
             tables.steps += step_rows(name, case, steps, stages, runtime.regions, convention)
-            doubts = uncertainties(case, probabilities, stages[-1], runtime.regions, tables.bins)
+            doubts = uncertainties(case, prediction.by_region, stages[-1], runtime.regions, tables.bins)
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:

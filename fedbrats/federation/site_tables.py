@@ -14,7 +14,6 @@ from fedbrats.data.cache import CachedCase, restore
 from fedbrats.data.regions import REGIONS, regions_from_labels
 from fedbrats.metrics.hd95 import hd95
 from fedbrats.metrics.overlap import dice
-from fedbrats.outputs import region_probabilities
 from fedbrats.postprocess.steps import Step
 from fedbrats.uncertainty import case_uncertainty, reliability
 
@@ -78,11 +77,13 @@ def uncertainties(
     regions: Sequence[str],
     bins: dict[str, np.ndarray],
 ) -> dict[str, float]:
-    """Uncertainty of each region of one case; its voxels inside the brain are added to `bins`."""
+    """Uncertainty of each region of one case; its voxels inside the brain are added to `bins`.
+
+    `probabilities` are those of the regions, float32 [R, X, Y, Z]; `labels` canonical uint8 [X, Y, Z].
+    """
     found, truth = {}, regions_from_labels(np.asarray(case.label))
     brain, masks = np.any(np.asarray(case.image) != 0, axis=0), regions_from_labels(labels)
-    by_region = region_probabilities(probabilities).cpu().numpy()
-    for region, probability in zip(regions, by_region, strict=True):
+    for region, probability in zip(regions, probabilities.cpu().numpy(), strict=True):
         i = REGIONS.index(region)
         found[region] = case_uncertainty(probability, masks[i])
         table = reliability(probability, truth[i], brain)

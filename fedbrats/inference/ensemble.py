@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedbrats.data.regions import REGIONS, regions_from_labels
 from fedbrats.inference.predict import Prediction, majority
-from fedbrats.outputs import labels_from_probabilities, predicted_regions, region_probabilities
+from fedbrats.outputs import labels_from_probabilities, predicted_regions
 
 ITERATIONS = 200  # of STAPLE; evenly split raters otherwise take tens of thousands for digits nobody sees
 
@@ -29,8 +29,8 @@ def combine(members: Sequence[Prediction], how: str) -> Prediction:
 
     Returns:
         probabilities: the members' own channels where they agree on them and are averaged, else those of the regions
-        (1 or 3 channels). spread: population standard deviation over the passes of all members, every member weighing
-        the same; None for one member with one pass.
+        (1 or 3 channels). mean: average of the region probabilities, also where labels are voted on. spread: population
+        standard deviation over the passes of all members. Every member weighs the same.
 
     Raises:
         ValueError: no members, or an unknown `how`.
@@ -43,7 +43,8 @@ def combine(members: Sequence[Prediction], how: str) -> Prediction:
         return members[0]
     notes = tuple(dict.fromkeys(note for member in members for note in member.notes))
     passes = sum(member.passes for member in members)
-    return Prediction(_probabilities(members, how), _spread(members), passes, notes)
+    mean = torch.stack([_all_of(members, region).mean(0) for region in _regions(members)])
+    return Prediction(_probabilities(members, how), _spread(members), passes, notes, mean)
 
 
 def _probabilities(members: Sequence[Prediction], how: str) -> Tensor:
@@ -51,12 +52,11 @@ def _probabilities(members: Sequence[Prediction], how: str) -> Tensor:
         return torch.stack([member.probabilities for member in members]).mean(0)
     found = []
     for region in _regions(members):
-        asked = [member for member in members if region in regions_of(member)]
-        probabilities = torch.stack([_of_region(member, region) for member in asked])
+        probabilities = _all_of(members, region)
         if how == "average":
             found.append(probabilities.mean(0))
             continue
-        masks = np.stack([_mask(member, region) for member in asked])
+        masks = np.stack([_mask(member, region) for member in members if region in regions_of(member)])
         if how == "staple":
             found.append(torch.from_numpy(staple(masks)).to(probabilities))
         else:
@@ -69,8 +69,7 @@ def _spread(members: Sequence[Prediction]) -> Tensor:
     found = []
     for index, region in enumerate(_regions(members)):
         asked = [member for member in members if region in regions_of(member)]
-        means = torch.stack([_of_region(member, region) for member in asked])
-        variance = means.var(0, correction=0)
+        variance = _all_of(members, region).var(0, correction=0)
         within = [member.spread[index] ** 2 for member in asked if member.spread is not None]
         found.append((variance + sum(within) / len(asked)).sqrt())
     return torch.stack(found)
@@ -85,8 +84,9 @@ def _regions(members: Sequence[Prediction]) -> list[str]:
     return [region for region in REGIONS if any(region in regions_of(member) for member in members)]
 
 
-def _of_region(member: Prediction, region: str) -> Tensor:
-    return region_probabilities(member.probabilities)[regions_of(member).index(region)]
+def _all_of(members: Sequence[Prediction], region: str) -> Tensor:
+    """Mean probabilities [n, *S] of those members that predict the region."""
+    return torch.stack([m.by_region[regions_of(m).index(region)] for m in members if region in regions_of(m)])
 
 
 def _mask(member: Prediction, region: str) -> np.ndarray:

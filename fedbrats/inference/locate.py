@@ -51,18 +51,20 @@ def refine(
             *notes,
             f"the located tumour is larger than the crop {sides}: {outside} of its voxels lie outside",
         )
-    probabilities = torch.zeros(len(found.probabilities), *mask.shape).to(found.probabilities)
+    probabilities = _pasted(found.probabilities, box, mask.shape)
     if is_softmax(len(probabilities)):
         probabilities[0] = 1
-    spread = None if found.spread is None else torch.zeros(len(found.spread), *mask.shape).to(found.spread)
-    for whole_volume, part in ((probabilities, found.probabilities), (spread, found.spread)):
-        _put(whole_volume, part, box)
-    return replace(found, probabilities=probabilities, spread=spread, notes=notes)
+        probabilities[0][slices_of(box)] = found.probabilities[0]
+    spread = None if found.spread is None else _pasted(found.spread, box, mask.shape)
+    mean = None if found.mean is None else _pasted(found.mean, box, mask.shape)
+    return replace(found, probabilities=probabilities, spread=spread, notes=notes, mean=mean)
 
 
-def _put(whole: Tensor | None, part: Tensor | None, box: Sequence[Sequence[int]]) -> None:
-    if whole is not None and part is not None:
-        whole[:, *slices_of(box)] = part
+def _pasted(part: Tensor, box: Sequence[Sequence[int]], shape: Sequence[int]) -> Tensor:
+    """`part` [C, ...] at its place in a volume of 0 [C, *shape]."""
+    whole = torch.zeros(len(part), *shape).to(part)
+    whole[:, *slices_of(box)] = part
+    return whole
 
 
 def box_around(mask: np.ndarray, crop: Sequence[int]) -> list[list[int]]:

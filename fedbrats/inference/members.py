@@ -21,7 +21,7 @@ from fedbrats.data.intensity import Normaliser
 from fedbrats.data.regions import regions_from_labels
 from fedbrats.federation import exchange
 from fedbrats.federation.arms import FEDERATED, LOCAL
-from fedbrats.federation.checkpoint import _tensor_file as tensor_file
+from fedbrats.federation.checkpoint import tensor_file
 from fedbrats.inference.locate import refine
 from fedbrats.inference.predict import Prediction, predict
 from fedbrats.models.build import build_network, channels_last, input_rules, window_of

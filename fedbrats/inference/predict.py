@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -24,15 +24,27 @@ from fedbrats.seeding import seed_torch
 class Prediction:
     """What a model, or several, say about an image.
 
-    probabilities: channels, float32 [C, X, Y, Z], see `fedbrats.outputs`; spread: population standard deviation of
-    the region probabilities over all passes (dividing by their number, as `numpy.std` does), float32 [R, X, Y, Z],
-    None for a single pass; passes: their number; notes: what a reader of the result should know.
+    probabilities: channels, float32 [C, X, Y, Z], see `fedbrats.outputs`, from which the labels are read; spread:
+    population standard deviation of the region probabilities over all passes (dividing by their number, as `numpy.std`
+    does), float32 [R, X, Y, Z], None for a single pass; passes: their number; notes: what a reader of the result should
+    know; mean: of the region probabilities over all passes where `probabilities` is a vote and hence no such mean.
     """
 
     probabilities: Tensor
     spread: Tensor | None = None
     passes: int = 1
     notes: tuple[str, ...] = ()
+    mean: Tensor | None = None
+
+    @property
+    def by_region(self) -> Tensor:
+        """Mean probability of each region, float32 [R, X, Y, Z], for maps and uncertainty, however labels are made."""
+        return region_probabilities(self.probabilities) if self.mean is None else self.mean
+
+    def cpu(self) -> Prediction:
+        """The same in main memory."""
+        spread, mean = (None if t is None else t.cpu() for t in (self.spread, self.mean))
+        return replace(self, probabilities=self.probabilities.cpu(), spread=spread, mean=mean)
 
 
 class Running:
@@ -107,7 +119,7 @@ def predict(
     elected = inference.combine == "vote" and len(found) > 1
     probabilities = vote_of_channels(torch.stack(found)) if elected else torch.stack(found).mean(0)
     spread = all_passes.deviation() if all_passes.count > 1 else None
-    return Prediction(probabilities, spread, all_passes.count)
+    return Prediction(probabilities, spread, all_passes.count, mean=all_passes.mean if elected else None)
 
 
 def _passes(

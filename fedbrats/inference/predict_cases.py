@@ -25,7 +25,6 @@ from fedbrats.inference.predict import Prediction
 from fedbrats.inference.reading import BadCase, Folder, open_folder
 from fedbrats.inference.system import System, load_system
 from fedbrats.inference.tables import Result, Scores, remove_tables, write_cases
-from fedbrats.outputs import region_probabilities
 from fedbrats.uncertainty import case_uncertainty, entropy
 
 log = logging.getLogger(__name__)
@@ -93,7 +92,7 @@ def _predict_case(
         cached, notes = folder.read(case)
         prediction, stages = system.segment(cached)
         result.notes = [*notes, *prediction.notes]
-        probabilities = region_probabilities(prediction.probabilities).numpy()
+        probabilities = prediction.by_region.numpy()
         masks = regions_from_labels(stages[-1])
         millilitres = float(np.prod(cached.meta["spacing"])) / 1000
         for region, probability in zip(system.regions, probabilities, strict=True):
@@ -135,7 +134,7 @@ def _write_files(
     stored = case.meta["source"]
     source = Source(**{**stored, "shape": tuple(stored["shape"])})
     if maps:
-        probabilities = region_probabilities(prediction.probabilities).numpy()
+        probabilities = prediction.by_region.numpy()
         found = {"probability": probabilities, "uncertainty_entropy": entropy(probabilities)}
         if prediction.spread is not None:
             found["uncertainty_std"] = prediction.spread.numpy()

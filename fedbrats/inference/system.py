@@ -47,8 +47,7 @@ class System:
         found = []
         for member in self.members:
             said = member.predict(case, self.config.inference, self.localiser)
-            spread = None if said.spread is None else said.spread.cpu()
-            found.append(replace(said, probabilities=said.probabilities.cpu(), spread=spread))
+            found.append(said.cpu())
         combined = combine(found, self.config.inference.combine)
         labels = labels_from_probabilities(combined.probabilities)
         spacing = tuple(case.meta["spacing"])
@@ -163,9 +162,11 @@ def _steps(config: Config, spec: Spec, name: str | None, channels: int) -> list[
         file = spec.run / "postprocess.json"
         if name is not None or not file.is_file():
             missing = ", ".join(step.name for step in steps if not step.fitted)
+            why = (
+                f"{file} is not there" if name is None else "only a run that is configured with it fits them"
+            )
             raise ConfigError(
-                f"postprocess: {missing}: values are fitted by a run that is configured with these steps; choose "
-                "steps that have their values, postprocess=none, or leave postprocess out for what the run fitted."
+                f"postprocess: {missing}: no values ({why}); choose steps that have their values, or postprocess=none."
             )
         fitted = [entry["parameters"] for entry in json.loads(file.read_text())[spec.arm]]
         check_parameters(steps, fitted)

@@ -84,7 +84,7 @@ def write_cases(file: Path, results: Sequence[Result], regions: Sequence[str]) -
 
 
 def case_table(results: Sequence[Result], regions: Sequence[str]) -> Table:
-    """`cases.csv` for people: the most uncertain first, failed cases at the end with their reason."""
+    """`cases.csv` for people: the most uncertain first, failed cases at the end."""
     ranks = review_ranks(results)
     table = Table(
         box=SIMPLE_HEAD, padding=(0, 1), title="Cases for review, most uncertain region decides", expand=False
@@ -94,13 +94,11 @@ def case_table(results: Sequence[Result], regions: Sequence[str]) -> Table:
     for region in regions:
         table.add_column(f"{region} mL", justify="right")
         table.add_column(f"{region} uncertainty", justify="right")
-    table.add_column("notes")
     for result in sorted(results, key=lambda r: (ranks.get(r.case, len(results) + 1), r.case)):
         cells = []
         for region in regions:
             cells += [_cell(result.volume_ml.get(region), 2), _cell(result.uncertainty.get(region), 3)]
-        notes = "; ".join(([] if result.ok else [result.status]) + result.notes)
-        table.add_row(str(ranks.get(result.case, "-")), result.case, *cells, notes)
+        table.add_row(str(ranks.get(result.case, "failed")), result.case, *cells)
     return table
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 from hydra import compose, initialize_config_dir
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from tiny import OVERRIDES, ROOT, tiny
@@ -18,6 +19,8 @@ from fedbrats.config import Config, save_config, typed
 from fedbrats.data.cases import MODALITIES
 from fedbrats.data.regions import BRATS_2017
 from fedbrats.federation.checkpoint import Model, save_best, save_checkpoint
+from fedbrats.inference.arguments import read_arguments
+from fedbrats.inference.predict_cases import predict_cases
 from fedbrats.run import initial_arrays
 from fedbrats.settings import settle
 
@@ -92,3 +95,19 @@ def write_case(root: Path, name: str, *, seed: int = 0, codes: str = "RAS", labe
         ending = NEW[kind] if new else f"_{kind}"
         nib.save(image.as_reoriented(change), folder / f"{name}{ending}.nii.gz")
     return folder
+
+
+def predict(model: Path | str, data: Path, output: Path, *more: str) -> tuple[pd.DataFrame, list[str]]:
+    """`cases.csv` by case, and what was said."""
+    lines: list[str] = []
+    arguments = [f"checkpoint={model}", f"data={data}", f"output={output}", *more]
+    predict_cases(read_arguments(arguments), ROOT / "conf", lines.append)
+    return pd.read_csv(output / "cases.csv", keep_default_na=False).set_index("case"), lines
+
+
+def labels(file: Path) -> np.ndarray:
+    return np.asarray(nib.load(file).dataobj)
+
+
+def masks(voxels: np.ndarray, et: int = 4) -> dict[str, np.ndarray]:
+    return {"WT": voxels > 0, "TC": (voxels == 1) | (voxels == et), "ET": voxels == et}

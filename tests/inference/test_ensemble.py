@@ -65,6 +65,14 @@ def test_vote_counts_heads_and_average_counts_conviction() -> None:
     assert labels_from_probabilities(combine(members, "average").probabilities).item() == 0
 
 
+@pytest.mark.parametrize("how", ["average", "vote", "staple"])
+def test_uncertainty_sees_the_mean_however_labels_are_made(how: str) -> None:
+    """Three members that agree on nothing being there at 0.4 have not become certain by voting."""
+    found = combine([regions([p, 0.0]) for p in (0.45, 0.4, 0.35)], how)
+    np.testing.assert_allclose(found.by_region[0, :, 0, 0], [0.4, 0.0], atol=1e-6)
+    assert not labels_from_probabilities(found.probabilities).any()
+
+
 def test_ties_go_to_the_mean_probability() -> None:
     members = [regions([0.9, 0.6], [0.0, 0.0], [0.0, 0.0]), regions([0.3, 0.2], [0.0, 0.0], [0.0, 0.0])]
     labels = labels_from_probabilities(combine(members, "vote").probabilities)

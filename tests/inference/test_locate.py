@@ -65,7 +65,7 @@ class Seen:
         self.part = part
         p = torch.tensor(self.probability).view(-1, 1, 1, 1).repeat(1, *part.shape[1:])
         spread = None if self.spread is None else torch.full_like(region_probabilities(p), self.spread)
-        return Prediction(p, spread, 4, ("its own note",))
+        return Prediction(p, spread, 4, ("its own note",), region_probabilities(p) / 2)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,9 @@ def test_outside_the_crop_is_background(
     np.testing.assert_allclose(found.probabilities[:, ~inside].numpy()[:, 0], background)
     assert found.spread is not None
     np.testing.assert_allclose(found.spread.numpy(), np.broadcast_to(0.1 * inside, found.spread.shape))
+    np.testing.assert_allclose(
+        found.by_region.numpy(), region_probabilities(found.probabilities).numpy() / 2, atol=1e-6
+    )
     assert (found.passes, found.notes) == (4, ("its own note",))
 
 

@@ -128,7 +128,9 @@ def test_planes_are_averaged_or_vote() -> None:
     average = predict_toy(shifted, image, [8, 8], planes=planes).probabilities
     expected = (2 * along_x + along_y) / 3
     torch.testing.assert_close(average[0, :, :, 0], expected, atol=1e-6, rtol=0)
-    vote = predict_toy(shifted, image, [8, 8], planes=planes, combine="vote").probabilities
+    voted = predict_toy(shifted, image, [8, 8], planes=planes, combine="vote")
+    torch.testing.assert_close(voted.by_region, average, atol=1e-6, rtol=0)
+    vote = voted.probabilities
     # Two of three planes say what X says: sagittal slices are outvoted, in the average they are not.
     assert torch.equal(vote[0, :, :, 0] > 0.5, along_x > 0.5)
     assert not torch.equal(average[0, :, :, 0] > 0.5, along_x > 0.5)

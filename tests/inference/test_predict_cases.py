@@ -12,48 +12,28 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from run_folders import AFFINE, make_run, volumes, write_case
+from run_folders import AFFINE, labels, make_run, masks, predict, volumes, write_case
 from tiny import ROOT, tiny
 
-from fedbrats.config import ConfigError
+from fedbrats.config import load_config
+from fedbrats.data.prepare import data_root
 from fedbrats.data.regions import REGIONS
-from fedbrats.inference.arguments import read_arguments
-from fedbrats.inference.predict_cases import predict_cases
 from fedbrats.metrics.overlap import dice
 from fedbrats.metrics.score import CASE_COLUMNS
 from fedbrats.run import run
-
-CONF = ROOT / "conf"
-MEMBERS = {"federated": 0, "local:A": 1, "local:B": 2}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("predict") / "run"
-    make_run(folder, arms=MEMBERS)
+    make_run(folder)
     return folder
-
-
-def predict(model: Path | str, data: Path, output: Path, *more: str) -> tuple[pd.DataFrame, list[str]]:
-    """`cases.csv` by case, and what was said."""
-    lines: list[str] = []
-    arguments = [f"checkpoint={model}", f"data={data}", f"output={output}", *more]
-    predict_cases(read_arguments(arguments), CONF, lines.append)
-    return pd.read_csv(output / "cases.csv", keep_default_na=False).set_index("case"), lines
-
-
-def labels(file: Path) -> np.ndarray:
-    return np.asarray(nib.load(file).dataobj)
-
-
-def masks(voxels: np.ndarray, et: int = 4) -> dict[str, np.ndarray]:
-    return {"WT": voxels > 0, "TC": (voxels == 1) | (voxels == et), "ET": voxels == et}
 
 
 def test_scores_are_those_of_the_run_itself(cache: Path, tmp_path: Path) -> None:
     """The run tested its own cases through Flower; the same model on the same files must score the same."""
     folder = run(tiny(cache, "arms=[federated]", "rounds=1", "model.prior=0.5"), tmp_path / "run")
-    data = next((cache / "phantom").iterdir())
+    data = data_root(load_config(folder / "config.yaml").data, 1, print)
     table, _ = predict(folder, data, tmp_path / "out")
     assert set(table["status"]) == {"ok"}
     columns = ["case", "region", "dice", "hd95", "lesion_dice", "volume_pred_ml"]
@@ -196,6 +176,25 @@ def test_bad_cases_are_reported_and_stop_no_other(
     assert set(json.loads((output / "summary.json").read_text())["failed"]) == {"B", "C"}
 
 
+def test_an_unreadable_label_costs_the_score_only(trained: Path, tmp_path: Path) -> None:
+    write_case(tmp_path / "data", "A")
+    (tmp_path / "data" / "A" / "A_seg.nii.gz").write_bytes(b"")
+    table, _ = predict(trained, tmp_path / "data", tmp_path / "out")
+    assert table.loc["A", "status"] == "ok"
+    assert "not scored: " in table.loc["A", "notes"]
+    assert "A_seg.nii.gz: empty file" in table.loc["A", "notes"]
+    assert not (tmp_path / "out" / "scores.csv").exists()
+
+
+def test_nothing_of_an_earlier_prediction_stays(trained: Path, tmp_path: Path) -> None:
+    folder = write_case(tmp_path / "data", "A")
+    predict(trained, tmp_path / "data", tmp_path / "out", "maps=true")
+    (folder / "A_seg.nii.gz").unlink()
+    predict(trained, tmp_path / "data", tmp_path / "out", "labels.et=4")
+    left = sorted(f.name for f in (tmp_path / "out").iterdir() if not f.name.startswith("."))
+    assert left == ["A.nii.gz", "cases.csv", "summary.json"]
+
+
 def test_a_bad_label_costs_the_score_only(trained: Path, tmp_path: Path) -> None:
     for name in ("A", "B"):
         write_case(tmp_path / "data", name)
@@ -210,117 +209,6 @@ def test_a_bad_label_costs_the_score_only(trained: Path, tmp_path: Path) -> None
     np.testing.assert_array_equal(
         labels(tmp_path / "out" / "A.nii.gz"), labels(tmp_path / "out" / "B.nii.gz")
     )
-
-
-@pytest.mark.parametrize("how", ["average", "vote", "staple"])
-def test_ensembles(how: str, trained: Path, tmp_path: Path) -> None:
-    write_case(tmp_path / "data", "A")
-    alone = {}
-    for arm in MEMBERS:
-        predict(f"{trained}@{arm}", tmp_path / "data", tmp_path / arm.replace(":", "-"), "maps=true")
-        folder = tmp_path / arm.replace(":", "-")
-        p = [nib.load(folder / f"A_probability_{r.lower()}.nii.gz").get_fdata() for r in REGIONS]
-        alone[arm] = (np.stack(p), masks(labels(folder / "A.nii.gz")))
-    models = f"[{trained},{trained}@local]"
-    predict(models, tmp_path / "data", tmp_path / "out", f"inference.combine={how}", "maps=true")
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert [m["arm"] for m in summary["members"]] == list(MEMBERS)
-    p = [nib.load(tmp_path / "out" / f"A_probability_{r.lower()}.nii.gz").get_fdata() for r in REGIONS]
-    std = nib.load(tmp_path / "out" / "A_uncertainty_std_wt.nii.gz").get_fdata()
-    np.testing.assert_allclose(std, np.std([found[0][0] for found in alone.values()], axis=0), atol=1e-6)
-    if how == "average":
-        np.testing.assert_allclose(p, np.mean([found for found, _ in alone.values()], axis=0), atol=1e-6)
-    if how == "vote":
-        votes = {r: sum(found[r].astype(int) for _, found in alone.values()) >= 2 for r in REGIONS}
-        for region, volume in zip(REGIONS, p, strict=True):
-            np.testing.assert_array_equal(volume > 0.5, votes[region])
-    found = masks(labels(tmp_path / "out" / "A.nii.gz"))
-    assert (found["ET"] == ((p[2] > 0.5) & ((p[0] > 0.5) | (p[1] > 0.5)))).all()
-
-
-def test_networks_of_two_and_three_dimensions(trained: Path, tmp_path: Path) -> None:
-    """Slices on three planes with Monte Carlo dropout, its own normalisation, beside a 3D network."""
-    planes = "model.input.planes=[axial,coronal,sagittal]"
-    make_run(tmp_path / "slices", planes, "model.input.patch=[40,40]", model="dr_unet104_small")
-    write_case(tmp_path / "data", "A")
-    table, _ = predict(
-        tmp_path / "slices", tmp_path / "data", tmp_path / "one", "inference.mc_passes=2", "maps=true"
-    )
-    assert table.loc["A", "status"] == "ok"
-    assert (tmp_path / "one" / "A_uncertainty_std_et.nii.gz").exists()
-    both = f"[{trained},{tmp_path / 'slices'}]"
-    table, _ = predict(both, tmp_path / "data", tmp_path / "both")
-    assert table.loc["A", "status"] == "ok"
-    windows = json.loads((tmp_path / "both" / "summary.json").read_text())["settings"]["inference"]["window"]
-    assert windows is None  # each its own
-    with pytest.raises(ConfigError, match=r"mc_passes=2.*no dropout"):
-        predict(both, tmp_path / "data", tmp_path / "both", "inference.mc_passes=2")
-
-
-def test_locate_then_refine(trained: Path, tmp_path: Path) -> None:
-    """Outside the crop around what the localiser found there is no tumour, inside it is the refiner's answer."""
-    make_run(tmp_path / "localiser", model="localizer_small")
-    write_case(tmp_path / "data", "A")
-    crop = ["inference.locate_crop=[8,8,8]", f"inference.locate={tmp_path / 'localiser'}"]
-    table, _ = predict(trained, tmp_path / "data", tmp_path / "out", *crop)
-    assert table.loc["A", "status"] == "ok"
-    assert "larger than the crop 8x8x8" in table.loc["A", "notes"]
-    found = np.argwhere(labels(tmp_path / "out" / "A.nii.gz"))
-    assert (found.max(0) - found.min(0) < 8).all()
-    assert len(found) > 10
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert summary["localiser"]["model"].endswith("localization_unet")
-
-
-def test_a_network_of_the_whole_tumour_alone(tmp_path: Path) -> None:
-    make_run(tmp_path / "localiser", model="localizer_small")
-    write_case(tmp_path / "data", "A")
-    table, _ = predict(tmp_path / "localiser", tmp_path / "data", tmp_path / "out", "maps=true")
-    assert [c for c in table.columns if c.startswith("volume")] == ["volume_ml_wt"]
-    assert set(np.unique(labels(tmp_path / "out" / "A.nii.gz"))) == {0, 2}
-    assert set(pd.read_csv(tmp_path / "out" / "scores.csv")["region"]) == {"WT"}
-    with pytest.raises(ConfigError, match=r"needs .*ET.*only WT"):
-        predict(tmp_path / "localiser", tmp_path / "data", tmp_path / "out", "postprocess=et_minimum_600")
-
-
-def test_post_processing_with_what_the_run_fitted(trained: Path, tmp_path: Path) -> None:
-    make_run(tmp_path / "run", "postprocess=et_minimum")
-    write_case(tmp_path / "data", "A")
-    with pytest.raises(ConfigError, match=r"to be fitted.*postprocess=none"):
-        predict(tmp_path / "run", tmp_path / "data", tmp_path / "out")
-    fitted = {"federated": [{"step": "MinimumVolume", "name": "", "parameters": {"ml": 1000.0}, "sites": {}}]}
-    (tmp_path / "run" / "postprocess.json").write_text(json.dumps(fitted))
-    predict(tmp_path / "run", tmp_path / "data", tmp_path / "plain", "postprocess=none")
-    predict(tmp_path / "run", tmp_path / "data", tmp_path / "out")
-    assert 4 in labels(tmp_path / "plain" / "A.nii.gz")
-    assert 4 not in labels(tmp_path / "out" / "A.nii.gz")
-    steps = pd.read_csv(tmp_path / "out" / "steps.csv")
-    assert list(steps["order"].unique()) == [0, 1]
-    raw = pd.read_csv(tmp_path / "plain" / "scores.csv").set_index("region")
-    after = pd.read_csv(tmp_path / "out" / "scores.csv").set_index("region")
-    by_order = steps.set_index(["order", "region"])["dice"]
-    assert by_order[(0, "ET")] == pytest.approx(raw.loc["ET", "dice"])
-    assert by_order[(1, "ET")] == pytest.approx(after.loc["ET", "dice"]) == 0
-    fitted["federated"][0]["parameters"] = {"mm": 1.0}
-    (tmp_path / "run" / "postprocess.json").write_text(json.dumps(fitted))
-    with pytest.raises(ConfigError, match="postprocess of"):
-        predict(tmp_path / "run", tmp_path / "data", tmp_path / "out")
-
-
-def test_histograms_are_matched_to_the_sites_own(tmp_path: Path) -> None:
-    from fedbrats.data.intensity import read_reference, write_reference
-
-    make_run(tmp_path / "run", "model.input.normalise=histogram")
-    for index, name in enumerate(("A", "B")):
-        write_case(tmp_path / "data", name, seed=index)
-    (tmp_path / "data" / "B" / "B_t1.nii.gz").write_bytes(b"")  # a bad case is left out of the reference
-    table, _ = predict(tmp_path / "run", tmp_path / "data", tmp_path / "own")
-    assert table.loc["A", "status"] == "ok"
-    reference = tmp_path / "reference.json"
-    write_reference(reference, np.tile(np.linspace(-1, 4, 11), (4, 1)))
-    assert read_reference(reference).shape == (4, 11)
-    predict(tmp_path / "run", tmp_path / "data", tmp_path / "given", f"histogram={reference}")
-    assert (labels(tmp_path / "own" / "A.nii.gz") != labels(tmp_path / "given" / "A.nii.gz")).any()
 
 
 @pytest.mark.parametrize(

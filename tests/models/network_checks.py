@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from tiny import ROOT
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, max_pool3d
 
-CONF = Path(__file__).parents[2] / "conf" / "model"
+from fedbrats.command import register_with_hydra
 
 
 def node(name: str) -> dict[str, Any]:
-    """The node `model` of conf/model/<name>.yaml."""
-    with initialize_config_dir(str(CONF), version_base=None):
-        return dict(compose(name).model)
+    """The node `model` of `model=<name>`, as a run composes it."""
+    register_with_hydra()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return dict(compose("config", overrides=[f"model={name}"]).model)
 
 
 def configured(name: str) -> tuple[nn.Module, dict[str, Any]]:
