@@ -15,8 +15,9 @@ postprocess=<file of conf/postprocess> or none: the default is the first model's
 Further: cache=<folder> device=auto|cpu|cuda metrics.convention=brats2023 labels.et=4 histogram=<reference.json>
 
 The output folder gets <case>.nii.gz in the space and with the label numbers of the data, with maps=true also
-probabilities and uncertainties, cases.csv (status, volumes, uncertainty, order of review), summary.json, and the
-scores of labelled cases. The exit status is 0, 1 if a case failed, 2 if the command cannot be used.
+probabilities and uncertainties, cases.csv (status, volumes, uncertainty, order of review) and summary.json; labelled
+cases add scores.csv, reliability and retained-cases figures and report.html. The exit status is 0, 1 if a case failed,
+2 if the command cannot be used.
 """
 
 from __future__ import annotations

@@ -25,6 +25,8 @@ from fedbrats.inference.predict import Prediction
 from fedbrats.inference.reading import BadCase, Folder, open_folder
 from fedbrats.inference.system import System, load_system
 from fedbrats.inference.tables import Result, Scores, remove_tables, write_cases
+from fedbrats.report.html import write_prediction_report
+from fedbrats.report.uncertainty_figures import write_uncertainty_figures
 from fedbrats.uncertainty import case_uncertainty, entropy
 
 log = logging.getLogger(__name__)
@@ -63,6 +65,9 @@ def predict_cases(config: PredictConfig, conf: Path, say: Say) -> tuple[list[Res
         say(f"{number}/{len(folder.cases)} {_line(results[-1])}")
     scores.write(output)
     _write_summary(output, config, system, folder, results, scores)
+    if scores.rows:
+        write_uncertainty_figures(output)
+        write_prediction_report(output)
     return results, scores, system
 
 

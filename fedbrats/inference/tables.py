@@ -188,6 +188,7 @@ def site_of(case: str) -> str:
 
 
 def remove_tables(folder: Path) -> None:
-    """Remove the tables of an earlier prediction, which may have had labels where this one has none."""
-    for name in ("cases", "scores", *TABLE_COLUMNS):
-        (folder / f"{name}.csv").unlink(missing_ok=True)
+    """Remove tables, figures and report of an earlier prediction, which may have had labels where this one has none."""
+    tables = [f"{name}.csv" for name in ("cases", "scores", *TABLE_COLUMNS)]
+    for name in (*tables, "report.html", "reliability.png", "retained.png"):
+        (folder / name).unlink(missing_ok=True)

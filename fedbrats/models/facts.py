@@ -13,6 +13,12 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from fedbrats.federation.exchange import travelling
 
+NORMS = {
+    "BatchNorm": _BatchNorm,
+    "InstanceNorm": _InstanceNorm,
+    "GroupNorm": nn.GroupNorm,
+    "LayerNorm": nn.LayerNorm,
+}
 FLOAT = 4  # bytes
 COPIES = 4  # of every weight while Adam trains: itself, its gradient, two moments
 
@@ -73,10 +79,9 @@ def travelling_bytes(network: nn.Module) -> int:
 
 
 def norm_layers(network: nn.Module) -> str:
-    """Kinds of normalisation and how many, such as "GroupNorm 28"."""
-    kinds = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
-    found = Counter(type(m).__name__.rstrip("123d") for m in network.modules() if isinstance(m, kinds))
-    return ", ".join(f"{name} {number}" for name, number in sorted(found.items())) or "none"
+    """Kinds of normalisation and how many, such as "GroupNorm 28"; a subclass counts as its kind."""
+    found = Counter(kind for m in network.modules() for kind, types in NORMS.items() if isinstance(m, types))
+    return ", ".join(f"{kind} {number}" for kind, number in sorted(found.items())) or "none"
 
 
 def kept_bytes(network: nn.Module, patch: Sequence[int], batch: int) -> int:

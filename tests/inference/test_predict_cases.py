@@ -138,7 +138,8 @@ def test_label_numbers_are_the_datas_own(
     _, lines = predict(trained, tmp_path / "data", tmp_path / "out", *more)
     assert set(np.unique(labels(tmp_path / "out" / f"{name}.nii.gz"))) == {0, 1, 2, enhancing}
     assert str(enhancing) in lines[0]
-    assert (tmp_path / "out" / "scores.csv").exists() is label
+    for name in ("scores.csv", "report.html", "reliability.png", "retained.png"):
+        assert (tmp_path / "out" / name).exists() is label
 
 
 def test_bad_cases_are_reported_and_stop_no_other(

@@ -57,6 +57,12 @@ def test_counts_of_a_network_done_by_hand() -> None:
     assert facts.norm_layers(small()) == "BatchNorm 1"
     assert facts.norm_layers(nn.Sequential(nn.Conv2d(1, 1, 1))) == "none"
 
+    class Mine(nn.LayerNorm):
+        """A kind of its own."""
+
+    mixed = nn.Sequential(Mine(3), nn.InstanceNorm3d(2), nn.InstanceNorm2d(2), nn.GroupNorm(1, 2))
+    assert facts.norm_layers(mixed) == "GroupNorm 1, InstanceNorm 2, LayerNorm 1"
+
 
 def test_a_network_that_registers_its_weights_twice_counts_them_once() -> None:
     network = DynUNet(
