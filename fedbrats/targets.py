@@ -12,6 +12,10 @@ from hydra.utils import get_object, instantiate
 KINDS: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "bool": bool, "str": str}
 
 
+# What the configuration of somebody else's run may build; anything else could run any code, as a pickle can.
+TRUSTED = ("fedbrats.", "monai.losses.", "monai.networks.", "torch.nn.", "torch.optim.")
+
+
 class ConfigError(ValueError):
     """A configuration that cannot run; the message names the key and the fix."""
 
@@ -50,6 +54,34 @@ def _check_kind(name: str, value: Any, annotation: Any) -> None:
     kind = KINDS.get(word)
     if kind and (not isinstance(value, kind) or (isinstance(value, bool) and word != "bool")):
         raise ConfigError(f"{name}={value!r}: must be of type {word}.")
+
+
+def check_trusted(node: Any, where: str) -> None:
+    """Check that every `_target_` inside `node` is a network, a loss, an optimiser or a part of this package.
+
+    Raises:
+        ConfigError: naming the target and `where` it was found.
+    """
+    if isinstance(node, Mapping):
+        target = node.get("_target_")
+        if target is not None and not _is_trusted(str(target)):
+            raise ConfigError(
+                f"{where}: its configuration names {target}; from a run folder only {', '.join(TRUSTED)} are built."
+            )
+        node = list(node.values())
+    for part in node if isinstance(node, list | tuple) else ():
+        check_trusted(part, where)
+
+
+def _is_trusted(target: str) -> bool:
+    """Whether `target` is defined where it says; `fedbrats.run.os.system` is not, though it can be reached that way."""
+    if not target.startswith(TRUSTED):
+        return False
+    try:
+        home = str(getattr(get_object(target), "__module__", ""))
+    except Exception:
+        return True  # what cannot be found cannot run; building it says why
+    return f"{home}.".startswith(TRUSTED)
 
 
 def build_once(nodes: Mapping[str, Mapping[str, Any]], optimizer: Mapping[str, Any]) -> dict[str, Any]:

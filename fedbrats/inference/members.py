@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from fedbrats.inference.locate import refine
 from fedbrats.inference.predict import Prediction, predict
 from fedbrats.models.build import build_network, channels_last, input_rules, window_of
 from fedbrats.outputs import labels_from_probabilities
+from fedbrats.targets import check_trusted
 
 BEST, LAST = "best", "last"
 SHOWN = 3  # arrays named in an error message
@@ -160,10 +161,11 @@ def load_member(spec: Spec, device: torch.device) -> Member:
     """Build the network that the run's configuration describes and fill it with the model's arrays.
 
     Raises:
-        ConfigError: no such checkpoint, one that cannot be read, or one of another network; the message names the
-            run, the first arrays that differ, and the fix.
+        ConfigError: a configuration that would build something else than networks and losses; no such checkpoint, one
+            that cannot be read, or one of another network; the message names the run, what differs, and the fix.
     """
     config = load_config(spec.run / "config.yaml")
+    check_trusted(asdict(config), f"checkpoint={spec}")
     file, round_ = _file(spec, config.report.select)
     try:
         arrays = load_file(file)

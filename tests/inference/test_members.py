@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -171,3 +173,29 @@ def test_what_a_network_cannot_do_is_said_before(
     with pytest.raises(ConfigError, match=message) as caught:
         check_inference(load_member(Spec(run), CPU), InferenceConfig(**settings))
     assert str(run) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("node", "target"),
+    [
+        ("model", "os.system"),
+        ("model", "fedbrats.run.json.loads"),  # can be reached through this package, is not of it
+        ("loss", "builtins.exec"),
+        ("optimizer", "torch.hub.load"),
+        ("step", "subprocess.run"),
+    ],
+)
+def test_a_run_folder_of_somebody_else_builds_nothing_but_networks(
+    node: str, target: str, run: Path, tmp_path: Path
+) -> None:
+    config = load_config(run / "config.yaml")
+    if node == "optimizer":
+        config.train.optimizer["_target_"] = target
+    elif node == "step":
+        config.postprocess.steps = [{"inner": [{"_target_": target}]}]
+    else:
+        getattr(config, node)["_target_"] = target
+    shutil.copytree(run, tmp_path / "run")
+    save_config(config, tmp_path / "run" / "config.yaml")
+    with pytest.raises(ConfigError, match=f"names {re.escape(target)}"):
+        load_member(Spec(tmp_path / "run"), CPU)
