@@ -149,8 +149,7 @@ def check_network(config: Config, network: nn.Module) -> int:
                 f"{name}={sides}: the network is {kind}D and takes {kind} sides; set {key}=null for "
                 f"the model's own {list(rules.patch)}."
             )
-        bad = [side for side in sides if side % rules.multiple]
-        if bad:
+        if not rules.resize and any(side % rules.multiple for side in sides):
             nearest = [max(1, round(side / rules.multiple)) * rules.multiple for side in sides]
             raise ConfigError(
                 f"{name}={sides}: sides must be multiples of {rules.multiple} for this network, such as "

@@ -118,3 +118,15 @@ def test_the_node_is_left_as_it_is() -> None:
     with torch.device("meta"):
         assert output_channels(build_network(node).eval(), (32, 32, 32)) == 3
     assert dimensions(network) == 3
+
+
+def test_a_network_of_one_size_takes_any_patch_that_is_resized_to_it() -> None:
+    """DR-UNet104 takes multiples of 8; slices of 50 by 60 reach it as 64 by 64."""
+    sizes = ["train.patch=[50,60]", "inference.window=[50,60]"]
+    with pytest.raises(ConfigError, match=r"train\.patch=\[50, 60\]: sides must be multiples of 8"):
+        config_of("model=dr_unet104_small", *sizes)
+    config = config_of("model=dr_unet104_small", "+model.input.resize=[64,64]", *sizes)
+    network = build_network(config.model).eval()
+    assert network(torch.zeros(1, 4, 50, 60)).shape == (1, 4, 50, 60)
+    with pytest.raises(ConfigError, match=r"train\.patch=.*the network does not take it"):
+        config_of("model=dr_unet104_small", "+model.input.resize=[60,60]", *sizes)
