@@ -61,6 +61,18 @@ def test_every_file_composes_and_what_it_names_can_be_built(file: str) -> None:
     assert isinstance(optimizer, torch.optim.Optimizer)
 
 
+MODELS = sorted(f.split("/")[1] for f in FILES if f.startswith("model/") and not f.endswith("_small"))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_a_model_brings_can_be_replaced(model: str) -> None:
+    """A model's file may choose a loss, an optimiser and steps, but must not add keys that only those have."""
+    other = ["loss=dice_topk", "train/optimizer=adamw", "inference=default", "postprocess=largest_component"]
+    config = config_of(f"model={model}", *other)
+    assert config.loss["_target_"].endswith("WeightedSum")
+    assert [step["_target_"].rsplit(".")[-1] for step in config.postprocess.steps] == ["LargestComponent"]
+
+
 def test_every_group_has_its_files() -> None:
     assert {f.split("/")[0] for f in FILES} == {"config", "experiment", *GROUPS}
 

@@ -42,6 +42,7 @@ def test_the_files_are_those_that_are_promised() -> None:
         "dice",
         "dice_squared",
         "dice_ce",
+        "dice_ce_squared",
         "dice_focal",
         "focal_dice",
         "focal",
