@@ -183,6 +183,7 @@ WRONG = {
     "model.input.patch=[96]": "model.input.patch",
     "loss=dice_bce_per_region model.out_channels=4": "loss",
     "inference.mc_passes=-1": "inference.mc_passes",
+    "inference.mc_passes=3": "inference.mc_passes=3: the network has no dropout",
     "inference.combine=mean": "inference.combine=mean",
     "inference.locate_crop=[64]": "inference.locate_crop",
     "+postprocess.steps=[{_target_:fedbrats.postprocess.nothing.Nothing}]": "postprocess.steps",
