@@ -15,7 +15,8 @@ from torch.nn.functional import one_hot
 from torch.nn.modules.dropout import _DropoutNd
 
 from fedbrats.config import ConfigError, InferenceConfig, InputConfig
-from fedbrats.inference.windows import NORMAL, slice_probabilities, volume_probabilities
+from fedbrats.data.patches import NORMAL
+from fedbrats.inference.windows import slice_probabilities, volume_probabilities
 from fedbrats.outputs import is_softmax, region_probabilities
 from fedbrats.seeding import seed_torch
 

@@ -9,9 +9,8 @@ import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
+from fedbrats.data.patches import NORMAL
 from fedbrats.outputs import activate
-
-NORMAL = {"axial": 2, "coronal": 1, "sagittal": 0}  # axis of X, Y, Z that a slice is cut across
 
 
 def window_logits(

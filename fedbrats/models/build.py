@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from fedbrats.config import Config, InputConfig
+from fedbrats.data.patches import NORMAL
 from fedbrats.models.facts import has_dropout
 from fedbrats.outputs import is_softmax, predicted_regions, targets
 from fedbrats.targets import ConfigError
-
-PLANES = ("axial", "coronal", "sagittal")
 
 
 class Resized(nn.Module):
@@ -51,9 +50,9 @@ def input_rules(model: Mapping[str, Any]) -> InputConfig:
         raise ConfigError(f"model.input.patch={rules.patch}: two or three sides of 8 or more voxels.")
     if rules.multiple < 1:
         raise ConfigError(f"model.input.multiple={rules.multiple}: must be 1 or more.")
-    if not rules.planes or set(rules.planes) - set(PLANES) or len(set(rules.planes)) < len(rules.planes):
+    if not rules.planes or set(rules.planes) - NORMAL.keys() or len(set(rules.planes)) < len(rules.planes):
         raise ConfigError(
-            f"model.input.planes={rules.planes}: name each of {', '.join(PLANES)} at most once."
+            f"model.input.planes={rules.planes}: name each of {', '.join(NORMAL)} at most once."
         )
     if rules.resize and (len(rules.patch) != 2 or len(rules.resize) != 2 or min(rules.resize) < 8):
         raise ConfigError(f"model.input.resize={rules.resize}: two sides of a 2D network, or null.")
