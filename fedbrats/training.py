@@ -7,7 +7,6 @@ import math
 import queue
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,14 +30,6 @@ Batch = tuple[Tensor, Tensor]
 
 class TrainingError(RuntimeError):
     """Local training that cannot go on; the message names the setting to change."""
-
-
-@dataclass(frozen=True)
-class LocalWork:
-    """The local work of one round."""
-
-    steps: int
-    lr_factor: float  # multiplies the optimiser's learning rate
 
 
 def learning_rate_factor(round_: int, rounds: int, schedule: str, warmup: int = 0) -> float:
