@@ -101,17 +101,21 @@ def test_tables(
         tables["uncertainty"] += [
             {**known, **row, "case": names[row["case"]]} for row in reply.rows if row["case"] in names
         ]
-        tables["reliability"] += [
-            {
-                **known,
-                **row,
-                "mean_probability": row["sum_probability"] / row["voxels"],
-                "observed": row["sum_truth"] / row["voxels"],
-            }
-            for row in reply.reliability
-            if row["voxels"] > 0
-        ]
+        tables["reliability"] += [{**known, **row} for row in reliability_rows(reply.reliability)]
     return tables
+
+
+def reliability_rows(bins: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `site_tables.bin_rows` with means in the place of sums; bins without a voxel are left out."""
+    return [
+        {
+            **row,
+            "mean_probability": row["sum_probability"] / row["voxels"],
+            "observed": row["sum_truth"] / row["voxels"],
+        }
+        for row in bins
+        if row["voxels"] > 0
+    ]
 
 
 def write_table(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:

@@ -29,7 +29,7 @@ class Tables:
     def to_json(self) -> dict[str, str]:
         """The tables by name, as `replies.TABLES` describes them."""
         reliability = [
-            {"region": region, **row} for region, table in self.bins.items() for row in _bin_rows(table)
+            {"region": region, **row} for region, table in self.bins.items() for row in bin_rows(table)
         ]
         tables = {"rows": self.rows, "steps": self.steps, "reliability": reliability}
         return {name: json.dumps(rows) for name, rows in tables.items()}
@@ -91,7 +91,7 @@ def uncertainties(
     return found
 
 
-def _bin_rows(table: np.ndarray) -> list[dict[str, float]]:
+def bin_rows(table: np.ndarray) -> list[dict[str, float]]:
     """Rows of a table [bins, 3]: edges of the bin, voxels, sum of the probability, voxels that are true."""
     edges = np.linspace(0, 1, len(table) + 1)
     names = ("bin_low", "bin_high", "voxels", "sum_probability", "sum_truth")

@@ -17,10 +17,10 @@ from rich.table import Table
 from fedbrats.data.cache import CachedCase, restore
 from fedbrats.data.institutions import institution_from_name
 from fedbrats.data.regions import REGIONS, regions_from_labels
-from fedbrats.federation.site_tables import step_rows
+from fedbrats.federation.site_tables import bin_rows, step_rows
 from fedbrats.inference.system import System
 from fedbrats.metrics.score import CASE_COLUMNS, score_case, worst_scores
-from fedbrats.results import TABLE_COLUMNS, write_table
+from fedbrats.results import TABLE_COLUMNS, reliability_rows, write_table
 from fedbrats.uncertainty import reliability
 
 ARM = "prediction"
@@ -171,15 +171,11 @@ class Scores:
         return {region: float(np.mean(values)) for region, values in by_region.items() if values}
 
     def _reliability_rows(self) -> list[Row]:
-        rows = []
-        for (site, region), bins in sorted(self._bins.items()):
-            edges = np.linspace(0, 1, len(bins) + 1)
-            for low, high, (voxels, predicted, observed) in zip(edges[:-1], edges[1:], bins, strict=True):
-                if voxels:
-                    values = (low, high, voxels, predicted / voxels, observed / voxels)
-                    numbers = dict(zip(TABLE_COLUMNS["reliability"][3:], map(float, values), strict=True))
-                    rows.append({"arm": ARM, "site": site, "region": region, **numbers})
-        return rows
+        return [
+            {"arm": ARM, "site": site, "region": region, **row}
+            for (site, region), bins in sorted(self._bins.items())
+            for row in reliability_rows(bin_rows(bins))
+        ]
 
 
 def site_of(case: str) -> str:
