@@ -52,15 +52,7 @@ def draw_batch(
     Raises:
         ValueError: no cases, a case without label, an unknown plane, or a size or share out of range.
     """
-    if not cases:
-        raise ValueError("cannot draw patches from no cases")
-    if len(patch) not in (2, 3) or min(patch) < 1 or batch < 1 or not 0 <= tumour_share <= 1:
-        raise ValueError(
-            "expected patch of 3 positive sizes (2 for slices), batch >= 1 and tumour_share in [0, 1], got "
-            f"patch={list(patch)}, batch={batch}, tumour_share={tumour_share}"
-        )
-    if len(patch) == 2 and (not planes or set(planes) - NORMAL.keys()):
-        raise ValueError(f"planes={list(planes)}: name one or more of {', '.join(NORMAL)}")
+    _check_request(cases, patch, batch, tumour_share, planes)
     images = np.zeros((batch, len(MODALITIES), *patch), np.float32)
     labels = np.zeros((batch, *patch), np.uint8)
     on_tumour = math.ceil(batch * tumour_share - 1e-9)  # 100 * 0.07 is a little more than 7
@@ -78,6 +70,24 @@ def draw_batch(
         image[(slice(None), *target)] = values
         truth[target] = label[source]
     return images, labels
+
+
+def _check_request(
+    cases: Sequence[CachedCase],
+    patch: Sequence[int],
+    batch: int,
+    tumour_share: float,
+    planes: Sequence[str],
+) -> None:
+    if not cases:
+        raise ValueError("cannot draw patches from no cases")
+    if len(patch) not in (2, 3) or min(patch) < 1 or batch < 1 or not 0 <= tumour_share <= 1:
+        raise ValueError(
+            "expected patch of 3 positive sizes (2 for slices), batch >= 1 and tumour_share in [0, 1], got "
+            f"patch={list(patch)}, batch={batch}, tumour_share={tumour_share}"
+        )
+    if len(patch) == 2 and (not planes or set(planes) - NORMAL.keys()):
+        raise ValueError(f"planes={list(planes)}: name one or more of {', '.join(NORMAL)}")
 
 
 def _read(case: CachedCase, source: tuple[slice, ...], normalise: Normaliser | None) -> torch.Tensor:
