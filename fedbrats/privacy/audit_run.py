@@ -1,0 +1,284 @@
+"""The audit of a finished run (`sims/audit.py`): its own mechanism, its own network and some of its own patients."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedbrats.config import load_config
+from fedbrats.data.cache import CachedCase
+from fedbrats.data.patches import draw_batch
+from fedbrats.environment import write_json
+from fedbrats.federation import site_privacy
+from fedbrats.federation.arms import FEDERATED
+from fedbrats.federation.site_cases import site_folder
+from fedbrats.federation.site_runtime import SiteRuntime
+from fedbrats.federation.site_work import RELEASED, SiteWork
+from fedbrats.losses.deep_supervision import deep_supervised
+from fedbrats.losses.ramp import set_round
+from fedbrats.privacy.accounting import Entry
+from fedbrats.privacy.audit import Check, Subject, at_most, step_checks
+from fedbrats.privacy.audit_accounts import (
+    epsilon_again,
+    ledger_covers,
+    noise_sources,
+    reserved_first,
+    sampling,
+)
+from fedbrats.privacy.audit_files import AuditError, Spent, finite, read_spent
+from fedbrats.privacy.canary import Attack, Bound, many_steps, one_run
+from fedbrats.privacy.dp_sgd import DpSgd
+from fedbrats.privacy.inversion import demonstrate, pictures, sentence, tumour_slice
+from fedbrats.privacy.ledger import LedgerError
+from fedbrats.privacy.mechanism import Batch
+from fedbrats.privacy.noise import secret_generator
+from fedbrats.seeding import generator, seed_torch
+from fedbrats.targets import check_trusted
+
+PATIENTS = 3  # real ones that the checks are made with
+CANARIES = 1000
+EASY_SIGMA = 4.0  # one step at this noise claims epsilon below 1, where an attack proves most
+MOST_GRADIENTS = 20_000  # of canaries, in the audit of the run's own noise
+NOISES = 20  # generators compared
+AUDIT, PICTURES = "audit.json", "audit"
+
+
+@dataclass(frozen=True)
+class Audited:
+    """A run under audit: of its sites the one that spent most comes first."""
+
+    folder: Path
+    runtime: SiteRuntime
+    spent: list[Spent]
+    count: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def site(self) -> str:
+        """The site that spent most, whose settings are audited."""
+        return self.spent[0].site
+
+    @property
+    def settings(self) -> DpSgd:
+        """Of that site."""
+        return site_privacy.settings_of(self.runtime, self.site)
+
+    @property
+    def patients(self) -> int:
+        """Training patients of that site."""
+        return len(self.runtime.cases(self.site).by_patient("train"))
+
+    def noise(self, device: torch.device | str = "cpu") -> torch.Generator:
+        """A generator of the run's kind, another one each time."""
+        return secret_generator(device, self.settings.insecure_seed, "audit", next(self.count))
+
+
+def audit_run(folder: Path, inversion: bool = True, say: Callable[[str], object] = print) -> dict[str, Any]:
+    """Audit a run with `privacy=dp_sgd` and write `audit.json` and, with `inversion`, `audit/*.png` into its folder.
+
+    Returns:
+        The content of `audit.json`.
+
+    Raises:
+        AuditError: no run folder, or a run without patient-level privacy.
+        ConfigError: its configuration is not of this version, or names what a run folder must not build.
+    """
+    spent = read_spent(folder)
+    check_trusted(asdict(load_config(folder / "config.yaml")), str(folder))
+    run = Audited(folder, SiteRuntime(folder), spent)
+    config = run.runtime.config
+    seed_torch(config.seed, "audit")
+    set_round(run.runtime.loss, config.rounds, config.rounds)
+    say("checks of the accounts")
+    checks = [*account_checks(run), *sampling_checks(run), round_reserved(run)]
+    say("checks of the step")
+    checks += step_checks(subject_of(run))
+    say("canaries")
+    bounds = attacks(run)
+    checks += [_as_check(bound) for bound in bounds]
+    content: dict[str, Any] = {
+        "checks": [asdict(check) for check in checks],
+        "canary": asdict(bounds[0]) | {"bounds": [asdict(bound) for bound in bounds]},
+    }
+    if inversion:
+        say("gradient inversion")
+        content["inversion"] = invert_slice(run)
+    content = finite(content)
+    write_json(folder / AUDIT, content)
+    return content
+
+
+def account_checks(run: Audited) -> Iterator[Check]:
+    """Epsilon of every site from what it released, and whether its ledger holds all of that."""
+    for one in run.spent:
+        yield epsilon_again(one.site, one.history, one.delta, one.epsilon, one.epsilon_rdp)
+        if not site_privacy.storage(run.runtime, one.site).is_dir():
+            continue  # deployed: the ledger lies at the site
+        try:
+            held = site_privacy.ledger(run.runtime, one.site).entries()
+        except LedgerError as error:
+            yield Check(
+                name=f"ledger of {one.site}", passed=False, measured=math.inf, bound=0, says=str(error)
+            )
+        else:
+            yield ledger_covers(one.site, one.history, held)
+
+
+def sampling_checks(run: Audited) -> Iterator[Check]:
+    """Who is drawn, and whether sites, rounds and purposes have noise of their own, as `SiteWork` makes it."""
+    sites = [one.site for one in run.spent]
+    patients = {site: len(run.runtime.cases(site).by_patient("train")) for site in sites}
+    rates = {site: site_privacy.settings_of(run.runtime, site).sample_rate(n) for site, n in patients.items()}
+    # Where everybody is always drawn there is nothing to see.
+    rarest = min(sites, key=lambda site: rates[site])
+    yield from sampling(patients[rarest], rates[rarest], run.noise())
+    named = itertools.product(range(1, 1 + math.ceil(NOISES / len(sites))), sites, ("noise", "patients"))
+    seed = run.settings.insecure_seed
+    yield noise_sources([secret_generator("cpu", seed, site, round_, use) for round_, site, use in named])
+
+
+def round_reserved(run: Audited) -> Check:
+    """Train one round of one step in a copy of the site's storage, and watch its ledger."""
+    with tempfile.TemporaryDirectory() as copy:
+        own = site_folder(Path(copy), run.site)
+        own.mkdir(parents=True)
+        shutil.copy(run.folder / "config.yaml", copy)
+        shutil.copy(site_folder(run.folder, run.site) / "cases.json", own)
+        trial = SiteRuntime(Path(copy))
+        # Never into a ledger that outlives the run, nor stopped by what was spent before.
+        trial.privacy = replace(run.settings, ledger=None, max_epsilon=None)
+        train = trial.config.train
+        train.local_steps, train.local_epochs, train.site_steps, train.site_epochs = 1, None, {}, {}
+        set_round(trial.loss, 1, trial.config.rounds)
+        plan = site_privacy.plan_of(trial, run.site, 1)
+
+        def spent() -> list[Entry]:
+            return site_privacy.ledger(trial, run.site).entries()
+
+        def round_(watch: Callable[[], None]) -> None:
+            def watched(case: CachedCase, values: np.ndarray) -> np.ndarray:
+                watch()
+                return values
+
+            trial.normalise = lambda site: watched  # type: ignore[method-assign]
+            SiteWork(trial, run.site, FEDERATED, 1).fit(RELEASED, trial.network)
+
+        return reserved_first(spent, round_, Entry(plan.sigma, plan.sample_rate, plan.steps))
+
+
+def subject_of(run: Audited) -> Subject:
+    """The run's step on its network and on a few patients, of other sites too where the first has less than two.
+
+    Raises:
+        AuditError: there is one patient only.
+    """
+    runtime, settings = run.runtime, run.settings
+
+    def values(outputs: Tensor, labels: Tensor) -> Tensor:
+        return deep_supervised(runtime.loss, outputs, labels, runtime.config.train.deep_supervision)
+
+    drawn = list(itertools.islice(_patients(run), PATIENTS))
+    if len(drawn) < 2:
+        raise AuditError(f"{run.folder}: fewer than two training patients, so none can be left out")
+    return Subject(
+        network=runtime.network,
+        values=values,
+        patients=drawn,
+        noise=lambda: run.noise(runtime.device),
+        clip=settings.clip,
+        sigma=run.spent[0].dearest.sigma,
+        expected=settings.sample_rate(run.patients) * run.patients,
+        engine=settings.engine,
+        chunk=settings.chunk,
+    )
+
+
+def _patients(run: Audited) -> Iterator[Batch]:
+    """The patches of a step of one training patient after the other."""
+    runtime, train = run.runtime, run.runtime.config.train
+    rng = generator(runtime.config.seed, "audit")
+    for one in run.spent:
+        for cases in runtime.cases(one.site).by_patient("train"):
+            drawn = draw_batch(
+                cases,
+                rng,
+                patch=train.patch or runtime.rules.patch,
+                batch=run.settings.patches,
+                tumour_share=train.tumour_share,
+                planes=runtime.rules.planes,
+                normalise=runtime.normalise(one.site),
+            )
+            images, labels = (torch.from_numpy(array).to(runtime.device) for array in drawn)
+            yield images, labels
+
+
+def attacks(run: Audited) -> list[Bound]:
+    """Canaries: against a small claim, against the run's own noise, and against one step many times."""
+    settings, dearest, seed = run.settings, run.spent[0].dearest, run.runtime.config.seed
+    easy = Attack(
+        sigma=EASY_SIGMA,
+        clip=settings.clip,
+        noise=run.noise,
+        delta=settings.delta,
+        engine=settings.engine,
+        chunk=settings.chunk,
+    )
+    steps = min(dearest.steps, int(MOST_GRADIENTS / (dearest.sample_rate * CANARIES / 2)))
+    as_in_run = replace(easy, sigma=dearest.sigma)
+    return [
+        one_run(easy, seed=seed, canaries=CANARIES),
+        one_run(
+            as_in_run, seed=seed, canaries=CANARIES, sample_rate=dearest.sample_rate, steps=max(1, steps)
+        ),
+        many_steps(easy),
+    ]
+
+
+def invert_slice(run: Audited) -> dict[str, Any]:
+    """The gradient inversion on a slice of the first training case with tumour; pictures go to the run folder."""
+    shown = _slice(run)
+    if shown is None:
+        return {"images": [], "measures": [], "says": "No training case shows tumour."}
+    results = demonstrate(
+        shown,
+        clip=run.settings.clip,
+        sigma=run.spent[0].dearest.sigma,
+        noise=run.noise,
+        seed=run.runtime.config.seed,
+    )
+    (run.folder / PICTURES).mkdir(exist_ok=True)
+    images = []
+    for index, (title, grey) in enumerate(pictures(shown, results)):
+        file = f"{PICTURES}/inversion_{index}.png"
+        matplotlib.image.imsave(run.folder / file, grey, cmap="gray", vmin=0, vmax=255)
+        images.append({"title": title, "file": file})
+    measures = [{"title": r.title, "sigma": r.sigma, **r.similarity} for r in results]
+    return {"images": images, "measures": measures, "says": sentence(results)}
+
+
+def _slice(run: Audited) -> Batch | None:
+    for one in run.spent:
+        for case in run.runtime.cases(one.site).train:
+            if len(case.tumour):
+                return tumour_slice(case, run.runtime.normalise(one.site))
+    return None
+
+
+def _as_check(bound: Bound) -> Check:
+    return at_most(
+        f"canaries, {bound.name}, sigma {bound.sigma:.3g}",
+        bound.lower_bound,
+        bound.claimed,
+        f"Epsilon that an attack proves ({100 * bound.confidence:.0f} % confidence); at most what is claimed. "
+        + bound.says,
+    )

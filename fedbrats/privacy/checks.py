@@ -1,0 +1,130 @@
+"""What a private run refuses before it begins, each with the reason and the way out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from fedbrats.config import Config, ConfigError
+from fedbrats.federation.exchange import travelling
+from fedbrats.models.build import input_rules
+from fedbrats.models.facts import mixing_modules
+from fedbrats.outputs import targets
+from fedbrats.personalization.base import Personalization
+from fedbrats.postprocess.steps import build_steps
+from fedbrats.privacy.central import Central, check_central
+from fedbrats.privacy.dp_sgd import DpSgd
+
+SHOWN = 3
+
+
+def check_privacy(
+    config: Config,
+    settings: Any,
+    network: nn.Module,
+    loss: Any,
+    channels: int,
+    kind: int,
+    personal: Personalization | None,
+) -> None:
+    """Check that what `privacy` promises can be kept.
+
+    Args:
+        config: of the run.
+        settings: `DpSgd` or `Central`.
+        network: built on the meta device.
+        loss: as configured.
+        channels: of the network's output.
+        kind: 2 or 3 dimensions.
+        personal: the method of personalisation, if any.
+
+    Raises:
+        ConfigError: it cannot; the message names the key, the reason and the fix.
+    """
+    if "federated" not in config.arms:
+        raise ConfigError(
+            f"privacy: nothing is sent in arms={config.arms}; add federated, or set privacy=none."
+        )
+    if isinstance(settings, Central):
+        stays = set(personal.stays(network)) if personal else set()
+        check_central(network, [name for name in travelling(network) if name not in stays])
+        return
+    assert isinstance(settings, DpSgd)
+    _check_network(network)
+    _check_loss(loss, channels, kind)
+    _check_statistics(config, settings)
+    _check_validation(config, settings)
+    if config.train.clip_norm is not None:
+        raise ConfigError(
+            f"train.clip_norm={config.train.clip_norm} and privacy=dp_sgd exclude each other: each patient's gradient "
+            "is clipped to privacy.clip; set train.clip_norm=null."
+        )
+    reason = personal.unsound_with_dp() if personal else None
+    if reason:
+        raise ConfigError(f"personalization cannot be combined with privacy=dp_sgd: {reason}.")
+
+
+def _check_network(network: nn.Module) -> None:
+    if mixing := mixing_modules(network):
+        raise ConfigError(
+            f"privacy=dp_sgd: {len(mixing)} modules mix patients or keep statistics of them, frozen or not "
+            f"({', '.join(mixing[:SHOWN])}), so no bound on one patient's influence holds. Take a network with "
+            "GroupNorm, or InstanceNorm without running statistics: model.norm=group where the model has that option "
+            "(`python sims/models.py` lists what works with patient-level DP)."
+        )
+
+
+def _check_loss(loss: Any, channels: int, kind: int) -> None:
+    """Each sample must have a value of its own that no other sample changes."""
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, channels, *(16,) * kind, generator=rng)
+    labels = torch.randint(0, 4, (2, *(16,) * kind), generator=rng).to(torch.uint8)
+    found = []
+    for other in (1.0, -3.0):
+        logits[1] *= other
+        labels[1] = labels[1].flip(0)
+        value = loss(logits.clone(), targets(labels, channels).float())
+        found.append(value[0] if tuple(value.shape) == (2,) else None)
+    first, second = found
+    if first is None or second is None:
+        raise ConfigError(
+            "privacy=dp_sgd: the loss gives one value for a whole batch, which mixes patients; take one of conf/loss "
+            "that gives one per sample, such as loss=dice_ce."
+        )
+    if not torch.equal(first, second):
+        raise ConfigError(
+            "privacy=dp_sgd: the loss of a sample depends on the other samples of its batch (batch=True?); take one of "
+            "conf/loss, such as loss=dice_ce."
+        )
+
+
+def _check_statistics(config: Config, settings: DpSgd) -> None:
+    fitted = [step for step in build_steps(config.postprocess) if not step.fitted]
+    used = {
+        "histogram": (input_rules(config.model).normalise == "histogram", "model.input.normalise=histogram"),
+        "thresholds": (bool(fitted), "postprocess has steps that are fitted on patients"),
+    }
+    for name, (there, what) in used.items():
+        if there and name not in settings.public:
+            raise ConfigError(
+                f"privacy=dp_sgd: {what}, outside of the mechanism and without noise. Declare that public with "
+                f"privacy.public=[{name}], or choose another normalisation or post-processing."
+            )
+        if name in settings.public and not there:
+            raise ConfigError(f"privacy.public=[{name}]: this run fits nothing of the kind; leave it out.")
+
+
+def _check_validation(config: Config, settings: DpSgd) -> None:
+    if settings.validation != "home":
+        return
+    if config.report.select == "best":
+        raise ConfigError(
+            "privacy.validation=home and report.select=best exclude each other: no score leaves a site by which the "
+            "best round could be chosen; set report.select=last, or privacy.validation=noisy."
+        )
+    if config.train.schedule == "plateau":
+        raise ConfigError(
+            "privacy.validation=home and train.schedule=plateau exclude each other: the server sees no validation loss."
+        )

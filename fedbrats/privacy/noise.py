@@ -1,0 +1,76 @@
+"""Random numbers that nobody outside a site may know: the noise of a private step and who takes part in it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+
+import numpy as np
+import torch
+from torch import Tensor
+
+STATE_BYTES, WORDS, FIRST_WORD = (
+    5056,
+    624,
+    3,
+)  # of a CPU generator: size, words of the Mersenne Twister, where
+
+
+class SecretGenerator(torch.Generator):
+    """A generator seeded by the operating system; `gaussian` knows by its type that noise has to stay secret."""
+
+
+def secret_generator(
+    device: torch.device | str, insecure_seed: int | None = None, *parts: object
+) -> torch.Generator:
+    """Generator on `device` whose stream an outsider cannot guess; never twice the same.
+
+    Args:
+        device: where the numbers are needed.
+        insecure_seed: for tests and demonstrations only, because who knows the seed can take the noise off again: the
+            stream then depends on this number and on `parts` alone.
+        parts: what the stream is for, such as site, round and purpose; another for each.
+    """
+    device = torch.device(device)
+    if insecure_seed is None:
+        generator: torch.Generator = SecretGenerator(device=device)
+        entropy = os.urandom(8 + 4 * WORDS)
+    else:
+        generator = torch.Generator(device)
+        text = "\x1f".join(str(part) for part in (insecure_seed, *parts))
+        entropy = hashlib.shake_256(text.encode()).digest(8 + 4 * WORDS)
+    generator.manual_seed(int.from_bytes(entropy[:8], "little", signed=True))
+    if device.type == "cpu":
+        _fill_state(generator, entropy[8:])
+    return generator
+
+
+def _fill_state(generator: torch.Generator, entropy: bytes) -> None:
+    """Put `entropy` in the whole state: torch seeds the Mersenne Twister of a CPU with 32 bits only."""
+    state = generator.get_state()
+    if state.numel() != STATE_BYTES:
+        raise RuntimeError(
+            f"torch {torch.__version__}: a generator's state has another layout than expected."
+        )
+    words = state.numpy().view(np.uint64)
+    words[FIRST_WORD : FIRST_WORD + WORDS] = np.frombuffer(entropy, dtype="<u4")
+    generator.set_state(state)
+
+
+def gaussian(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers of the shape, dtype and device of `like`."""
+    if isinstance(generator, SecretGenerator) and generator.device.type == "cpu":
+        return _from_system(like.numel()).view(like.shape).to(like.device, like.dtype)
+    drawn = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=generator.device)
+    return drawn.to(like.device)
+
+
+def _from_system(count: int) -> Tensor:
+    """`count` standard normal numbers, float32, from the operating system's random bytes (Box and Muller, 1958)."""
+    pairs = -(-count // 2)
+    words = torch.frombuffer(bytearray(os.urandom(8 * pairs)), dtype=torch.int32).view(2, pairs)
+    # In [2^-33, 1): fine near 0, where the tail of the normal comes from.
+    radius = words[0].float().abs_().add_(0.5).mul_(2.0**-31).clamp_(max=1.0).log_().mul_(-2).sqrt_()
+    angle = words[1].float().mul_(math.pi * 2.0**-31)
+    return torch.cat([radius * angle.cos(), radius * angle.sin()])[:count]

@@ -1,0 +1,25 @@
+"""Which patients take part in one private step: each by a coin of its own (Poisson sampling)."""
+
+from __future__ import annotations
+
+import torch
+
+from fedbrats.targets import ConfigError
+
+
+def draw_patients(count: int, sample_rate: float, generator: torch.Generator) -> list[int]:
+    """Indices below `count`, each taken independently with probability `sample_rate`, ascending; may be empty.
+
+    The accounting (Abadi et al., CCS 2016, section 3.1) rests on exactly this draw: a shuffled list cut into batches
+    of a fixed size costs more privacy than is then reported (Chua et al., ICML 2024). The generator has to be secret.
+
+    Raises:
+        ConfigError: `sample_rate` lies outside (0, 1].
+    """
+    if not 0 < sample_rate <= 1:
+        raise ConfigError(
+            f"privacy.sample_rate={sample_rate}: must lie in (0, 1], the chance of a patient to be in a step."
+        )
+    # In float64, whose uniform numbers are multiples of 2^-53: in float32 a small rate is met to 2^-24 only.
+    coins = torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device)
+    return torch.nonzero(coins < sample_rate).flatten().tolist()
