@@ -1,0 +1,63 @@
+"""FedBN (Li et al., ICLR 2021, arXiv 2102.07623)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from fedbrats.personalization.base import Personalization
+from fedbrats.personalization.norms import batch_norm_options, norm_arrays
+from fedbrats.personalization.unseen import check_choice, check_fits
+from fedbrats.targets import ConfigError
+
+UNSOUND = (
+    "BatchNorm mixes the patients of a batch, so no patient's part in an update can be bounded, and its running "
+    "statistics are neither clipped nor noised; use a network with GroupNorm, such as model=segresnet, and "
+    "personalization=norm_local"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BnLocal(Personalization):
+    """Everything of BatchNorm stays at the site, weights, biases and running statistics; the rest is averaged.
+
+    The paper's algorithm: after each round every layer l that is no BatchNorm becomes the mean over the sites,
+    w_l <- sum_k n_k / n w_l,k, and every BatchNorm layer goes on with the site's own values.
+
+    An institution that never trained has none: with `unseen` "average" it gets the mean of the sites' arrays, which
+    then leave the sites once, after the last round; with "recalibrate" or "instance" it gets the initial weights and
+    biases, and statistics from its own unlabelled scans or from each scan by itself.
+    """
+
+    keeps_state: ClassVar[bool] = True
+    unseen: str = "recalibrate"  # average | recalibrate | instance
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: naming the key that is out of range.
+        """
+        check_choice(self.unseen)
+
+    def stays(self, network: nn.Module) -> tuple[str, ...]:
+        """All arrays of BatchNorm layers.
+
+        Raises:
+            ConfigError: `network` has none; the message names the options that would give it some. Or `unseen` does
+                not fit it.
+        """
+        names = norm_arrays(network)
+        if not names:
+            raise ConfigError(
+                f"personalization=bn_local: {type(network).__name__} has no BatchNorm layer with arrays, so nothing "
+                f"would stay local; {batch_norm_options(network)}. For other norms use personalization=norm_local."
+            )
+        check_fits(self.unseen, network)
+        return names
+
+    def unsound_with_dp(self) -> str | None:
+        """BatchNorm itself is what makes it unsound."""
+        return UNSOUND

@@ -1,0 +1,39 @@
+"""Networks whose norm layers can be counted by hand, and the small ones of conf/model."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from hydra import compose, initialize_config_dir
+from monai.networks.nets import BasicUNet, DynUNet
+from tiny import ROOT
+from torch import nn
+
+from fedbrats.command import register_with_hydra
+from fedbrats.config import typed
+from fedbrats.models.build import build_network
+from fedbrats.models.table import model_names
+
+SMALL = [name for name in model_names(ROOT / "conf") if name.endswith("_small")]
+
+
+@functools.cache
+def configured(name: str, *overrides: str) -> nn.Module:
+    """The network of `model=<name>` on the meta device."""
+    register_with_hydra()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = typed(compose("config", overrides=[f"model={name}", *overrides]))
+    with torch.device("meta"):
+        return build_network(config.model)
+
+
+def dynunet(norm: str = "batch", deep: bool = False) -> DynUNet:
+    """Five blocks of two norms each; it registers its blocks a second time inside `skip_layers`."""
+    more = {"deep_supervision": True, "deep_supr_num": 1} if deep else {}
+    return DynUNet(3, 4, 3, (3, 3, 3), (1, 2, 2), (2, 2), filters=(4, 8, 16), norm_name=norm, **more)
+
+
+def basic_unet() -> BasicUNet:
+    """Nine pairs of convolutions, a norm each."""
+    return BasicUNet(3, 4, 3, features=(4, 4, 8, 8, 8, 4), norm=("batch", {"affine": True}))

@@ -1,0 +1,66 @@
+"""FedPer: the heads, or the layers that are named."""
+
+from __future__ import annotations
+
+import pytest
+from personalization.networks import SMALL, configured, dynunet
+from personalization.toy_work import ConvWork, conv_network
+
+from fedbrats.personalization.base import local_and_travelling
+from fedbrats.personalization.head_local import HeadLocal
+from fedbrats.targets import ConfigError
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_configured_network_has_a_head_and_a_body(name: str) -> None:
+    network = configured(name)
+    home, travels = local_and_travelling(network, HeadLocal().stays(network))
+    size = {key: tensor.numel() for key, tensor in network.named_parameters()}
+    assert home
+    assert sum(size.get(key, 0) for key in home) < 0.1 * sum(size.get(key, 0) for key in travels)
+
+
+def test_arrays_of_the_heads() -> None:
+    assert HeadLocal().stays(conv_network()) == ("6.weight", "6.bias")
+    deep = configured("nnunet_small")
+    assert HeadLocal().stays(deep) == ("heads.0.weight", "heads.1.weight", "heads.2.weight")
+
+
+def test_named_layers_with_all_that_is_in_them() -> None:
+    network = conv_network()
+    assert HeadLocal(layers=["6", "1"]).stays(network) == (
+        *("1.weight", "1.bias", "6.weight", "6.bias"),
+        *("1.running_mean", "1.running_var"),
+    )
+    segresnet = configured("segresnet_small")
+    final = HeadLocal(layers=["conv_final"]).stays(segresnet)
+    assert final
+    assert set(final) == {name for name in segresnet.state_dict() if name.startswith("conv_final.")}
+    # under a second name: what stays is listed by the name that travels
+    twice = dynunet()
+    alias = next(
+        n
+        for n, m in twice.named_modules(remove_duplicate=False)
+        if m is twice.bottleneck and n != "bottleneck"
+    )
+    assert HeadLocal(layers=[alias]).stays(twice) == HeadLocal(layers=["bottleneck"]).stays(twice)
+    assert all(name.startswith("bottleneck.") for name in HeadLocal(layers=[alias]).stays(twice))
+
+
+def test_bad_names() -> None:
+    with pytest.raises(ConfigError, match=r"no module 'head'; it has 0, 1, 2"):
+        HeadLocal(layers=["head"]).stays(conv_network())
+    with pytest.raises(ConfigError, match=r"'2' has no arrays"):
+        HeadLocal(layers=["6", "2"]).stays(conv_network())
+    with pytest.raises(ValueError, match=r"personalization\.layers=\[\]"):
+        HeadLocal(layers=[])
+
+
+def test_a_round_is_a_plain_one_and_sound_with_privacy() -> None:
+    work = ConvWork(conv_network())
+    HeadLocal().round(work)
+    assert work.done == [("train", 2, 1.0)]
+    assert HeadLocal().unsound_with_dp() is None
+    assert (HeadLocal().keeps_state, HeadLocal().unseen) == (True, "average")
+    with pytest.raises(ValueError, match=r"personalization\.unseen=recalibrate: choose average, initial"):
+        HeadLocal(unseen="recalibrate")

@@ -1,0 +1,151 @@
+"""Output heads: those that a reader of each network would name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from personalization.networks import SMALL, configured, dynunet
+from torch import Tensor, nn
+
+from fedbrats.models.build import Resized
+from fedbrats.personalization.heads import head_modules
+from fedbrats.targets import ConfigError
+
+HEADS = {
+    "brainmage_resunet_small": ("head.1",),
+    "dr_unet104_small": ("head.2",),
+    "jonsson_resunet_small": ("output.1",),
+    "localization_unet_small": ("head",),
+    "localizer_small": ("head",),
+    "nnsegnet_small": ("heads.0", "heads.1", "heads.2"),
+    "nnunet_small": ("heads.0", "heads.1", "heads.2"),
+    "residual_encoder_small": ("decoder.4.conv_b",),
+    "residual_unet_small": ("model.2.1.conv.unit0.conv",),
+    "segresnet_small": ("conv_final.2.conv",),
+    "swin_unetr_small": ("out.conv.conv",),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_configured_network(name: str) -> None:
+    assert head_modules(configured(name)) == HEADS[name]
+
+
+class Wired(nn.Module):
+    """Layers of one channel, and a function of them and the images that wires them."""
+
+    def __init__(self, wire: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.d = (nn.Conv3d(i, 1, 1) for i in (4, 1, 1, 1))
+        self.norm, self.act, self.wire = nn.BatchNorm3d(1), nn.ReLU(inplace=True), wire
+
+    def forward(self, x: Tensor) -> Any:
+        return self.wire(self, x)
+
+
+def identity_shortcut(n: Any, x: Tensor) -> Tensor:
+    before = n.a(x)
+    return n.b(before) + before
+
+
+def weighted_shortcut(n: Any, x: Tensor) -> Tensor:
+    before = n.a(x)
+    return n.c(n.b(before)) + n.d(before)
+
+
+@pytest.mark.parametrize(
+    ("wire", "heads"),
+    [
+        (lambda n, x: n.b(n.a(x)), ("b",)),
+        (lambda n, x: n.act(n.b(n.a(x))).sigmoid(), ("b",)),  # in place, and without parameters of its own
+        (lambda n, x: n.norm(n.b(n.a(x))), ("norm",)),
+        (identity_shortcut, ("b",)),  # what feeds a head is none
+        (weighted_shortcut, ("c", "d")),  # each is the last on its way
+        (lambda n, x: torch.cat([n.c(n.a(x)), n.d(x[:, :1])], 1), ("c", "d")),
+        (lambda n, x: [n.b(n.a(x)), n.c(n.a(x))], ("b", "c")),  # two outputs
+        (lambda n, x: [n.b(n.a(x)), n.a(x)], ("a", "b")),  # one feeds the other, but each makes an output
+        (lambda n, x: (n.c(n.b(n.a(x))), [n.d(n.a(x))]), ("c", "d")),
+        (lambda n, x: n.b(n.a(x)).detach() + n.c(n.a(x)), ("c",)),
+        (lambda n, x: n.a(x)[:, :, ::2], ("a",)),
+    ],
+)
+def test_small_networks_wired_by_hand(wire: Callable[[Any, Tensor], Any], heads: tuple[str, ...]) -> None:
+    assert head_modules(Wired(wire)) == heads
+
+
+def test_the_inner_module_is_the_head_and_a_wrapper_only_adds_its_name() -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused = nn.Parameter(torch.zeros(1))
+            self.inner = nn.Conv2d(4, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x)
+
+    assert head_modules(Outer()) == ("inner",)
+    assert head_modules(Resized(Outer(), [32, 32])) == ("network.inner",)
+
+
+def test_a_module_that_multiplies_by_its_own_parameter_is_found() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.scale = nn.Conv3d(4, 3, 1), nn.Parameter(torch.ones(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x) * self.scale.exp()
+
+    assert head_modules(nn.Sequential(Scaled())) == ("0",)
+
+
+def test_deep_supervision_of_monai() -> None:
+    """Its outputs are stacked into one tensor; the second head lies inside the blocks that are registered twice."""
+    assert head_modules(dynunet(deep=True)) == (
+        "output_block.conv.conv",
+        "deep_supervision_heads.0.conv.conv",
+    )
+    assert head_modules(dynunet()) == ("output_block.conv.conv",)
+    trained = dynunet(deep=True).train()
+    trained(torch.randn(2, 4, 8, 8, 8))  # it keeps its outputs, with their graphs, which nobody can copy
+    with torch.no_grad():
+        assert head_modules(trained) == head_modules(dynunet(deep=True))
+
+
+def test_the_network_is_not_touched() -> None:
+    network = nn.Sequential(nn.Conv3d(4, 2, 1), nn.BatchNorm3d(2), nn.Dropout(0.5), nn.Conv3d(2, 3, 1)).eval()
+    network[0].weight.requires_grad_(False)
+    network[3].requires_grad_(False)  # a frozen head is a head
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    assert head_modules(network) == ("3",)
+    assert torch.equal(torch.rand(1), expected)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert not any(module.training or module._forward_hooks for module in network.modules())
+    assert [p.requires_grad for p in network[0].parameters()] == [False, True]
+    assert next(network.parameters()).device.type == "cpu"
+
+
+def test_a_network_that_wants_other_sides_or_has_no_head_is_an_error_that_says_what_to_do() -> None:
+    class Picky(nn.Conv3d):
+        least = 100
+
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[2] < self.least:
+                raise ValueError(f"sides must be {self.least} or more")
+            return super().forward(x)
+
+    assert head_modules(nn.Sequential(Picky(4, 3, 1))) == ("0",)
+    Picky.least = 1000
+    network = nn.Sequential(Picky(4, 3, 1)).eval()
+    with pytest.raises(ConfigError, match=r"sides must be 1000 or more.*personalization\.layers"):
+        head_modules(network)
+    assert not network[0].training
+    assert not network[0]._forward_hooks
+    with pytest.raises(ConfigError, match=r"personalization\.layers"):
+        head_modules(Wired(lambda n, x: n.b(n.a(x)).detach()))
