@@ -1,8 +1,8 @@
 """The typed configuration of a run: one dataclass per Hydra group, every value checked before any work starts.
 
-Groups whose content names a class (`model`, `loss`, `strategy`, `train.optimizer`) carry a Hydra `_target_` and
-are checked against that class's own signature; all other groups are the dataclasses below, so that Hydra itself
-refuses an unknown key by name.
+Groups whose content names a class (`model`, `loss`, `strategy`, `privacy`, `personalization`, `train.optimizer`) carry
+a Hydra `_target_` and are checked against that class's own signature; all other groups are the dataclasses below, so
+that Hydra itself refuses an unknown key by name.
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ class TrainConfig:
     deep_supervision: list[float] | None = None  # weight per output, full size first; None halves them
     clip_norm: float | None = None  # of the gradient, per step
     keep_optimizer: bool = False  # federated sites keep their optimiser state between rounds
+    init: str | None = None  # run whose model is the start, RUN[@ARM[@WHICH]]; None draws it from the seed
 
 
 @dataclass
@@ -170,6 +171,8 @@ class Config:
     model: dict[str, Any] = MISSING
     loss: dict[str, Any] = MISSING
     strategy: dict[str, Any] = MISSING
+    privacy: dict[str, Any] = field(default_factory=dict)  # {} = none
+    personalization: dict[str, Any] = field(default_factory=dict)  # {} = none
     train: TrainConfig = field(default_factory=TrainConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)

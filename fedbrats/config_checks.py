@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from hydra.utils import instantiate
+from torch import nn
 
 from fedbrats.config import (
     ARMS,
@@ -19,7 +20,9 @@ from fedbrats.config import (
     TrainConfig,
 )
 from fedbrats.models.build import check_loss, check_network, dimensions, wrapped
+from fedbrats.personalization.base import Personalization, local_and_travelling
 from fedbrats.postprocess.steps import build_steps, check_steps
+from fedbrats.privacy.checks import check_privacy
 from fedbrats.targets import build_once, check_target
 
 
@@ -62,16 +65,38 @@ def _check_targets(config: Config) -> None:
     """Check and build what the configuration names, the network with a patch through it."""
     nodes: dict[str, Any] = {key: getattr(config, key) for key in ("model", "loss", "strategy")}
     nodes["model"] = {key: value for key, value in config.model.items() if key != "input"}
+    nodes |= {key: node for key in ("privacy", "personalization") if (node := getattr(config, key))}
     nodes |= {f"postprocess.steps[{i}]": step for i, step in enumerate(config.postprocess.steps)}
     for key, node in (nodes | {"train.optimizer": config.train.optimizer}).items():
         check_target(key, node)
     built = build_once(nodes, config.train.optimizer)
-    channels = check_network(config, wrapped(built["model"], config.model))
-    check_loss(instantiate(config.loss), channels, dimensions(built["model"]))
+    network, loss = wrapped(built["model"], config.model), instantiate(config.loss)
+    channels, kind = check_network(config, network), dimensions(built["model"])
+    check_loss(loss, channels, kind)
+    personal = built.get("personalization")
+    if personal is not None:
+        _check_personal(config, personal, network)
+    if config.privacy:
+        check_privacy(config, built["privacy"], network, loss, channels, kind, personal)
     try:
         check_steps(build_steps(config.postprocess), channels)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def _check_personal(config: Config, personal: Personalization, network: nn.Module) -> None:
+    """Something must stay or be trained for a site, and what sites remember must fit the model that is tested."""
+    _require(
+        "federated" in config.arms,
+        f"personalization: arms={config.arms} has no federated model to personalise; add federated, or set "
+        "personalization=none.",
+    )
+    local_and_travelling(network, personal.stays(network))
+    _require(
+        not personal.keeps_state or config.report.select == "last",
+        f"report.select={config.report.select} and this personalization exclude each other: sites keep their own "
+        "arrays of the last round only; set report.select=last.",
+    )
 
 
 def _check_data(data: DataConfig, partition: PartitionConfig) -> None:

@@ -23,18 +23,27 @@ from fedbrats.config import Config, ConfigError, TrainConfig, save_config, typed
 from fedbrats.data.partition import Site
 from fedbrats.data.prepare import Prepared, prepare
 from fedbrats.environment import describe_environment, write_json
-from fedbrats.federation import arms, checkpoint, exchange, record
+from fedbrats.federation import arms, checkpoint, record
 from fedbrats.federation.asking import FederationError, join
-from fedbrats.federation.fitting import describe_steps, fit_steps_of
-from fedbrats.federation.server import Federation, serve, test_model
+from fedbrats.federation.central_privacy import CentralPrivacy
+from fedbrats.federation.final_test import test_all, write_personalization, write_privacy
+from fedbrats.federation.server import Federation, serve
 from fedbrats.federation.site import make_client_app
 from fedbrats.federation.site_cases import site_folder, write_site_cases
-from fedbrats.models.build import build_network, regions_of
-from fedbrats.postprocess.steps import build_steps
+from fedbrats.initial import agreed_arrays, check_init, initial_arrays
+from fedbrats.models.build import regions_of
+from fedbrats.privacy.central import Central
+from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.progress import Progress
 from fedbrats.report.html import write_report
-from fedbrats.seeding import seed_torch
-from fedbrats.settings import check_same_cases, check_unseen_by_localiser, cores, resumed_config, settle
+from fedbrats.settings import (
+    check_private_sites,
+    check_same_cases,
+    check_unseen_by_localiser,
+    cores,
+    resumed_config,
+    settle,
+)
 from fedbrats.training import check_site_names, plateau_factor, steps_per_round
 
 log = logging.getLogger(__name__)
@@ -68,6 +77,8 @@ def run(config: DictConfig | Config, folder: Path, overrides: Sequence[str] = ()
         arms.check_institution_names([site.name for site in prepared.sites])
         check_site_names(settled.train, [site.name for site in prepared.sites if not site.holdout])
         check_unseen_by_localiser(settled, prepared)
+        check_init(settled, prepared.cached, prepared.sites, private=bool(settled.privacy))
+        check_private_sites(settled, prepared)
         if resumed:
             check_same_cases(folder, prepared)
         write_inputs(folder, settled, prepared, overrides)
@@ -98,20 +109,14 @@ def write_inputs(folder: Path, config: Config, prepared: Prepared, overrides: Se
         environment = before | {"resumed": [*before.get("resumed", []), environment]}
     write_json(file, environment)
     write_json(folder / "partition.json", prepared.to_json())
+    write_personalization(folder, config)
     training = [site for site in prepared.sites if not site.holdout]
     for site in prepared.sites:
-        write_site_cases(folder, site, prepared.cached)
+        write_site_cases(folder, site, prepared.cached, prepared.patients)
     pooled = arms.pooled_site(prepared.sites)
-    write_site_cases(folder, pooled, prepared.cached)
+    write_site_cases(folder, pooled, prepared.cached, prepared.patients)
     members = {site.name: len(site.train) for site in training}
     write_json(site_folder(folder, pooled.name) / "members.json", members)
-
-
-def initial_arrays(config: Config) -> dict[str, Tensor]:
-    """The travelling arrays of the untrained network, the same for every arm, from `seed`."""
-    seed_torch(config.seed, "initial weights")
-    network = build_network(config.model)
-    return {name: tensor.detach().clone() for name, tensor in exchange.travelling(network).items()}
 
 
 def _federation(folder: Path, config: Config, sites: list[Site], observer: Progress) -> Federation:
@@ -122,8 +127,14 @@ def _federation(folder: Path, config: Config, sites: list[Site], observer: Progr
     if snapshot:
         models, finished = snapshot.models, snapshot.round
     else:
-        models, finished = {c.arm: checkpoint.Model(initial_arrays(config)) for c in cohorts}, 0
+        finished, (_, stays) = 0, agreed_arrays(config)
+        models = {
+            c.arm: checkpoint.Model(_without(initial_arrays(config), stays if c.federated else ()))
+            for c in cohorts
+        }
     record.start(folder / "rounds.csv", finished)
+    privacy = instantiate(config.privacy) if config.privacy else None
+    patients = privacy if isinstance(privacy, DpSgd) else None
     return Federation(
         algorithm=instantiate(config.strategy),
         cohorts=cohorts,
@@ -136,9 +147,16 @@ def _federation(folder: Path, config: Config, sites: list[Site], observer: Progr
         checkpoint_every=config.runtime.checkpoint_every,
         keep_checkpoints=config.runtime.keep_checkpoints,
         lr_factor=_lr_factor(config.train),
+        protection=CentralPrivacy(privacy, folder, finished) if isinstance(privacy, Central) else None,
+        losses_stay=patients is not None,
+        validation_stays=patients is not None and patients.validation == "home",
         finished_round=finished,
         checkpointed=finished,
     )
+
+
+def _without(arrays: dict[str, Tensor], stays: Sequence[str]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in arrays.items() if name not in stays}
 
 
 def _lr_factor(train: TrainConfig) -> Callable[[list[float]], float]:
@@ -161,37 +179,15 @@ def _federate(folder: Path, config: Config, prepared: Prepared, progress: Progre
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        fed.members = join(grid, fed.expected, names, fed.algorithm.timeout)
+        expected, stays = agreed_arrays(config)
+        fed.members = join(grid, expected, names, fed.algorithm.timeout, stays)
         serve(grid, fed)
-        rows.extend(_test_all(grid, fed, config, prepared.sites))
+        rows.extend(test_all(grid, fed, config, prepared.sites))
+        write_privacy(grid, fed, config)
 
     start_engine(
         config, app, partial(make_client_app, str(folder)), names, site_loads(config, prepared.sites)
     )
-    return rows
-
-
-def _test_all(grid: Grid, fed: Federation, config: Config, sites: list[Site]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in results.TABLE_COLUMNS}
-    fitted = {}
-    for cohort in fed.cohorts:
-        model = fed.models[cohort.arm]
-        chosen = results.selected_round(model.best_round, fed.finished_round, config.report.select)
-        best = chosen == model.best_round and chosen != fed.finished_round
-        arrays = checkpoint.load_best(fed.folder / "checkpoints", cohort.arm) if best else model.arrays
-        sent, steps = exchange.to_record(arrays), build_steps(config.postprocess)
-        fits, parameters, by_site = fit_steps_of(grid, fed, cohort, sent, chosen, steps)
-        fitted[cohort.arm] = describe_steps(steps, parameters, by_site)
-        tested, replies = test_model(grid, fed, cohort, sent, chosen, parameters)
-        record.append(fed.folder / "rounds.csv", fits + tested)
-        rows += results.case_rows(cohort.arm, sites, replies, config.metrics.convention, fed.regions)
-        for name, more in results.test_tables(cohort.arm, sites, replies).items():
-            tables[name] += more
-    for name, found in tables.items():
-        results.write_table(fed.folder, name, found)
-    if config.postprocess.steps:
-        write_json(fed.folder / "postprocess.json", fitted)
     return rows
 
 

@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from hydra.utils import instantiate
 
 from fedbrats.config import Config, ConfigError, load_config
 from fedbrats.data.prepare import Prepared
-from fedbrats.federation.site import pick_device
-from fedbrats.inference.members import localiser_spec
+from fedbrats.federation.site_runtime import pick_device
+from fedbrats.inference.members import LOCATE, one_spec
+from fedbrats.privacy.dp_sgd import DpSgd, check_sites
 
 
 def resumed_config(asked: Config, overrides: Sequence[str]) -> Config:
@@ -58,7 +60,7 @@ def check_unseen_by_localiser(config: Config, prepared: Prepared) -> None:
     """
     if config.inference.locate is None:
         return
-    file = localiser_spec(config.inference.locate).run / "partition.json"
+    file = one_spec(config.inference.locate, LOCATE).run / "partition.json"
     try:
         sites = json.loads(file.read_text())["sites"]
         seen = {case for site in sites for split in ("train", "val") for case in site[split]}
@@ -72,6 +74,22 @@ def check_unseen_by_localiser(config: Config, prepared: Prepared) -> None:
         )
 
 
+def check_private_sites(config: Config, prepared: Prepared) -> None:
+    """Check what patient-level privacy asks of the sites themselves.
+
+    Raises:
+        ConfigError: delta is not below 1/N at a site, or `privacy.sites` names a stranger.
+    """
+    settings = instantiate(config.privacy) if config.privacy else None
+    if not isinstance(settings, DpSgd):
+        return
+    of = prepared.patients
+    training = {
+        site.name: len({of[case] for case in site.train}) for site in prepared.sites if not site.holdout
+    }
+    check_sites(settings, training, training)
+
+
 def settle(config: Config) -> Config:
     """Fill in what depends on the machine, so that config.yaml says what was really used."""
     device = pick_device(config.runtime.device)
@@ -82,13 +100,15 @@ def settle(config: Config) -> Config:
         workers = (
             torch.cuda.device_count() if device.type == "cuda" else max(1, cores() // config.runtime.threads)
         )
-    locate = config.inference.locate and str(localiser_spec(config.inference.locate))
+    locate = config.inference.locate and str(one_spec(config.inference.locate, LOCATE))
+    init = config.train.init and str(one_spec(config.train.init, "train.init"))
     root = config.data.root and str(Path(config.data.root).expanduser().resolve())
     cache = str(Path(config.data.cache).expanduser().resolve())
     return replace(
         config,
         data=replace(config.data, root=root, cache=cache),
         inference=replace(config.inference, locate=locate),
+        train=replace(config.train, init=init),
         runtime=replace(config.runtime, workers=workers, device=device.type),
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedbrats.algorithms.fedavg import FedAvg
+from fedbrats.algorithms.fedavg import Penalty
 from fedbrats.config import ConfigError, InputConfig, TrainConfig
 from fedbrats.data.augment import augment
 from fedbrats.data.cache import CachedCase
@@ -158,27 +158,23 @@ def train_locally(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     loss: Callable[[Tensor, Tensor], Tensor],
-    algorithm: FedAvg,
     data: Iterator[Batch],
     *,
-    lr_factor: float,
+    penalty: Penalty | None = None,
     clip_norm: float | None = None,
     deep_supervision: Sequence[float] | None = None,
     amp: bool = False,
 ) -> float:
-    """Take one optimiser step per batch of `data`; `network` holds the round's global weights on entry.
+    """Take one optimiser step per batch of `data`; `penalty` is added to the loss of each.
 
     Returns:
-        Mean training loss over the steps, without the algorithm's penalty.
+        Mean training loss over the steps, without the penalty.
 
     Raises:
         TrainingError: the loss is not finite.
     """
     network.train()
-    penalty = algorithm.penalty(network)
     device = next(network.parameters()).device
-    for group in optimizer.param_groups:
-        group["lr"] = group.setdefault("base_lr", group["lr"]) * lr_factor
     losses = []
     for images, labels in data:
         layout = torch.channels_last_3d if images.ndim == 5 else torch.channels_last
@@ -195,6 +191,12 @@ def train_locally(
     if not math.isfinite(mean):
         raise TrainingError(f"training loss is {mean}: lower train.optimizer.lr or set train.clip_norm.")
     return mean
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Multiply the configured learning rate by `factor`, that of the round."""
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("base_lr", group["lr"]) * factor
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -29,6 +29,8 @@ GROUPS = (
     "metrics",
     "runtime",
     "report",
+    "privacy",
+    "personalization",
 )
 
 
@@ -46,6 +48,7 @@ def choosing(file: str) -> list[str]:
     group, name = file.rsplit("/", 1)
     extra = ["data.root=cases"] if group == "data" and name != "phantom" else []
     extra += ["model=jonsson_resunet_small"] if name == "mc_dropout" else []
+    extra += ["model.norm=batch"] if name in ("bn_local", "bn_stats_local") else []
     return [f"{group if group != 'experiment' else '+experiment'}={name}".replace("+exp", "exp"), *extra]
 
 

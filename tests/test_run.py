@@ -79,7 +79,7 @@ def test_no_test_case_is_ever_trained_on_by_any_arm(reference: Path) -> None:
 
 
 def test_pooled_takes_as_many_steps_as_the_sites_together(reference: Path) -> None:
-    from fedbrats.federation.site import SiteRuntime
+    from fedbrats.federation.site_runtime import SiteRuntime
 
     runtime = SiteRuntime(reference)
     assert runtime.steps("pooled") == sum(runtime.steps(site) for site in TRAINING) == 6
@@ -87,7 +87,7 @@ def test_pooled_takes_as_many_steps_as_the_sites_together(reference: Path) -> No
 
 def test_bytes_are_counted_for_the_federation_alone(reference: Path) -> None:
     from fedbrats.federation.exchange import size_bytes, to_record
-    from fedbrats.run import initial_arrays
+    from fedbrats.initial import initial_arrays
 
     model = size_bytes(to_record(initial_arrays(_stored_config(reference))))
     rounds = rows_of(reference / "rounds.csv")

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.config import ConfigError, TrainConfig
 from fedbrats.losses.compound import DiceCE
 from fedbrats.training import (
@@ -24,6 +23,7 @@ from fedbrats.training import (
     optimizer_tensors,
     plateau_factor,
     steps_per_round,
+    set_learning_rate,
     train_locally,
 )
 
@@ -139,7 +139,8 @@ def go(
     **options: Any,
 ) -> float:
     data: Iterator[tuple[Tensor, Tensor]] = (batch(seed) for seed in seeds)
-    return train_locally(net, optimizer, DiceCE(), FedAvg(), data, lr_factor=lr_factor, **options)
+    set_learning_rate(optimizer, lr_factor)
+    return train_locally(net, optimizer, DiceCE(), data, **options)
 
 
 def test_training_on_one_batch_lowers_the_loss() -> None:

@@ -56,7 +56,7 @@ def federated_rounds(
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        fed.members = join(grid, fed.expected, sites, 600)
+        fed.members = join(grid, fed.expected(FEDERATED), sites, 600)
         for round_ in range(1, config.rounds + 1):
             started = time.perf_counter()
             rows = run_round(grid, fed, round_)

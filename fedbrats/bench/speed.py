@@ -21,10 +21,12 @@ from fedbrats.config import Config
 from fedbrats.data.nifti import read_volume
 from fedbrats.data.patches import draw_batch
 from fedbrats.data.prepare import prepare
-from fedbrats.federation.site import SiteRuntime, make_client_app
+from fedbrats.federation.site import make_client_app
+from fedbrats.federation.site_runtime import SiteRuntime
+from fedbrats.initial import initial_arrays
 from fedbrats.models.build import build_network, channels_last
 from fedbrats.outputs import targets
-from fedbrats.run import initial_arrays, write_inputs
+from fedbrats.run import write_inputs
 from fedbrats.seeding import generator
 from fedbrats.training import batches
 

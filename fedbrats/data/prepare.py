@@ -38,6 +38,7 @@ class Prepared:
     skipped: list[dict[str, str]] = field(default_factory=list)  # case, file, what
     warnings: list[dict[str, str]] = field(default_factory=list)
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    patients: dict[str, str] = field(default_factory=dict)  # by case
 
     def to_json(self) -> dict[str, Any]:
         """The content of `partition.json`."""
@@ -117,6 +118,7 @@ def prepare(data: DataConfig, partition: PartitionConfig, workers: int, say: Say
             if p.severity == "warning"
         ],
         table=partition_table(sites, stats),
+        patients={case.name: case.patient for case in usable},
     )
 
 

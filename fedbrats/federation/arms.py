@@ -7,6 +7,9 @@ Every arm is made of cohorts, groups of sites that share one model and train it 
   steps per round as the sites take together;
 - `local`: one cohort per site, named `local:<site>`.
 
+A personalised federation is tested twice: `federated` is then the global model, `personal` what each training
+institution has made of it for itself (`fedbrats/personalization`).
+
 A cohort of one site is plain training: FedAvg of one reply is that reply, and no proximal term applies. Only the
 federated arm exchanges anything, so only there bytes are counted.
 """
@@ -21,6 +24,8 @@ from fedbrats.config import ConfigError
 from fedbrats.data.partition import Site
 
 FEDERATED, POOLED, LOCAL = "federated", "pooled", "local"
+PERSONAL = "personal"  # the sites' own models in a personalised federation; tested, never trained by itself
+EXCHANGED = (FEDERATED, PERSONAL)
 POOLED_SITE = "pooled"
 RESERVED = (POOLED_SITE, "server", "all")
 
@@ -35,7 +40,7 @@ class Cohort:
     @property
     def federated(self) -> bool:
         """Whether arrays really travel."""
-        return self.arm == FEDERATED
+        return self.arm in EXCHANGED
 
 
 def check_institution_names(names: Sequence[str]) -> None:
@@ -78,4 +83,4 @@ def pooled_site(sites: Sequence[Site]) -> Site:
 
 def algorithm_of(arm: str, configured: FedAvg) -> FedAvg:
     """The algorithm a site runs in `arm`: the configured one in the federation, plain training elsewhere."""
-    return configured if arm == FEDERATED else FedAvg()
+    return configured if arm in EXCHANGED else FedAvg()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flwr.app import Message, MessageType, RecordDict
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from fedbrats.federation.arms import Cohort
-from fedbrats.federation.exchange import Signature, fingerprint
+from fedbrats.federation.checkpoint import Model
+from fedbrats.federation.exchange import Signature, fingerprint, to_record
 
 POLL_SECONDS = 0.02  # for engines whose pull does not wait
 
@@ -62,8 +63,27 @@ def replies_in_order(
         yield request, reply
 
 
-def join(grid: Grid, expected: Signature, sites: Sequence[str], timeout: float) -> dict[str, Member]:
+def model_requests(
+    models: Mapping[str, Model],
+    config: dict[str, Any],
+    pairs: Sequence[tuple[Cohort, str]],
+    by_arm: dict[str, dict[str, Any]] | None = None,
+) -> list[Request]:
+    """One request per pair; the sites of a cohort share one record of its model and what `by_arm` adds."""
+    arrays = {arm: to_record(models[arm].arrays) for arm in {c.arm: c for c, _ in pairs}}
+    added = by_arm or {}
+    configs = {c.arm: ConfigRecord({"arm": c.arm, **config, **added.get(c.arm, {})}) for c, _ in pairs}
+    return [
+        Request(c, site, RecordDict({"arrays": arrays[c.arm], "config": configs[c.arm]})) for c, site in pairs
+    ]
+
+
+def join(
+    grid: Grid, expected: Signature, sites: Sequence[str], timeout: float, stays: Sequence[str] = ()
+) -> dict[str, Member]:
     """Ask every node which site it is and what it holds.
+
+    All must have the arrays `expected` and keep `stays` of them at home.
 
     Raises:
         FederationError: a site is missing, joins twice, answers with an error or with facts that cannot be used, or
@@ -71,7 +91,7 @@ def join(grid: Grid, expected: Signature, sites: Sequence[str], timeout: float) 
     """
     nodes = {str(node): Member(node, 0, 0, 0) for node in grid.get_node_ids()}
     requests = [Request(Cohort("join", ()), name, RecordDict()) for name in nodes]
-    wanted, members = fingerprint(expected), {}
+    wanted, members = fingerprint(expected, stays), {}
     for _, reply in replies_in_order(grid, requests, nodes, MessageType.QUERY, "join", timeout):
         if reply is None or reply.has_error():
             reason = "no reply" if reply is None else reply.error.reason
@@ -81,7 +101,10 @@ def join(grid: Grid, expected: Signature, sites: Sequence[str], timeout: float) 
         if not isinstance(site, str) or not all(isinstance(n, int) and n >= 0 for n in counts):
             raise FederationError(f"a site joined without its name and case counts: {dict(facts)}")
         if facts.get("arrays") != wanted:
-            raise FederationError(f"site {site} has another network than the server: check `model`.")
+            raise FederationError(
+                f"site {site} has another network than the server, or keeps other arrays at home: check `model` and "
+                "`personalization`."
+            )
         if site in members:
             raise FederationError(f"two nodes joined as site {site}")
         members[site] = Member(reply.metadata.src_node_id, *counts)

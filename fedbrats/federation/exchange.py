@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -43,9 +43,13 @@ def signature(tensors: Mapping[str, Tensor | np.ndarray]) -> Signature:
     return {name: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in tensors.items()}
 
 
-def fingerprint(expected: Signature) -> str:
-    """Short hash of a signature, whatever its order: server and site compare it before the first round."""
-    text = json.dumps(sorted([name, list(shape), dtype] for name, (shape, dtype) in expected.items()))
+def fingerprint(expected: Signature, stays: Sequence[str] = ()) -> str:
+    """Short hash of a signature, whatever its order: server and site compare it before the first round.
+
+    `stays` are the arrays among them that both agree never to send.
+    """
+    rows = sorted([name, list(shape), dtype] for name, (shape, dtype) in expected.items())
+    text = json.dumps([rows, sorted(stays)] if stays else rows)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

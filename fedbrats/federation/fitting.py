@@ -28,7 +28,7 @@ from fedbrats.postprocess.steps import Parameters, Step, check_parameters, fit_s
 if TYPE_CHECKING:
     from fedbrats.federation.arms import Cohort
     from fedbrats.federation.server import Federation
-    from fedbrats.federation.site import SiteRuntime
+    from fedbrats.federation.site_runtime import SiteRuntime
 
 MAX_TEXT = 100_000  # characters of fitted numbers, far more than any steps need
 

@@ -34,7 +34,7 @@ class TrainReply:
 
     arrays: dict[str, np.ndarray]
     cases: int
-    loss: float
+    loss: float | None  # None where it stays at the site
     seconds: float
     bytes_up: int
 
@@ -73,13 +73,30 @@ def number_of(metrics: Any, key: str) -> float:
     return float(value)
 
 
-def check_train_reply(message: Message, expected: Signature, registered_cases: int) -> TrainReply:
+def stop_reason(message: Message) -> str:
+    """Why a site trains no further (its privacy budget), "" for any other reply.
+
+    Raises:
+        BadReply: it stops without a reason.
+    """
+    if message.has_error() or set(message.content) != {"stopped"}:
+        return ""
+    reason = content_of(message, stopped=ConfigRecord)["stopped"].get("reason")
+    if not isinstance(reason, str) or not reason:
+        raise BadReply("stopped without a reason")
+    return reason[:REASON_LENGTH]
+
+
+def check_train_reply(
+    message: Message, expected: Signature, registered_cases: int, *, with_loss: bool = True
+) -> TrainReply:
     """Decode a training reply.
 
     Args:
         message: the site's reply, an error reply included.
         expected: the agreed arrays.
         registered_cases: training cases the site registered when it joined; its weight must equal them.
+        with_loss: whether the reply must tell its training loss; if not, it must not.
 
     Raises:
         BadReply: site error; missing or unexpected records or arrays; other shape (a broadcastable one too) or
@@ -93,7 +110,11 @@ def check_train_reply(message: Message, expected: Signature, registered_cases: i
         require_finite(arrays)
     except BadArrays as error:
         raise BadReply(str(error)[:REASON_LENGTH]) from error
-    loss, seconds = number_of(metrics, "loss"), number_of(metrics, "seconds")
+    seconds, loss = number_of(metrics, "seconds"), None
+    if with_loss:
+        loss = number_of(metrics, "loss")
+    elif "loss" in metrics:
+        raise BadReply("a training loss, which a private site keeps at home")
     return TrainReply(arrays, registered_cases, loss, seconds, size_bytes(content["arrays"]))
 
 

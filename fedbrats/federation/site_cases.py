@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.partition import Site
+
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,14 @@ class SiteCases:
     train: tuple[CachedCase, ...]
     val: tuple[CachedCase, ...]
     test: tuple[CachedCase, ...]
+    patients: Mapping[str, str] = field(default_factory=dict)  # by case, where it is not the case itself
+
+    def by_patient(self, split: str) -> list[tuple[CachedCase, ...]]:
+        """The cases of a split, those of one patient together, in the order of the list."""
+        found: dict[str, list[CachedCase]] = {}
+        for case in getattr(self, split):
+            found.setdefault(self.patients.get(case.name, case.name), []).append(case)
+        return [tuple(cases) for cases in found.values()]
 
 
 def site_folder(run_folder: Path, site: str) -> Path:
@@ -26,11 +36,17 @@ def site_folder(run_folder: Path, site: str) -> Path:
     return run_folder / "sites" / site
 
 
-def write_site_cases(run_folder: Path, site: Site, cached: Mapping[str, CachedCase]) -> None:
-    """Write the case list of `site` atomically."""
+def write_site_cases(
+    run_folder: Path, site: Site, cached: Mapping[str, CachedCase], patients: Mapping[str, str] | None = None
+) -> None:
+    """Write the case list of `site` atomically; `patients` names the patient of each case (without it, the case)."""
+    of = patients or {}
     splits = {
-        name: [{"name": case, "folder": str(cached[case].folder.resolve())} for case in getattr(site, name)]
-        for name in ("train", "val", "test")
+        name: [
+            {"name": case, "folder": str(cached[case].folder.resolve()), "patient": of.get(case, case)}
+            for case in getattr(site, name)
+        ]
+        for name in SPLITS
     }
     file = site_folder(run_folder, site.name) / "cases.json"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -49,12 +65,12 @@ def read_site_cases(run_folder: Path, site: str) -> SiteCases:
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no case list of site {site!r}; prepare the data first")
     splits = json.loads(file.read_text())
-    return SiteCases(
-        **{
-            name: tuple(CachedCase(entry["name"], Path(entry["folder"])) for entry in entries)
-            for name, entries in splits.items()
-        }
-    )
+    cases = {
+        name: tuple(CachedCase(entry["name"], Path(entry["folder"])) for entry in splits[name])
+        for name in SPLITS
+    }
+    patients = {entry["name"]: entry["patient"] for name in SPLITS for entry in splits[name]}
+    return SiteCases(**cases, patients=patients)
 
 
 def pseudonym(site: str, index: int) -> str:

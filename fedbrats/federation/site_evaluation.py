@@ -13,7 +13,7 @@ from fedbrats.config import InferenceConfig
 from fedbrats.data.cache import CachedCase, restore
 from fedbrats.data.nifti import Source, write_labels
 from fedbrats.data.regions import REGIONS, LabelSystem, regions_from_labels, to_source
-from fedbrats.federation import arms
+from fedbrats.federation import arms, site_privacy
 from fedbrats.federation.site_cases import pseudonym, site_folder
 from fedbrats.federation.site_tables import Tables, step_rows, uncertainties
 from fedbrats.inference.locate import refine
@@ -24,9 +24,12 @@ from fedbrats.metrics.score import score_case, worst_scores
 from fedbrats.models.build import window_of
 from fedbrats.outputs import deactivate, labels_from_probabilities, targets
 from fedbrats.postprocess.steps import apply_steps
+from fedbrats.privacy.dp_sgd import DpSgd
+from fedbrats.privacy.noise import secret_generator
+from fedbrats.privacy.scores import noisy_scores, patient_means
 
 if TYPE_CHECKING:
-    from fedbrats.federation.site import SiteRuntime
+    from fedbrats.federation.site_runtime import SiteRuntime
 
 log = logging.getLogger(__name__)
 Metrics = dict[str, float]
@@ -72,8 +75,11 @@ def _metrics(runtime: SiteRuntime, per_case: list[list[float]], losses: list[flo
     return {"num-examples": len(per_case), "loss": float(np.mean(losses)), **named}
 
 
-def validate(runtime: SiteRuntime, site: str, round_: int) -> Metrics:
-    """Mean Dice per region and mean loss of the loaded model over the validation cases of `site`."""
+def validate(runtime: SiteRuntime, site: str, round_: int, arm: str = arms.FEDERATED) -> Metrics:
+    """Mean Dice per region and mean loss of the loaded model over the validation cases of `site`.
+
+    With `privacy.validation=noisy` they leave the federated arm with noise, the loss cut to [0, 1].
+    """
     set_round(runtime.loss, round_, runtime.config.rounds)
     per_case, losses = [], []
     for case in runtime.cases(site).val:
@@ -81,7 +87,25 @@ def validate(runtime: SiteRuntime, site: str, round_: int) -> Metrics:
         truth = np.asarray(case.label)
         losses.append(_loss(runtime, probabilities, truth))
         per_case.append(_region_dice(runtime, labels_from_probabilities(probabilities), truth))
+    settings = runtime.privacy
+    if arm == arms.FEDERATED and isinstance(settings, DpSgd) and settings.validation == "noisy":
+        return _noisy(runtime, site, round_, per_case, losses)
     return _metrics(runtime, per_case, losses)
+
+
+def _noisy(
+    runtime: SiteRuntime, site: str, round_: int, per_case: list[list[float]], losses: list[float]
+) -> Metrics:
+    """The scores of a validation with noise that the ledger of the validation patients pays for."""
+    cases = runtime.cases(site)
+    patients = [cases.patients.get(case.name, case.name) for case in cases.val]
+    table = np.column_stack([per_case, np.clip(losses, 0, 1)])
+    settings = site_privacy.settings_of(runtime, site)
+    assert settings.validation_sigma is not None
+    site_privacy.reserve_validation(runtime, site, round_)
+    noise = secret_generator(torch.device("cpu"), settings.insecure_seed, site, round_, "validation")
+    means = noisy_scores(patient_means(table, patients), settings.validation_sigma, noise)
+    return _metrics(runtime, [list(means[:-1])], [float(means[-1])]) | {"num-examples": len(per_case)}
 
 
 def _loss(runtime: SiteRuntime, probabilities: torch.Tensor, truth: np.ndarray) -> float:

@@ -10,8 +10,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from fedbrats.federation import exchange
+
+ARRAYS, FACTS = "state-arrays", "state-facts"  # records of Flower's context
 
 
 def _file(folder: Path, round_: int) -> Path:
@@ -44,3 +50,29 @@ def load_state(folder: Path, before_round: int) -> dict[str, Tensor]:
     """The newest state of a round older than `before_round`; empty if there is none."""
     older = [r for r in _rounds(folder) if r < before_round]
     return load_file(_file(folder, older[-1])) if older else {}
+
+
+def remember(
+    folder: Path, round_: int, tensors: dict[str, Tensor], context: RecordDict | None, *, keep_from: int
+) -> None:
+    """Keep a state in the site's storage, as `save_state` does, and in Flower's context for the next round."""
+    save_state(folder, round_, tensors, keep_from=keep_from)
+    if context is not None:  # after the file, so that the context never knows more than a restart would find
+        context[ARRAYS] = exchange.to_record(tensors)
+        context[FACTS] = ConfigRecord({"round": round_})
+
+
+def recall(folder: Path, before_round: int, context: RecordDict | None = None) -> dict[str, Tensor]:
+    """What `remember` kept in the newest round older than `before_round`; empty if there is none.
+
+    Flower's context saves the reading; where it is empty (after a restart) or of another round (after a resume from
+    an older one) the file decides.
+    """
+    older = [r for r in _rounds(folder) if r < before_round]
+    if not older:
+        return {}
+    if context is not None and FACTS in context and context[FACTS].get("round") == older[-1]:
+        arrays = context[ARRAYS]
+        assert isinstance(arrays, ArrayRecord)
+        return {name: torch.from_numpy(array.numpy().copy()) for name, array in arrays.items()}
+    return load_file(_file(folder, older[-1]))

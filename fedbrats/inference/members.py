@@ -30,6 +30,7 @@ from fedbrats.targets import check_trusted
 
 BEST, LAST = "best", "last"
 SHOWN = 3  # arrays named in an error message
+LOCATE = "inference.locate"
 FORM = "RUN[@ARM[@WHICH]]"
 
 
@@ -166,16 +167,30 @@ def load_member(spec: Spec, device: torch.device) -> Member:
     """
     config = load_config(spec.run / "config.yaml")
     check_trusted(asdict(config), f"checkpoint={spec}")
-    file, round_ = _file(spec, config.report.select)
-    try:
-        arrays = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"checkpoint={spec}: {file} cannot be read ({error})") from error
+    arrays, round_ = _load(spec, config)
     with torch.device("meta"):
         check_arrays(spec, exchange.travelling(build_network(config.model)), arrays)
     network = channels_last(build_network(config.model).to(device)).eval()
     exchange.load(network, {name: tensor.numpy() for name, tensor in arrays.items()})
     return Member(spec, round_, config, input_rules(config.model), network, device)
+
+
+def _load(spec: Spec, config: Config) -> tuple[dict[str, Tensor], int]:
+    """The arrays of a model and the round it is of."""
+    file, round_ = _file(spec, config.report.select)
+    try:
+        return load_file(file), round_
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"checkpoint={spec}: {file} cannot be read ({error})") from error
+
+
+def load_arrays(spec: Spec) -> dict[str, Tensor]:
+    """The arrays of a trained model by name, without building its network.
+
+    Raises:
+        ConfigError: no such checkpoint, or one that cannot be read.
+    """
+    return _load(spec, load_config(spec.run / "config.yaml"))[0]
 
 
 def check_arrays(spec: Spec, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
@@ -217,8 +232,8 @@ def check_inference(member: Member, inference: InferenceConfig) -> None:
         raise ConfigError(f"checkpoint={member.spec}: {error}") from error
 
 
-def localiser_spec(text: str) -> Spec:
-    """The one model that `inference.locate` names, its run as an absolute path.
+def one_spec(text: str, key: str) -> Spec:
+    """The one model that the setting `key` names, its run as an absolute path.
 
     Raises:
         ConfigError: as `parse_spec`, or several models.
@@ -226,9 +241,9 @@ def localiser_spec(text: str) -> Spec:
     try:
         specs = parse_spec(text)
     except ConfigError as error:
-        raise ConfigError(str(error).replace("checkpoint=", "inference.locate=", 1)) from error
+        raise ConfigError(str(error).replace("checkpoint=", f"{key}=", 1)) from error
     if len(specs) > 1:
-        raise ConfigError(f"inference.locate={text}: names {len(specs)} models, must be one.")
+        raise ConfigError(f"{key}={text}: names {len(specs)} models, must be one.")
     return replace(specs[0], run=specs[0].run.resolve())
 
 
@@ -236,6 +251,6 @@ def load_localiser(text: str, device: torch.device) -> Member:
     """The model that `inference.locate` names.
 
     Raises:
-        ConfigError: as `localiser_spec` and `load_member`.
+        ConfigError: as `one_spec` and `load_member`.
     """
-    return load_member(localiser_spec(text), device)
+    return load_member(one_spec(text, LOCATE), device)

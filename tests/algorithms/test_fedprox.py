@@ -98,7 +98,7 @@ def trained(algorithm: FedAvg, steps: int = 6) -> tuple[list[Tensor], list[Tenso
     network = nn.Sequential(nn.Conv3d(4, 8, 3, padding=1), nn.ReLU(), nn.Conv3d(8, 3, 1))
     start = [p.detach().clone() for p in network.parameters()]
     optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
-    loss = train_locally(network, optimizer, DiceCE(), algorithm, batches(steps), lr_factor=1.0)
+    loss = train_locally(network, optimizer, DiceCE(), batches(steps), penalty=algorithm.penalty(network))
     return start, [p.detach() for p in network.parameters()], loss
 
 

@@ -11,7 +11,7 @@ from toy import ARRAYS, FakeGrid, case_row, evaluate_reply, federation
 from toy_rounds import CASES, Answer, members, raising, rows_of, sends, serve
 
 from fedbrats.data.regions import REGIONS
-from fedbrats.federation import server
+from fedbrats.federation import server, server_evaluation
 from fedbrats.federation.asking import Member
 from fedbrats.federation.exchange import to_record
 
@@ -83,7 +83,7 @@ def test_the_test_asks_every_site_with_test_cases_held_out_ones_too(tmp_path: Pa
 
     everyone = {**members(test=2), "C": Member(4, 5, 0, 0), "HELD": Member(5, 0, 0, 2)}
     fed = federation(tmp_path, everyone)
-    found, usable = server.test_model(
+    found, usable = server_evaluation.score_model(
         FakeGrid([answer, garbage, answer, answer]), fed, fed.cohorts[0], to_record(ARRAYS), 1, []
     )
     assert [(r["site"], r["status"] == "ok") for r in found] == [("A", True), ("B", False), ("HELD", True)]

@@ -294,7 +294,7 @@ def test_an_exhausted_gpu_names_the_settings_to_lower(run: Path, monkeypatch: py
     def exhausted(*args: Any, **kwargs: Any) -> float:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
-    monkeypatch.setattr(site_module, "train_locally", exhausted)
+    monkeypatch.setattr("fedbrats.federation.site_work.train_locally", exhausted)
     reason = client(run)("A", "train").error.reason
     for key in ("train.batch", "train.patch", "inference.batch", "runtime.workers"):
         assert key in reason

@@ -15,7 +15,7 @@ from fedbrats.data.intensity import matched_to, reference_histogram
 from fedbrats.data.partition import Site
 from fedbrats.federation import exchange
 from fedbrats.federation.replies import EvaluateReply
-from fedbrats.federation.site import SiteRuntime
+from fedbrats.federation.site_runtime import SiteRuntime
 from fedbrats.federation.site_tables import step_rows
 from fedbrats.postprocess.largest_component import LargestComponent
 from fedbrats.postprocess.minimum_volume import MinimumVolume

@@ -209,6 +209,19 @@ def toy_network(in_channels: int = 4, out_channels: int = 3, width: int = 4) -> 
     )
 
 
+def group_network(width: int = 4) -> torch.nn.Module:
+    """Like `toy_network` with GroupNorm, so that patients do not mix."""
+    return torch.nn.Sequential(
+        torch.nn.Conv3d(4, width, 3, padding=1),
+        torch.nn.GroupNorm(1, width),
+        torch.nn.ReLU(),
+        torch.nn.Conv3d(width, 3, 1),
+    )
+
+
+GROUP_MODEL = {"_target_": "toy.group_network"}
+
+
 def toy_config(root: Path, **changed: Any) -> Config:
     adam = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.01}
     train = TrainConfig(optimizer=adam, patch=[8, 8, 8], batch=2, local_steps=2)

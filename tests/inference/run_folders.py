@@ -21,7 +21,7 @@ from fedbrats.data.regions import BRATS_2017
 from fedbrats.federation.checkpoint import Model, save_best, save_checkpoint
 from fedbrats.inference.arguments import read_arguments
 from fedbrats.inference.predict_cases import predict_cases
-from fedbrats.run import initial_arrays
+from fedbrats.initial import initial_arrays
 from fedbrats.settings import settle
 
 SHAPE = (20, 22, 18)
