@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -69,7 +69,7 @@ class DpSgd:
     public: Sequence[str] = ()
     ledger: str | None = None
     insecure_seed: int | None = None
-    sites: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sites: Mapping[str, Mapping[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -105,7 +105,7 @@ class DpSgd:
             raise ValueError(
                 f"privacy.public={strangers}: only {', '.join(STATISTICS)} can be declared public."
             )
-        for site, values in self.sites.items():
+        for site, values in (self.sites or {}).items():
             if unknown := sorted(set(values) - set(OF_A_SITE)):
                 raise ValueError(
                     f"privacy.sites.{site}: {unknown} cannot differ by site; {', '.join(OF_A_SITE)} can."
@@ -114,13 +114,13 @@ class DpSgd:
 
     def of(self, site: str) -> DpSgd:
         """The settings of one site; naming sigma there drops the common target, and the other way round."""
-        own = dict(self.sites.get(site, {}))
+        own = dict((self.sites or {}).get(site, {}))
         if "sigma" in own and "target_epsilon" not in own:
             own["target_epsilon"] = None
         if "target_epsilon" in own and "sigma" not in own:
             own["sigma"] = None
         kept = {f.name: getattr(self, f.name) for f in fields(self)}
-        return DpSgd(**{**kept, **own, "sites": {}})
+        return DpSgd(**{**kept, **own, "sites": None})
 
     @property
     def budget(self) -> float | None:
@@ -154,7 +154,7 @@ def check_sites(settings: DpSgd, patients: Mapping[str, int], training: Collecti
     Raises:
         ConfigError: delta is not below 1/N at a site, or `privacy.sites` names a stranger.
     """
-    if strangers := sorted(set(settings.sites) - set(training)):
+    if strangers := sorted(set(settings.sites or {}) - set(training)):
         raise ConfigError(f"privacy.sites names {strangers}; the sites that train are {sorted(training)}")
     for site in sorted(training):
         if settings.delta >= 1 / patients[site]:

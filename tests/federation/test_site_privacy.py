@@ -111,13 +111,20 @@ def test_a_lost_round_costs_the_last_one_and_never_the_budget(tmp_path: Path) ->
 
 
 def test_sites_may_have_budgets_of_their_own(tmp_path: Path) -> None:
-    found = runtime(tmp_path, {**DP, "sites": {"A": {"max_epsilon": 8.0, "sigma": 0.9}, "B": {"sigma": 9.0}}})
+    found = runtime(
+        tmp_path, {**DP, "sites": {"A": {"max_epsilon": 12.0, "sigma": 0.9}, "B": {"sigma": 9.0}}}
+    )
     assert site_privacy.settings_of(found, "A").sigma == 0.9
     train(found, 1)
-    with pytest.raises(BudgetReached, match="of 8 "):
-        for round_ in range(2, 20):
+    stopped = 0
+    for round_ in range(2, 20):
+        try:
             train(found, round_)
-    assert rdp_epsilon(site_privacy.ledger(found, "A").entries(), 1e-5) <= 8
+        except BudgetReached as error:
+            stopped += 1
+            assert "of 12 " in str(error)
+    assert 0 < stopped < 18
+    assert rdp_epsilon(site_privacy.ledger(found, "A").entries(), 1e-5) <= 12
 
 
 def test_a_ledger_outlives_the_run_and_the_next_run_adds_to_it(tmp_path: Path) -> None:
