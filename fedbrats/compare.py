@@ -2,98 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from fedbrats.compare_epsilon import curve_context, dice_over_epsilon
+from fedbrats.compare_gain import gain_context, gains
+from fedbrats.compare_jobs import PRIVATE_ARMS, SEED, Job, differing, read_jobs, shown
 from fedbrats.data.regions import REGIONS
 from fedbrats.report.arms import arm_title
 from fedbrats.report.cells import MISSING, number
 from fedbrats.report.html import write_page
-from fedbrats.report.run_folder import RunFolderError, natural, read_config, read_run
-from fedbrats.report.tables import EVERY_SITE, institution_table
+from fedbrats.report.privacy_tables import epsilon_text
+from fedbrats.report.tables import EVERY_SITE
 from fedbrats.report.words import plural
 
-SEED = "seed"
 OVER_SEEDS = "over seeds"
 RESULT_COLUMNS = (
     *("n", "dice_mean", "dice_ci_low", "dice_ci_high", "dice_sd_seeds"),
     *("hd95_mean", "hd95_ci_low", "hd95_ci_high", "hd95_sd_seeds"),
-    *("percent_of_pooled", "convention", "status", "reason"),
+    *("percent_of_pooled", "epsilon", "convention", "status", "reason"),
 )
-
-
-@dataclass(frozen=True)
-class Job:
-    """One job of a sweep: its folder below the sweep, its flat settings, its table; failed jobs have a reason."""
-
-    name: str
-    settings: dict[str, Any]
-    table: pd.DataFrame  # of `institution_table`, empty for a failed job
-    convention: str
-    status: str  # "finished" or "failed"
-    reason: str
-    complete: bool  # whether the settings are those of `config.yaml`, resolved and whole
-
-
-def find_jobs(sweep: Path) -> list[Path]:
-    """Folders below `sweep` (or itself) that hold a run or were begun by Hydra, in natural order of their names.
-
-    Raises:
-        RunFolderError: no such folder, or no job in it.
-    """
-    if not sweep.is_dir():
-        raise RunFolderError(f"{sweep}: no such folder")
-    jobs = []
-    for folder, below, files in os.walk(sweep):
-        if "config.yaml" in files or ".hydra" in below:
-            jobs.append(Path(folder))
-            below.clear()  # a run folder holds no other run
-    if not jobs:
-        raise RunFolderError(f"{sweep}: no run folder (config.yaml) in it or below")
-    return sorted(jobs, key=lambda path: [natural(part) for part in path.relative_to(sweep).parts])
-
-
-def read_job(folder: Path, sweep: Path) -> Job:
-    """Read one job; whatever is wrong with it becomes the reason of a failed job."""
-    name = folder.relative_to(sweep).as_posix() if folder != sweep else folder.name
-    config, settings = folder / "config.yaml", {}
-    complete = config.is_file()
-    try:
-        settings = flat_settings(read_config(config if complete else folder / ".hydra" / "config.yaml"))
-        run = read_run(folder)
-        if run.finished:
-            return Job(name, settings, institution_table(run), run.convention, "finished", "", complete)
-        reason = (
-            run.status if run.summary else " ".join(t for t in run.missing if t.startswith("The run did not"))
-        )
-    except (RunFolderError, OSError) as error:
-        reason = str(error)
-    return Job(name, settings, pd.DataFrame(), "", "failed", " ".join(reason.split()), complete)
-
-
-def flat_settings(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by dotted name; lists stay whole."""
-    out: dict[str, Any] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        out |= flat_settings(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
-    return out
-
-
-def differing(jobs: list[Job]) -> list[str]:
-    """Names of the settings in which the jobs differ; a setting that only some have differs."""
-    names = list(dict.fromkeys(name for job in jobs for name in job.settings))
-    known = [job for job in jobs if job.complete] or [job for job in jobs if job.settings]
-    return [name for name in names if len({shown(job.settings.get(name)) for job in known}) > 1]
-
-
-def shown(value: object) -> str:
-    """A setting as text; "-" for none."""
-    return MISSING if value is None or value == "" else str(value)
 
 
 def compare(sweep: Path) -> pd.DataFrame:
@@ -103,16 +35,23 @@ def compare(sweep: Path) -> pd.DataFrame:
         One row per job, arm, site ("all" first) and region: job, the settings in which jobs differ (text), arm, site,
         unseen, region, then `RESULT_COLUMNS` (HD95 in mm; interval of 95 % over cases). A failed job is one row with
         its reason. Jobs that differ only in `seed` are followed by rows with job "over seeds (k)": mean and sample
-        standard deviation of the job means.
+        standard deviation of the job means. epsilon: the largest of a site for what the federation of a private job
+        released, inf for arms and jobs without noise; empty where no job is private.
 
     Raises:
         RunFolderError: no such folder, or no job in it.
     """
-    jobs = [read_job(folder, sweep) for folder in find_jobs(sweep)]
+    return job_table(read_jobs(sweep))
+
+
+def job_table(jobs: list[Job]) -> pd.DataFrame:
+    """The table of `compare` from jobs that are read already."""
     keys = differing(jobs)
     rows = [row for job in jobs for row in _job_rows(job, keys)]
     columns = ["job", *keys, "arm", "site", "unseen", "region", *RESULT_COLUMNS]
     frame = pd.DataFrame(rows, columns=columns)
+    if all(math.isinf(job.epsilon) for job in jobs):
+        frame["epsilon"] = math.nan
     return pd.concat([frame, *_seed_rows(frame, jobs, keys)], ignore_index=True)[columns]
 
 
@@ -127,6 +66,7 @@ def _job_rows(job: Job, keys: list[str]) -> list[dict[str, Any]]:
         for metric in ("dice", "hd95"):
             result |= {f"{metric}_mean": row[metric]}
             result |= {f"{metric}_ci_{end}": row[f"{metric}_{end}"] for end in ("low", "high")}
+        result |= {"epsilon": job.epsilon if row["arm"] in PRIVATE_ARMS else math.inf}
         rows.append({**head, **result, "convention": job.convention, "reason": row["note"]})
     return rows
 
@@ -154,6 +94,7 @@ def _over_seeds(part: pd.DataFrame, head: dict[str, Any], jobs: int) -> pd.DataF
         note = "" if known == jobs else f"over seeds: some means are of {known} of {jobs} jobs"
         row = {**head, "arm": arm, "site": site, "region": region, "status": "finished", "reason": note}
         row |= {name: cell[name].iloc[0] for name in ("unseen", "convention")}
+        row |= {"epsilon": cell["epsilon"].max()}
         row |= {"n": cell["n"].max(), "percent_of_pooled": cell["percent_of_pooled"].mean()}
         for metric in ("dice", "hd95"):
             means = cell[f"{metric}_mean"]
@@ -162,18 +103,29 @@ def _over_seeds(part: pd.DataFrame, head: dict[str, Any], jobs: int) -> pd.DataF
     return pd.DataFrame(rows)
 
 
-def write_comparison(sweep: Path) -> tuple[Path, Path]:
-    """Write `compare.csv` and `compare.html` into the sweep folder and return their paths.
+def write_comparison(sweep: Path) -> tuple[Path, ...]:
+    """Write `compare.csv` and `compare.html` into the sweep folder, and `gain.csv` where a method gains over another.
+
+    Returns:
+        The paths written, `compare.html` last.
 
     Raises:
         RunFolderError: no such folder, or no job in it.
     """
-    frame = compare(sweep)
-    table = sweep / "compare.csv"
-    partial = table.with_suffix(".csv.tmp")
-    frame.to_csv(partial, index=False)
-    os.replace(partial, table)
-    return table, write_page(sweep / "compare.html", "compare.html.j2", _context(sweep, frame))
+    jobs = read_jobs(sweep)
+    frame, (gain, unmatched) = job_table(jobs), gains(jobs)
+    tables = {"compare.csv": frame, **({"gain.csv": gain} if len(gain) else {})}
+    for name, table in tables.items():
+        partial = sweep / f"{name}.tmp"
+        table.to_csv(partial, index=False)
+        os.replace(partial, sweep / name)
+    context = _context(sweep, frame) | {
+        "insecure": [job.name for job in jobs if job.insecure],
+        "curve": curve_context(dice_over_epsilon(jobs)),
+        "gain": gain_context(gain, unmatched),
+    }
+    page = write_page(sweep / "compare.html", "compare.html.j2", context)
+    return (*(sweep / name for name in tables), page)
 
 
 def _context(sweep: Path, frame: pd.DataFrame) -> dict[str, Any]:
@@ -200,6 +152,7 @@ def _context(sweep: Path, frame: pd.DataFrame) -> dict[str, Any]:
         "conventions": sorted({str(value) for value in good["convention"] if value}),
         "regions": regions,
         "notes": sorted(notes),
+        "private": bool(good["epsilon"].notna().any()),
     }
 
 
@@ -219,6 +172,7 @@ def _row(records: list[dict[str, Any]], keys: list[str], regions: list[str]) -> 
         "site": first["site"],
         "unseen": bool(first["unseen"]),
         "n": max(int(row["n"]) for row in records),
+        "epsilon": epsilon_text(first["epsilon"]),
         "over_seeds": first["job"].startswith(OVER_SEEDS),
         "dice": [_cell(cells.get(region), "dice", 3) for region in regions],
         "hd95": [_cell(cells.get(region), "hd95", 1) for region in regions],

@@ -12,7 +12,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from fedbrats.data.regions import BACKGROUND, ED, ET, NCR, REGIONS, labels_from_regions
 
@@ -46,7 +45,7 @@ def targets(labels: Tensor, channels: int) -> Tensor:
     The torch twin of `regions.regions_from_labels`; a test holds the two together.
     """
     if channels == CLASS:
-        return one_hot(labels.long(), CLASS).movedim(-1, 1).bool()
+        return torch.stack([labels == value for value in range(CLASS)], dim=1)  # one_hot does not run under vmap
     if channels == WHOLE:
         return (labels != BACKGROUND).unsqueeze(1)
     return torch.stack([labels != BACKGROUND, (labels == NCR) | (labels == ET), labels == ET], dim=1)

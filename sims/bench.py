@@ -1,6 +1,7 @@
 """Measure the federation against plain PyTorch: `python sims/bench.py` for all parts, `... bench.py a c` for some.
 
-(a) local engine and bare loop, (b) ray engine, (c) overhead per round, (d) server memory, (e) patch reading, (f) GPU.
+(a) local engine and bare loop, (b) ray engine, (c) overhead per round, (d) server memory, (e) patch reading, (f) GPU,
+(g) a private step beside a plain one.
 """
 
 from __future__ import annotations

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 import runpy
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests" / "report"))
 
+from fake_extras import add_personal, site_budget, write_privacy  # noqa: E402
 from fake_run import write_run  # noqa: E402
 
-from fedbrats.compare import compare, find_jobs, write_comparison  # noqa: E402
+from fedbrats.compare import compare, write_comparison  # noqa: E402
+from fedbrats.compare_gain import gain_over  # noqa: E402
+from fedbrats.compare_jobs import find_jobs  # noqa: E402
 from fedbrats.report.run_folder import RunFolderError, read_run  # noqa: E402
 
 
@@ -109,6 +114,9 @@ def test_files(sweep: Path) -> None:
     assert "CUDA out of memory" in text
     assert ">nan<" not in text.lower()
     assert 'src="' not in text
+    assert "Epsilon" not in text
+    assert not (sweep / "gain.csv").exists()
+    assert again["epsilon"].unique().tolist() == [""]
 
 
 def test_script(
@@ -121,6 +129,59 @@ def test_script(
     monkeypatch.setattr(sys, "argv", ["compare.py", str(tmp_path)])
     assert main() == 2
     assert "no run folder (config.yaml) in it or below" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def private(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Plain, private with two sites, personalised, and private without its privacy.json."""
+    folder = tmp_path_factory.mktemp("private")
+    dp, bn = {"_target_": "x.DpSgd", "target_epsilon": 8.0}, {"_target_": "x.BnLocal"}
+    groups = ({"privacy": {}}, {"privacy": dp}, {"personalization": bn}, {"privacy": dp})
+    for number, group in enumerate(groups):
+        small = {"sites": ["A", "B"], "sizes": [12, 12], "unseen": ["Z"], "rounds": 1}
+        job = write_run(folder / str(number), arms=("federated", "pooled"), **small)
+        config = yaml.safe_load((job / "config.yaml").read_text())
+        (job / "config.yaml").write_text(yaml.safe_dump({**config, **group}))
+    write_privacy(folder / "1", {"A": site_budget(9, 7.5), "B": site_budget(9, 7.9)}, insecure_seed=4)
+    add_personal(folder / "2", {"A": 0.02, "B": 0.02})
+    return folder
+
+
+def test_epsilon_is_that_of_the_federation(private: Path) -> None:
+    table = compare(private)
+    assert list(table.columns[:4]) == ["job", "privacy._target_", "personalization._target_", "arm"]
+    largest = table[table["status"] == "finished"].groupby(["job", "arm"])["epsilon"].agg(["min", "max"])
+    assert largest.loc[("1", "federated")].tolist() == [7.9, 7.9]
+    assert largest.drop(index=("1", "federated")).to_numpy().tolist() == [[math.inf, math.inf]] * 6
+    failed = table[table["status"] == "failed"].iloc[0]
+    assert failed["job"] == "3"
+    assert "no epsilon can be stated" in failed["reason"]
+
+
+def test_gain_and_curve_are_written(private: Path) -> None:
+    paths = write_comparison(private)
+    assert [path.name for path in paths] == ["compare.csv", "gain.csv", "compare.html"]
+    gain = pd.read_csv(private / "gain.csv")
+    assert gain["method"].tolist() == ["BnLocal"] * 3
+    assert gain["over"].unique().tolist() == ["FedProx"]
+    assert gain["gain"].tolist() == pytest.approx([0.02] * 3, abs=0.007)  # one case failed in both
+    assert gain["cases"].tolist() == [6] * 3  # of the institutions that train, not of Z
+    text = paths[-1].read_text()
+    for part in (
+        "Dice over epsilon",
+        "Gain over plain averaging",
+        "Insecure seed</b> in 1:",
+        "<td>7.90</td>",
+    ):
+        assert part in text
+    assert text.count("<img") == 1  # one shift is no curve
+    assert not list(private.glob("*.tmp"))
+    assert "inf" in set(pd.read_csv(private / "compare.csv", dtype=str)["epsilon"])
+
+
+def test_gain_over_reads_a_sweep(private: Path) -> None:
+    assert gain_over(private)["seeds"].tolist() == [1] * 3
+    assert not len(gain_over(private, over="FedAvg"))
 
 
 def test_no_such_folder(tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from tiny import ROOT, tiny, tiny_overrides
 
 from fedbrats.config import ConfigError
+from fedbrats.inference.members import load_member, parse_spec
 from fedbrats.privacy.accounting import Entry, gaussian_epsilon, rdp_epsilon
 from fedbrats.run import run
 
@@ -193,6 +195,8 @@ def test_what_stays_is_in_no_checkpoint_and_no_message(cache: Path, tmp_path: Pa
     assert sent == set(told["travels"])
     assert sent.isdisjoint(told["stays"])
     assert any("running_mean" in name for name in told["stays"])
+    with pytest.raises(ConfigError, match=r"stayed at the sites \(personalization=bn_local\)"):
+        load_member(parse_spec(str(folder))[0], torch.device("cpu"))
     arms = {(r["arm"], r["site"]) for r in read(folder / "cases.csv")}
     assert arms == {*(("federated", s) for s in (*SITES, "TCIA13")), *(("personal", s) for s in SITES)}
     assert "Personal" in (folder / "report.html").read_text()

@@ -22,8 +22,8 @@ from fedbrats.training import (
     load_optimizer_tensors,
     optimizer_tensors,
     plateau_factor,
-    steps_per_round,
     set_learning_rate,
+    steps_per_round,
     train_locally,
 )
 

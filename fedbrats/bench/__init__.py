@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedbrats.bench.overhead import round_overhead, server_memory
+from fedbrats.bench.privacy import private_step
 from fedbrats.bench.rounds import Result
 from fedbrats.bench.speed import engine_speed, gpu_speed, patch_reading, ray_speed
 from fedbrats.config import Config
@@ -22,6 +23,7 @@ PARTS: dict[str, Callable[[Path, Config], list[Result]]] = {
     "d": server_memory,
     "e": patch_reading,
     "f": gpu_speed,
+    "g": private_step,
 }
 
 

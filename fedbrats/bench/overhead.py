@@ -84,10 +84,10 @@ def round_overhead(folder: Path, config: Config) -> list[Result]:
 
 def _peak_of_toy(folder: str, config: Config, sites: int, workers: int, results: Any) -> None:
     _toy_rounds(Path(folder), config, sites, workers)
-    results.put(_peak_megabytes())
+    results.put(peak_megabytes())
 
 
-def _peak_megabytes() -> float:
+def peak_megabytes() -> float:
     """Peak resident memory of this process. Not getrusage on Linux: its peak includes the parent's at the fork."""
     status = Path("/proc/self/status")
     if status.exists():

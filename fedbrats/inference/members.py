@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -168,11 +168,26 @@ def load_member(spec: Spec, device: torch.device) -> Member:
     config = load_config(spec.run / "config.yaml")
     check_trusted(asdict(config), f"checkpoint={spec}")
     arrays, round_ = _load(spec, config)
+    _check_whole(spec, config, arrays)
     with torch.device("meta"):
         check_arrays(spec, exchange.travelling(build_network(config.model)), arrays)
     network = channels_last(build_network(config.model).to(device)).eval()
     exchange.load(network, {name: tensor.numpy() for name, tensor in arrays.items()})
     return Member(spec, round_, config, input_rules(config.model), network, device)
+
+
+def _check_whole(spec: Spec, config: Config, arrays: Mapping[str, Tensor]) -> None:
+    """A federation whose sites keep arrays has no whole model of its own."""
+    if not config.personalization or spec.arm != FEDERATED:
+        return
+    with torch.device("meta"):
+        missing = exchange.travelling(build_network(config.model)).keys() - arrays.keys()
+    if missing:
+        raise ConfigError(
+            f"checkpoint={spec}: {len(missing)} arrays of that model stayed at the sites (personalization="
+            f"{str(config.personalization['_target_']).split('.')[-2]}), so it cannot be used without them; name "
+            "another arm of that run, or train without personalization."
+        )
 
 
 def _load(spec: Spec, config: Config) -> tuple[dict[str, Tensor], int]:

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from fedbrats.federation.exchange import travelling
+from fedbrats.personalization.norms import norm_arrays
 
 NORMS = {
     "BatchNorm": _BatchNorm,
@@ -36,17 +37,7 @@ def batch_norm_arrays(network: nn.Module) -> BatchNormArrays:
 
     MONAI calls them `adn.N`, torch's ResNet `bn1` and others `norm`, so names say nothing; types do.
     """
-    parameters, statistics = [], []
-    for name, module in network.named_modules():
-        if isinstance(module, _BatchNorm):
-            prefix = f"{name}." if name else ""
-            parameters += [prefix + key for key, _ in module.named_parameters(recurse=False)]
-            statistics += [
-                prefix + key
-                for key, buffer in module.named_buffers(recurse=False)
-                if buffer.is_floating_point()
-            ]
-    return BatchNormArrays(tuple(parameters), tuple(statistics))
+    return BatchNormArrays(norm_arrays(network, statistics=False), norm_arrays(network, parameters=False))
 
 
 def mixing_modules(network: nn.Module) -> list[str]:

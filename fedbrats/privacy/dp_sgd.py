@@ -59,7 +59,7 @@ class DpSgd:
     target_epsilon: float | None = None
     max_epsilon: float | None = None
     delta: float = 1e-5
-    clip: float = 1.0
+    clip: float = 0.5
     expected_patients: float = 4.0
     patches: int = 2
     engine: str = "microbatch"

@@ -2,7 +2,8 @@
 
 `cases.csv` has one arm per trained model; the models that the institutions trained alone are "local:<site>". The
 report shows them as two arms: "local" (a model on its own institution's test cases) and "local_elsewhere" (on the
-test cases of other institutions).
+test cases of other institutions). In a personalised federation "federated" is the global model, and "personal" what
+each training institution made of it, on its own test cases.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from fedbrats.data.regions import REGIONS
 from fedbrats.metrics.score import worst_scores
 from fedbrats.report.run_folder import CASE_NUMBERS
 
-ARM_ORDER = ("federated", "pooled", "local", "local_elsewhere")
+ARM_ORDER = ("federated", "personal", "pooled", "local", "local_elsewhere")
+OF_TRAINING_SITES = ("personal", "local")  # arms without a model for an institution held out of the training
 ARM_TITLES = {
     "federated": "Federated",
+    "personal": "Personal",
     "pooled": "Pooled",
     "local": "Local, own",
     "local_elsewhere": "Local, elsewhere",

@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 
 from fedbrats.data.regions import REGIONS
-from fedbrats.report.arms import arm_rank, arm_title
+from fedbrats.report.arms import OF_TRAINING_SITES, arm_rank, arm_title
 from fedbrats.report.tables import EVERY_SITE, STATISTICS, worst_institution
 
 MISSING = "-"
+SEEN_ONLY = "test cases of institutions that trained only, so not the same cases as those of the other arms"
 DECIMALS = {"hd95": 1, "lesion_hd95": 1}  # mm; all other metrics have 3
 METRIC_TITLES = {
     "dice": "Dice",
@@ -89,10 +90,12 @@ def arm_rows(table: pd.DataFrame, site: str, notes: Footnotes) -> list[dict[str,
         table: result of `institution_table`.
 
     Returns:
-        {"arm", "n", "dice": [Cell per region], "hd95": [Cell per region], "percent": Cell}
+        {"arm", "title", "mark" (footnote of the arm), "n", "dice": [Cell per region], "hd95": [Cell per region],
+        "percent": Cell}
     """
     out = []
     part = table[table["site"] == site]
+    unseen_too = site == EVERY_SITE and bool((table["unseen"] & (table["n"] > 0)).any())
     for arm in dict.fromkeys(part["arm"]):
         records = part[part["arm"] == arm].to_dict(orient="records")
         shown_n = max(row["n"] for row in records)
@@ -100,6 +103,7 @@ def arm_rows(table: pd.DataFrame, site: str, notes: Footnotes) -> list[dict[str,
             {
                 "arm": arm,
                 "title": arm_title(arm),
+                "mark": notes.mark(SEEN_ONLY) if unseen_too and arm in OF_TRAINING_SITES else "",
                 "n": shown_n,
                 "dice": [mean_cell(row, "dice", notes, shown_n) for row in records],
                 "hd95": [mean_cell(row, "hd95", notes, shown_n) for row in records],

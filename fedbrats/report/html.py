@@ -18,8 +18,13 @@ from fedbrats import __version__
 from fedbrats.data.regions import REGIONS
 from fedbrats.report import figures, overlays, partition_figures, words
 from fedbrats.report.arms import arm_title
+from fedbrats.report.audit import audit_context
 from fedbrats.report.cells import MISSING, Footnotes, arm_rows, number, statistic_rows, worst_rows
+from fedbrats.report.personal_tables import personal_context
 from fedbrats.report.postprocess_tables import postprocess_context
+from fedbrats.report.privacy_figures import privacy_context
+from fedbrats.report.privacy_files import asks_for_privacy
+from fedbrats.report.privacy_tables import NO_EPSILON
 from fedbrats.report.run_folder import RunFolder, read_run
 from fedbrats.report.style import styled
 from fedbrats.report.tables import (
@@ -81,25 +86,32 @@ def write_prediction_report(folder: Path) -> Path:
 def report_context(run: RunFolder) -> dict[str, Any]:
     """Everything the template prints."""
     table = institution_table(run)
-    footnotes, unseen = Footnotes(), run.holdout
+    footnotes = Footnotes()
+    overall = arm_rows(table, EVERY_SITE, footnotes)
+    blocks = [
+        {"site": site, "unseen": site in run.holdout, "rows": arm_rows(table, site, footnotes)}
+        for site in run.sites
+    ]
+    privacy, personal = privacy_context(run), personal_context(run, blocks)
+    lost = privacy is None and asks_for_privacy(run.config)
     return {
         "title": words.title(run),
         "folder": "/".join(run.path.resolve().parts[-2:]),
         "status": run.status,
         "finished": run.finished,
-        "missing": run.missing,
-        "facts": words.facts(run),
+        "missing": [*run.missing, *([NO_EPSILON] if lost else [])],
+        "facts": [*words.facts(run), *(part["fact"] for part in (privacy, personal) if part)],
         "sentences": words.result_sentences(run, table),
         "convention": run.convention,
         "regions": run.regions,
         "all_regions": REGIONS,
         "pairs": counts_pairs(run, table),
-        "overall": arm_rows(table, EVERY_SITE, footnotes),
+        "overall": overall,
         "worst": worst_rows(table),
-        "institutions": [
-            {"site": site, "unseen": site in unseen, "rows": arm_rows(table, site, footnotes)}
-            for site in run.sites
-        ],
+        "institutions": blocks,
+        "personal": _pictured(personal, ("gain",)),
+        "privacy": _pictured(privacy, ("epsilon", "norms", "central")),
+        "audit": audit_context(run.path),
         "footnotes": footnotes.texts,
         "statistics": statistic_rows(statistics(run)),
         "figures": _figures(run),
@@ -138,10 +150,17 @@ def _uncertainty(folder: Path, scores: str, names: bool) -> dict[str, Any] | Non
     found = uncertainty_context(folder, scores)
     if found is None:
         return None
-    pictures = {"reliability": "", "retained": ""}
-    pictures |= {name: data_uri(figure, "svg") for name, figure in found["figures"].items()}
     sites = any(row["site"] for row in found["cases"])
-    return {**found, "figures": pictures, "names": names, "sites": sites, "title": arm_title(found["arm"])}
+    extra = {"names": names, "sites": sites, "title": arm_title(found["arm"])}
+    return _pictured({**found, **extra}, ("reliability", "retained"))
+
+
+def _pictured(found: dict[str, Any] | None, names: tuple[str, ...]) -> dict[str, Any] | None:
+    """A section's context with its figures as data URIs; "" for a figure that it does not have."""
+    if found is None:
+        return None
+    drawn = {name: data_uri(figure, "svg") for name, figure in found["figures"].items()}
+    return {**found, "figures": dict.fromkeys(names, "") | drawn}
 
 
 def data_uri(figure: Figure, kind: str) -> str:

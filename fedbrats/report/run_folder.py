@@ -49,7 +49,7 @@ class RunFolder:
     """What one run left.
 
     `rounds` and `cases` have the columns of `rounds.csv` and `cases.csv` (text as str, numbers as float64, `round` as
-    int64; arms as written: "federated", "pooled", "local:<site>"). A dict is empty when its file is missing.
+    int64; arms as written: "federated", "personal", "pooled", "local:<site>"). A dict is empty without its file.
     `missing` has one sentence per thing that is not there or not complete.
     """
 

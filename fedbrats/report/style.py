@@ -10,7 +10,14 @@ BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#8A8A8A"
 
-ARM_COLOURS = {"federated": BLUE, "pooled": VERMILION, "local": GREEN, "local_elsewhere": PURPLE}
+ARM_COLOURS = {
+    "federated": BLUE,
+    "personal": SKY,
+    "pooled": VERMILION,
+    "local": GREEN,
+    "local_elsewhere": PURPLE,
+}
+LINE_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)  # of anything else that is counted
 REGION_COLOURS = {"WT": BLUE, "TC": VERMILION, "ET": GREEN}
 SPLIT_COLOURS = {"train": BLUE, "val": SKY, "test": ORANGE}
 LABEL_COLOURS = {"NCR": VERMILION, "ED": SKY, "ET": YELLOW}  # on grey slices

@@ -12,7 +12,7 @@ import pandas as pd
 
 from fedbrats.metrics.summary import ALL_SITES as EVERY_SITE
 from fedbrats.metrics.summary import LOWER_IS_BETTER, summarise
-from fedbrats.report.arms import arm_rank, merge_local_arms, percent_of_pooled
+from fedbrats.report.arms import OF_TRAINING_SITES, arm_rank, merge_local_arms, percent_of_pooled
 from fedbrats.report.run_folder import AT_THE_END, RunFolder, RunFolderError
 
 STATISTICS = ("n", "failed", "mean", "std", "median", "q25", "q75", "ci_low", "ci_high")
@@ -135,7 +135,7 @@ def _percent(run: RunFolder, merged: pd.DataFrame, site: str) -> dict[str, dict[
 def _note(row: dict[str, Any], run: RunFolder) -> str:
     """Why numbers of a row are missing."""
     if not row["n"]:
-        if row["arm"] == "local" and row["unseen"]:
+        if row["arm"] in OF_TRAINING_SITES and row["unseen"]:
             return "an institution held out of the training has no model of its own"
         return "no test case of this institution in this arm"
     reasons = ["a single test case has no interval"] if row["n"] == 1 else []

@@ -9,17 +9,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedbrats.report.arms import arm_title
-from fedbrats.report.cells import MISSING, number
+from fedbrats.report.arms import OF_TRAINING_SITES, arm_title
+from fedbrats.report.cells import MISSING, SEEN_ONLY, number
+from fedbrats.report.privacy_files import asks_for_privacy, read_privacy
+from fedbrats.report.privacy_tables import NO_EPSILON, band, epsilon_text
 from fedbrats.report.run_folder import RunFolder, read_run
 from fedbrats.report.style import shorten
 from fedbrats.report.tables import EVERY_SITE, institution_table, worst_institution
+from fedbrats.report.words import listed
 
 
 def print_result_table(run: RunFolder | Path, console: Console) -> None:
     """Print arms by regions over all test cases: mean and 95 % interval, per cent of pooled, worst institution.
 
-    At most 80 columns wide.
+    Below it the epsilon of each institution, where the run is private. At most 80 columns wide.
 
     Raises:
         RunFolderError: `run` is a path that cannot be read as a run folder.
@@ -27,9 +30,15 @@ def print_result_table(run: RunFolder | Path, console: Console) -> None:
     run = run if isinstance(run, RunFolder) else read_run(run)
     table = institution_table(run)
     whole = table[table["site"] == EVERY_SITE]
-    if not len(whole):
+    if len(whole):
+        _print_table(run, table, whole, console)
+    else:
         console.print("No test case was scored, so there is no result table.")
-        return
+    for line in privacy_lines(run):
+        console.print(line)
+
+
+def _print_table(run: RunFolder, table: pd.DataFrame, whole: pd.DataFrame, console: Console) -> None:
     gap = 2 if console.width >= 90 else 1
     out = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False)
     out.add_column("All test cases", no_wrap=True)
@@ -55,6 +64,35 @@ def print_result_table(run: RunFolder | Path, console: Console) -> None:
     )
     if notes:
         console.print(f"{MISSING} = {'; '.join(notes)}.", markup=False)
+    seen = [arm_title(arm) for arm in dict.fromkeys(whole["arm"]) if arm in OF_TRAINING_SITES]
+    if seen and run.holdout:
+        console.print(f"{listed([f'“{name}”' for name in seen])}: {SEEN_ONLY}.", markup=False)
+
+
+def privacy_lines(run: RunFolder) -> list[Text]:
+    """One line per institution with its epsilon, one for noise at the server; none for a run that is not private.
+
+    Raises:
+        RunFolderError: `privacy.json` cannot be read.
+    """
+    privacy = read_privacy(run.path)
+    if privacy is None:
+        return [Text(NO_EPSILON, style="red")] if asks_for_privacy(run.config) else []
+    if privacy.central is not None:
+        spent = [("Server", privacy.central.epsilon, privacy.central.delta, privacy.central.accountant, "")]
+    else:
+        spent = [(shorten(s.site, 18), s.epsilon, s.delta, s.accountant, s.stopped) for s in privacy.sites]
+    out = [Text(f"Differential privacy of one {privacy.unit}", style="bold")]
+    for name, epsilon, delta, accountant, stopped in spent:
+        worth = {"weak": ", weak", "empty": ", worth nothing"}.get(band(epsilon), "")
+        text = f"  {name}: epsilon {epsilon_text(epsilon)} at delta {delta:g} ({accountant}){worth}"
+        out.append(Text(text + (", stopped" if stopped else "")))
+    out += [Text(f"  {shorten(name, 18)}: epsilon unknown", style="red") for name, _ in privacy.unknown]
+    if privacy.insecure_seed:
+        out.append(
+            Text("The noise can be reproduced (insecure_seed): not valid for a release.", style="bold red")
+        )
+    return out
 
 
 def _with_interval(row: dict[str, float], metric: str, decimals: int) -> Text:

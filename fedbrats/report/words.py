@@ -14,9 +14,14 @@ from fedbrats.report.run_folder import RunFolder
 from fedbrats.report.tables import EVERY_SITE, failures, worst_institution
 
 REGION_TITLES = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
-SAID_OF_CASES = {"local": " of their own institution", "local_elsewhere": " of other institutions"}
+SAID_OF_CASES = {
+    "personal": " of their own institution",
+    "local": " of their own institution",
+    "local_elsewhere": " of other institutions",
+}
 SAID_OF_ARM = {
     "federated": "The federated model",
+    "personal": "The personal models of the institutions that trained",
     "pooled": "The pooled model",
     "local": "Models that an institution trained alone",
     "local_elsewhere": "Such models",
@@ -182,18 +187,19 @@ def _arm_sentence(rows: pd.DataFrame, arm: str) -> str:
     share, percents = "", [values[r]["percent_of_pooled"] for r in regions]
     if arm != "pooled" and not any(pd.isna(value) for value in percents):
         share = (
-            f", {_listed([f'{value:.1f}' for value in percents])} % of the pooled model on the cases of both"
+            f", {listed([f'{value:.1f}' for value in percents])} % of the pooled model on the cases of both"
         )
     count = plural(max(int(row["n"]) for row in values.values()), "test case")
     whose = f"{count}{SAID_OF_CASES.get(arm, '')}"
-    return f"{SAID_OF_ARM.get(arm, arm_title(arm))} reached a mean Dice of {_listed(dice)} on {whose}{share}."
+    return f"{SAID_OF_ARM.get(arm, arm_title(arm))} reached a mean Dice of {listed(dice)} on {whose}{share}."
 
 
 def _interval(row: dict[str, Any]) -> str:
     return "" if pd.isna(row["dice_low"]) else f" ({row['dice_low']:.3f} to {row['dice_high']:.3f})"
 
 
-def _listed(parts: list[str]) -> str:
+def listed(parts: list[str]) -> str:
+    """ "a, b and c"."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
@@ -212,7 +218,7 @@ def _unseen_sentence(table: pd.DataFrame) -> list[str]:
     ]
     parts = [f"{row['dice']:.3f} at {row['site']}" for row in rows.to_dict(orient="records")]
     return (
-        [f"Without having seen them in training it reached a whole-tumour Dice of {_listed(parts)}."]
+        [f"Without having seen them in training it reached a whole-tumour Dice of {listed(parts)}."]
         if parts
         else []
     )

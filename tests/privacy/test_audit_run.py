@@ -40,6 +40,7 @@ SITES = ("TCIA01", "TCIA02", "CBICA")
 PRIVATE = (
     "privacy=dp_sgd",
     "privacy.sigma=1.0",
+    "privacy.target_epsilon=null",
     "privacy.expected_patients=1.5",
     "+privacy.sites.CBICA={sigma:2.0}",
     "arms=[federated]",

@@ -1,4 +1,4 @@
-"""Post-processing and uncertainty of the made-up run, in the format of a real one."""
+"""Post-processing, uncertainty, privacy and personal models of the made-up run, in the format of a real one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fedbrats.metrics.summary import summarise
+from fedbrats.report.arms import merge_local_arms
+
 BINS = 10
+STATISTICS = ("n", "failed", "mean", "std", "median", "q25", "q75", "ci_low", "ci_high")
 
 
 def write_postprocess(folder: Path, seed: int = 3) -> None:
@@ -67,3 +71,119 @@ def write_uncertainty(folder: Path, seed: int = 4) -> None:
         part |= {"observed": np.clip(shown, 0, 1)}
         rows.append(pd.DataFrame(part).assign(arm=arm, site=site, region=region))
     pd.concat(rows).to_csv(folder / "reliability.csv", index=False)
+
+
+def add_personal(folder: Path, gains: dict[str, float], arrays: int = 8, unseen: str = "recalibrate") -> Path:
+    """A personal arm whose Dice is the federated one plus the site's gain, and personalization.json."""
+    file = folder / "cases.csv"
+    cases = pd.read_csv(file, dtype={"site": str, "case": str}, keep_default_na=False)
+    own = cases[(cases["arm"] == "federated") & cases["site"].isin(gains)].assign(arm="personal")
+    own["dice"] = (own["dice"] + own["site"].map(gains)).clip(0, 1)
+    pd.concat([cases, own]).to_csv(file, index=False)
+    summary = json.loads((folder / "summary.json").read_text())
+    merged = merge_local_arms(own, "brats2023")
+    arms = summary["arms"]["personal"] = {"all": {}, "sites": {}}
+    for row in summarise(merged, "brats2023", 200).to_dict(orient="records"):
+        part = arms["all"] if row["site"] == "all" else arms["sites"].setdefault(row["site"], {})
+        part.setdefault(row["region"], {})[row["metric"]] = {name: row[name] for name in STATISTICS}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    known = {
+        "name": "bn_local",
+        "stays": [f"encoder.{i}.norm.weight" for i in range(arrays)],
+        "travels": [f"encoder.{i}.conv.weight" for i in range(3 * arrays)],
+        "unseen": unseen,
+        "settings": {"unseen": unseen},
+        "state": "Each site keeps its own in sites/<site>/state.",
+    }
+    (folder / "personalization.json").write_text(json.dumps(known))
+    return folder
+
+
+def site_budget(patients: int, epsilon: float, **changes: object) -> dict:
+    """One site of privacy.json."""
+    return {
+        **{"epsilon": epsilon, "epsilon_rdp": epsilon * 1.1, "delta": 1e-5, "sigma": 0.9},
+        **{"sample_rate": min(1.0, 4 / patients), "steps": 80, "rounds": 8, "clip": 0.5},
+        **{"patients": patients, "patches": 2, "unit": "patient", "adjacency": "add or remove one patient"},
+        **{
+            "accountant": "PRV",
+            "budget": 8.0,
+            "stopped": "",
+            "spent_before": 0.0,
+            "validation_epsilon": None,
+        },
+        "history": [[0.9, min(1.0, 4 / patients), 10]] * 8,
+        **changes,
+    }
+
+
+def write_privacy(folder: Path, sites: dict[str, dict], rounds: int = 8, **changes: object) -> Path:
+    """privacy.json of patient-level DP, with its curve and what its steps did."""
+    known = {
+        "mechanism": "dp_sgd",
+        "unit": "patient",
+        "adjacency": "add or remove one patient; the number of patients of a site is public",
+        **{"insecure_seed": None, "validation": "exact", "public": [], "personal": "", "sites": sites},
+        "unknown": {},
+        "not_covered": ["Choosing settings by trying several spends privacy that no ledger counts."],
+    }
+    (folder / "privacy.json").write_text(json.dumps({**known, **changes}))
+    rng = np.random.default_rng(5)
+    curve, steps = [], []
+    for site, spent in sites.items():
+        for number in range(1, rounds + 1):
+            head = {"round": number, "site": site, "status": "ok"}
+            curve.append(
+                {
+                    **head,
+                    "epsilon": spent["epsilon_rdp"] * (number / rounds) ** 0.5,
+                    **{"sigma": spent["sigma"], "sample_rate": spent["sample_rate"], "steps": 10 * number},
+                }
+            )
+            for step in range(1, 11):
+                drawn = int(rng.binomial(spent["patients"], spent["sample_rate"]))
+                norms = np.sort(rng.lognormal(0, 0.7, max(drawn, 1)))
+                part = {"norm_median": np.median(norms), "norm_max": norms[-1]} if drawn else {}
+                part |= {"drawn": drawn, "clipped": int((norms > 0.5).sum()) if drawn else 0}
+                steps.append({"site": site, "round": number, "step": step, "loss": 0.5, "clip": 0.5, **part})
+    pd.DataFrame(curve).to_csv(folder / "privacy_rounds.csv", index=False)
+    pd.DataFrame(steps).to_csv(folder / "privacy_steps.csv", index=False)
+    return folder
+
+
+def write_central(folder: Path, rounds: int = 8, **changes: object) -> Path:
+    """privacy.json of client-level DP and central_rounds.csv; 4 of 6 updates are clipped in every round."""
+    known = {
+        **{"mechanism": "central", "unit": "site", "adjacency": "add or remove one site", "epsilon": 18.04},
+        **{"delta": 1e-3, "sigma": 2.0, "clip": 0.8, "rounds": rounds, "accountant": "exact Gaussian"},
+        **{"sites_asked": 6, "insecure_seed": None, "not_covered": ["The scores of the final test."]},
+        "swamped": "The noise swamps the update: its norm is 470 times that of the mean update.",
+    }
+    (folder / "privacy.json").write_text(json.dumps({**known, **changes}))
+    rows = [
+        {
+            **{"round": number, "replies": 6, "clipped": 4, "update_norm_median": 1.1, "status": "ok"},
+            **{"mean_update_norm": 0.6 / number, "noise_norm": 300.0, "epsilon": 6 * number**0.5},
+        }
+        for number in range(1, rounds + 1)
+    ]
+    pd.DataFrame(rows).to_csv(folder / "central_rounds.csv", index=False)
+    return folder
+
+
+def write_audit(folder: Path, passed: bool = True, lower: float = 0.6) -> Path:
+    """audit.json with two checks, a canary audit and one picture that is there and one that is not."""
+    checks = [
+        {"name": "neighbour sensitivity", "passed": True, "measured": 0.4999, "bound": 0.5, "says": "x <= C"},
+        {"name": "noise deviation", "passed": passed, "measured": 0.451, "bound": 0.45, "says": "empty draw"},
+    ]
+    images = [{"title": "Without DP", "file": "audit/a.png"}, {"title": "With DP", "file": "audit/b.png"}]
+    content = {
+        "checks": checks,
+        "canary": {"lower_bound": lower, "claimed": 0.94, "says": "1000 canaries."},
+        "inversion": {"images": images, "says": "One slice."},
+    }
+    (folder / "audit.json").write_text(json.dumps(content))
+    (folder / "audit").mkdir(exist_ok=True)
+    (folder / "audit" / "a.png").write_bytes(b"\x89PNG made up")
+    return folder

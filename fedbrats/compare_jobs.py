@@ -1,0 +1,157 @@
+"""The jobs of a sweep, read: settings, tables, scores of the test cases, epsilon."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fedbrats.report.arms import merge_local_arms
+from fedbrats.report.cells import MISSING
+from fedbrats.report.privacy_files import Privacy, asks_for_privacy, read_privacy
+from fedbrats.report.privacy_tables import NO_EPSILON
+from fedbrats.report.run_folder import RunFolder, RunFolderError, natural, read_config, read_run
+from fedbrats.report.style import shorten
+from fedbrats.report.tables import institution_table
+
+SEED = "seed"
+NEUTRAL = ("arms", "runtime")  # settings that leave the federated model as it is
+OPTIONAL = ("privacy", "personalization")  # groups that jobs may do without
+PRIVATE_ARMS = ("federated", "personal")  # the others train without noise in a private run, too
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep: its folder below the sweep, its flat settings, its table; failed jobs have a reason."""
+
+    name: str
+    settings: dict[str, Any]
+    table: pd.DataFrame  # of `institution_table`, empty for a failed job
+    convention: str
+    status: str  # "finished" or "failed"
+    reason: str
+    complete: bool  # whether the settings are those of `config.yaml`, resolved and whole
+    epsilon: float = math.inf  # the largest of a site for what the federation released; inf without privacy
+    insecure: bool = False  # whether the noise of a private job can be reproduced
+    cases: pd.DataFrame = field(
+        default_factory=pd.DataFrame
+    )  # arm, site, case, region, dice; only sites that train
+
+
+def find_jobs(sweep: Path) -> list[Path]:
+    """Folders below `sweep` (or itself) that hold a run or were begun by Hydra, in natural order of their names.
+
+    Raises:
+        RunFolderError: no such folder, or no job in it.
+    """
+    if not sweep.is_dir():
+        raise RunFolderError(f"{sweep}: no such folder")
+    jobs = []
+    for folder, below, files in os.walk(sweep):
+        if "config.yaml" in files or ".hydra" in below:
+            jobs.append(Path(folder))
+            below.clear()  # a run folder holds no other run
+    if not jobs:
+        raise RunFolderError(f"{sweep}: no run folder (config.yaml) in it or below")
+    return sorted(jobs, key=lambda path: [natural(part) for part in path.relative_to(sweep).parts])
+
+
+def read_jobs(sweep: Path) -> list[Job]:
+    """All jobs of a sweep, failed ones too.
+
+    Raises:
+        RunFolderError: no such folder, or no job in it.
+    """
+    return [read_job(folder, sweep) for folder in find_jobs(sweep)]
+
+
+def read_job(folder: Path, sweep: Path) -> Job:
+    """Read one job; whatever is wrong with it becomes the reason of a failed job."""
+    name = folder.relative_to(sweep).as_posix() if folder != sweep else folder.name
+    config, settings = folder / "config.yaml", {}
+    complete = config.is_file()
+    try:
+        settings = flat_settings(read_config(config if complete else folder / ".hydra" / "config.yaml"))
+        run = read_run(folder)
+        if run.finished:
+            table, cases, privacy = institution_table(run), _scores(run), _privacy(run)
+            epsilon, insecure = (
+                (privacy.epsilon, bool(privacy.insecure_seed)) if privacy else (math.inf, False)
+            )
+            head = (name, settings, table, run.convention, "finished", "", complete)
+            return Job(*head, epsilon=epsilon, insecure=insecure, cases=cases)
+        reason = (
+            run.status if run.summary else " ".join(t for t in run.missing if t.startswith("The run did not"))
+        )
+    except (RunFolderError, OSError) as error:
+        reason = str(error)
+    return Job(name, settings, pd.DataFrame(), "", "failed", " ".join(reason.split()), complete)
+
+
+def _privacy(run: RunFolder) -> Privacy | None:
+    privacy = read_privacy(run.path)
+    if privacy is None and asks_for_privacy(run.config):
+        raise RunFolderError(f"{run.path}: {NO_EPSILON}")
+    return privacy
+
+
+def _scores(run: RunFolder) -> pd.DataFrame:
+    columns = ["arm", "site", "case", "region", "dice"]
+    if not len(run.cases):
+        return pd.DataFrame(columns=columns)
+    try:
+        cases = merge_local_arms(run.cases, run.convention)
+    except ValueError as error:
+        raise RunFolderError(f"{run.path / 'cases.csv'}: {error}") from error
+    return cases.loc[~cases["site"].isin(run.holdout), columns].reset_index(drop=True)
+
+
+def is_seed(name: str) -> bool:
+    """Whether a setting is a seed of any kind: of the training, the partition, the phantom or the noise."""
+    return name == SEED or name.endswith((f".{SEED}", ".insecure_seed"))
+
+
+def described(job: Job, keys: list[str]) -> str:
+    """The settings `keys` of a job in one line: "init = none, strategy = FedProx"; "" without keys."""
+    parts = []
+    for key in keys:
+        value = shown(job.settings.get(key))
+        if key.endswith("._target_"):
+            key, value = key.removesuffix("._target_"), value.rsplit(".", 1)[-1]
+        value = "/".join(value.split("/")[-2:])  # the end of a path tells more than its start
+        parts.append(f"{key.rsplit('.', 1)[-1]} = {'none' if value == MISSING else shorten(value)}")
+    return ", ".join(parts)
+
+
+def flat_settings(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by dotted name; lists stay whole."""
+    out: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        out |= flat_settings(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
+    return out
+
+
+def differing(jobs: list[Job]) -> list[str]:
+    """Names of the settings in which the jobs differ; a setting that only some have differs.
+
+    Of a group that jobs may do without (`OPTIONAL`), its class differs, and what differs between the jobs with a group.
+    """
+    names = list(dict.fromkeys(name for job in jobs for name in job.settings))
+    known = [job for job in jobs if job.complete] or [job for job in jobs if job.settings]
+    out = []
+    for name in names:
+        values = {shown(job.settings.get(name)) for job in known}
+        if name.split(".")[0] in OPTIONAL and not name.endswith("._target_"):
+            values = {shown(job.settings[name]) for job in known if name in job.settings and "." in name}
+        out += [name] if len(values) > 1 else []
+    return out
+
+
+def shown(value: object) -> str:
+    """A setting as text; "-" for none."""
+    return MISSING if value is None or value == "" else str(value)

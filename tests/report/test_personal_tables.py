@@ -1,0 +1,191 @@
+"""Global against personal model: paired by case, with an interval, and who loses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from fedbrats.metrics.score import CASE_COLUMNS
+from fedbrats.report.cells import Cell
+from fedbrats.report.personal_tables import (
+    arrays_sentence,
+    gain_figure,
+    gain_rows,
+    gain_table,
+    interval,
+    paired_gains,
+    personal_context,
+    read_personalization,
+    verdicts,
+)
+from fedbrats.report.run_folder import RunFolder, RunFolderError, read_run
+
+WIN, LOSE = (0.02, 0.03, 0.04, 0.05, 0.06), (-0.02, -0.03, -0.04, -0.05, -0.06)
+MIXED = (-0.04, 0.05, 0.01, -0.02, 0.01)
+
+
+def run_of(
+    folder: Path, gains: dict[str, tuple[float, ...]], unscored: str = "", config: dict | None = None
+) -> RunFolder:
+    """A run with a WT score of 0.5 for every federated case, and personal ones with the given gains."""
+    rest = {
+        name: 1.0 for name in CASE_COLUMNS if name not in ("arm", "site", "case", "region", "dice", "status")
+    }
+    rows = []
+    for site, values in gains.items():
+        for number, gain in enumerate(values):
+            case = f"{site}{number}"
+            for arm, dice in (("federated", 0.5), ("personal", 0.5 + gain)):
+                failed = "failed: x" if arm == "personal" and case == unscored else "ok"
+                head = {
+                    "arm": arm,
+                    "site": site,
+                    "case": case,
+                    "region": "WT",
+                    "dice": dice,
+                    "status": failed,
+                }
+                rows.append({**rest, **head})
+    folder.mkdir(exist_ok=True)
+    pd.DataFrame(rows)[list(CASE_COLUMNS)].to_csv(folder / "cases.csv", index=False)
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump(config or {"metrics": {"bootstrap": 400, "convention": "captk"}})
+    )
+    return read_run(folder)
+
+
+def test_pairs_are_of_the_same_case_and_failures_count(tmp_path: Path) -> None:
+    run = run_of(tmp_path, {"A": WIN, "B": LOSE}, unscored="B1")
+    lonely = (run.cases["arm"] == "federated") & (run.cases["case"] == "A0")
+    pairs = paired_gains(replace(run, cases=run.cases[~lonely]))
+    assert sorted(pairs["case"]) == ["A1", "A2", "A3", "A4", "B0", "B1", "B2", "B3", "B4"]
+    by_case = pairs.set_index("case")
+    assert by_case.loc["A3", ["before", "after", "gain"]].tolist() == pytest.approx([0.5, 0.55, 0.05])
+    assert by_case.loc["B1", ["before", "after", "gain"]].tolist() == pytest.approx(
+        [0.5, 0.0, -0.5]
+    )  # worst Dice
+
+
+def test_interval_is_of_the_paired_mean() -> None:
+    gains = np.array([0.1, -0.2, 0.3, 0.05, 0.0, 0.12])
+    low, high = interval(gains, 4000)
+    picks = np.random.default_rng(7).choice(gains, size=(200_000, 6)).mean(axis=1)
+    assert (low, high) == pytest.approx(np.percentile(picks, [2.5, 97.5]), abs=0.01)
+    assert interval(gains[::-1], 4000) == (low, high)
+    assert all(np.isnan(value) for value in interval(gains[:1], 10))
+    assert all(np.isnan(value) for value in interval(gains[:0], 10))
+
+
+def test_who_gains_and_who_loses(tmp_path: Path) -> None:
+    run = run_of(tmp_path, {"Loser": LOSE, "Mixed": MIXED, "Winner": WIN, "Few": WIN[:4]})
+    table = gain_table(run)
+    assert list(dict.fromkeys(table["site"])) == ["all", "Few", "Loser", "Mixed", "Winner"]
+    by_site = table[table["region"] == "WT"].set_index("site")
+    assert by_site["verdict"].to_dict() == {
+        **{"all": "even", "Few": "few", "Loser": "loss"},
+        **{"Mixed": "even", "Winner": "gain"},
+    }
+    assert by_site.loc["Winner", ["n", "before", "after", "gain"]].tolist() == pytest.approx(
+        [5, 0.5, 0.54, 0.04]
+    )
+    assert by_site.loc["all", "n"] == 19
+    every = np.array([*LOSE, *MIXED, *WIN, *WIN[:4]])
+    assert by_site.loc["all", "gain"] == pytest.approx(every.mean())
+    assert by_site.loc["all", ["low", "high"]].tolist() == pytest.approx(interval(every, 400))
+    (said,) = verdicts(table)
+    assert said.startswith("Whole tumour, gaining: Winner (+0.040, +0.0")
+    assert "losing: Loser (-0.040, -0.0" in said
+    assert said.endswith("no clear difference: Mixed; fewer than 5 cases: Few.")
+
+
+def test_nobody(tmp_path: Path) -> None:
+    table = gain_table(run_of(tmp_path, {"A": MIXED}))
+    assert verdicts(table) == ["Whole tumour, gaining: nobody; losing: nobody; no clear difference: A."]
+
+
+def test_an_interval_that_touches_zero_is_no_gain(tmp_path: Path) -> None:
+    table = gain_table(run_of(tmp_path, {"A": (0.0,) * 6}))
+    assert set(table["verdict"]) == {"even"}
+
+
+def test_rows_and_figure(tmp_path: Path) -> None:
+    table = gain_table(run_of(tmp_path, {"A": WIN, "B": (0.05,)}))
+    whole, first, single = gain_rows(table)
+    assert (whole["site"], whole["n"]) == ("all", 6)
+    assert (first["before"], first["after"]) == (["0.500"], ["0.540"])
+    assert first["gain"][0].text == "+0.040"
+    assert first["gain"][0].mark == "gain"
+    assert first["gain"][0].small.startswith("+0.0")
+    assert single["gain"] == [Cell("+0.050", "", "few")]
+    axis = gain_figure(table).axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == [
+        "All that trained, n = 6",
+        "A, n = 5",
+        "B, n = 1",
+    ]
+    assert axis.lines[-1].get_xdata().tolist() == pytest.approx([sum([*WIN, 0.05]) / 6, 0.04, 0.05])
+
+
+def write_known(folder: Path, **changes: object) -> None:
+    known = {
+        "name": "bn_local",
+        "stays": ["a", "b"],
+        "travels": ["c"],
+        "unseen": "instance",
+        "state": "Home.",
+    }
+    (folder / "personalization.json").write_text(json.dumps(known | changes))
+
+
+def test_what_stays_and_travels(tmp_path: Path) -> None:
+    assert arrays_sentence(["a"], "stay") == "1 array stays: a."
+    assert arrays_sentence(["a", "b", "c"], "travel") == "3 arrays travel: a, b, c."
+    assert arrays_sentence(list("abcde"), "stay") == "5 arrays stay: a, b, c and 2 more."
+    assert arrays_sentence([], "stay") == "0 arrays stay."
+    assert read_personalization(tmp_path) is None
+    write_known(tmp_path, settings={"unseen": "instance"})
+    assert read_personalization(tmp_path)["settings"] == "unseen = instance"
+    for changes, said in (
+        ({"stays": "a"}, "stays must be a list"),
+        ({"travels": None}, "travels must be a list"),
+        ({"settings": [1]}, "settings must be a mapping"),
+    ):
+        write_known(tmp_path, **changes)
+        with pytest.raises(RunFolderError, match=said):
+            read_personalization(tmp_path)
+
+
+def test_context(tmp_path: Path) -> None:
+    run = run_of(tmp_path, {"A": WIN})
+    run.cases.loc[len(run.cases)] = run.cases.iloc[-1].to_dict() | {"case": "alone", "arm": "personal"}
+    blocks = [
+        {"site": "A", "unseen": False, "rows": [{"arm": "federated", "n": 5}]},
+        {"site": "Z", "unseen": True, "rows": [{"arm": "federated", "n": 3}, {"arm": "personal", "n": 0}]},
+    ]
+    found = personal_context(run, blocks)
+    assert found is not None
+    assert (found["known"], found["fact"], found["alone"]) == (None, ("Personalised", "not recorded"), 1)
+    write_known(tmp_path)
+    found = personal_context(run, blocks)
+    assert found is not None
+    assert found["unseen"] == [{"arm": "federated", "n": 3, "site": "Z"}]
+    assert found["served"] == "the normalisation statistics of each scan itself"
+    assert (found["stays"], found["travels"]) == ("2 arrays stay: a, b.", "1 array travels: c.")
+
+
+def test_none_without_personal_models(tmp_path: Path) -> None:
+    run = run_of(tmp_path, {"A": WIN})
+    run = replace(run, cases=run.cases[run.cases["arm"] != "personal"])
+    assert personal_context(run, []) is None
+    run.config["personalization"] = {}
+    assert personal_context(run, []) is None
+    run.config["personalization"] = {"_target_": "x.BnLocal"}
+    found = personal_context(run, [])
+    assert found is not None
+    assert (found["rows"], found["verdicts"], found["figures"], found["alone"]) == ([], [], {}, 0)

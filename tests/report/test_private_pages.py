@@ -1,0 +1,182 @@
+"""The page and the terminal of private and of personalised runs, whole."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from fake_extras import add_personal, site_budget, write_audit, write_central, write_privacy
+from fake_run import write_run
+from rich.console import Console
+from test_html import text_of
+
+from fedbrats.report import html as html_module
+from fedbrats.report.html import write_report
+from fedbrats.report.run_folder import RunFolderError, read_run
+from fedbrats.report.tables import institution_table
+from fedbrats.report.terminal import print_result_table
+
+RED = "The noise of this run can be reproduced by anyone who knows the seed: its epsilon is not valid for a release."
+
+
+def small(folder: Path, **changes: object) -> Path:
+    kept = {"sites": ["A", "B<i>"], "sizes": [24, 8], "unseen": ["Z"], "rounds": 2, "arms": ("federated",)}
+    return write_run(folder, **{**kept, **changes})
+
+
+def printed(folder: Path) -> str:
+    stream = io.StringIO()
+    print_result_table(folder, Console(file=stream, width=80))
+    return stream.getvalue()
+
+
+def section(page: str, name: str) -> str:
+    """HTML from the heading with this id to the next one."""
+    return page.split(f'<h2 id="{name}">')[1].split("<h2")[0]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _only_these_figures() -> Iterator[None]:
+    """The figures of every run take seconds and are tested elsewhere."""
+    names = ("curves", "dice", "hd95", "cost", "partition", "intensity")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(html_module, "_figures", lambda run: dict.fromkeys(names, ""))
+        patch.setattr(html_module, "_overlays", lambda run: [])
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = small(tmp_path_factory.mktemp("private") / "run")
+    add_personal(run, {"A": 0.05, "B<i>": -0.01})
+    sites = {"A": site_budget(17, 7.98, stopped="privacy budget: <9> of 8"), "B<i>": site_budget(2, 86.0)}
+    write_privacy(run, sites, rounds=2, insecure_seed=0, unknown={"C": "failed: <timeout>"})
+    return write_audit(run)
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> str:
+    return write_report(folder).read_text()
+
+
+def test_privacy_of_a_run(page: str) -> None:
+    html = section(page, "privacy")
+    seen = " ".join(text_of(html).split())
+    assert f"Insecure seed 0. {RED}" in seen
+    assert html.index('class="alarm"') < html.index("Every training institution")
+    for part in (
+        "add or remove one patient, N = 17 public",
+        "Unknown epsilon: C did not say what it spent (failed: <timeout>)",
+        "The largest known epsilon of an institution is 86.00",
+        "A stopped training: privacy budget: <9> of 8.",
+        "Not covered by these numbers Choosing settings by trying several spends privacy",
+        "A: delta 1e-05: 80 steps, sigma 0.9, q 0.23529411764705882",
+        "Read from the institutions' own storage",
+        "never sent",
+    ):
+        assert part in seen
+    assert html.count("<img") == 2 + 1  # epsilon, norms; one picture of the audit is gone
+    assert "audit/b.png is missing" in seen
+    assert "epsilon is at least 0.60; claimed is 0.94" in seen
+    assert "must not be relied on" not in seen
+    # What is not covered stands right below the table of epsilons.
+    assert html.index("Spent before") < html.index("Not covered") < html.index("Epsilon over the rounds")
+
+
+def test_personal_models_of_a_run(page: str) -> None:
+    html = section(page, "personal")
+    seen = " ".join(text_of(html).split())
+    for part in (
+        "Method: bn_local (unseen = recalibrate).",
+        "8 arrays stay: encoder.0.norm.weight, encoder.1.norm.weight, encoder.2.norm.weight and 5 more.",
+        "Whole tumour, gaining: A (+0.0",
+        "fewer than 5 cases: B<i>.",
+        "Used there: normalisation statistics recalibrated on their own scans, without labels.",
+    ):
+        assert part in seen
+    assert html.count("encoder.") == 3 + 8 + 3 + 24  # first names and complete lists
+    assert '<span class="dot personal">' in page
+    assert "Test cases of institutions that trained only" in text_of(page)
+    assert "nan" not in seen.split()
+
+
+def test_names_and_reasons_are_escaped(page: str) -> None:
+    for text in ("B<i>", "<timeout>", "<9>"):
+        assert text not in page
+        assert text.replace("<", "&lt;").replace(">", "&gt;") in page
+
+
+def test_personal_arm_in_the_tables(folder: Path) -> None:
+    table = institution_table(read_run(folder))
+    assert list(dict.fromkeys(table["arm"])) == ["federated", "personal"]
+    unseen = table[(table["arm"] == "personal") & (table["site"] == "Z")]
+    assert set(unseen["n"]) == {0}
+    assert set(unseen["note"]) == {"an institution held out of the training has no model of its own"}
+
+
+def test_terminal(folder: Path) -> None:
+    out = printed(folder)
+    assert "Personal" in out
+    assert "“Personal”: test cases of institutions that trained only" in out
+    assert "  A: epsilon 7.98 at delta 1e-05 (PRV), stopped\n" in out
+    assert "  B<i>: epsilon 86.00 at delta 1e-05 (PRV), worth nothing\n" in out
+    assert "  C: epsilon unknown\n" in out
+    assert "not valid for a release" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_a_plain_run_shows_nothing_of_it(tmp_path: Path) -> None:
+    run = small(tmp_path / "run")
+    page = write_report(run).read_text()
+    words = re.findall(r"(?i)epsilon|privacy|personal|clipped|audit", text_of(page))
+    assert words == []
+    assert 'id="privacy"' not in page
+    assert "epsilon" not in printed(run)
+    assert "Personal" not in printed(run)
+
+
+def test_central(tmp_path: Path) -> None:
+    run = write_central(small(tmp_path / "run"), rounds=2)
+    html = section(write_report(run).read_text(), "privacy")
+    assert "Differential privacy of one site" in html
+    assert "The noise swamps the update" in html
+    assert "Insecure seed" not in html
+    assert html.count("<img") == 1
+    assert "Server: epsilon 18.04 at delta 0.001 (exact Gaussian), weak" in printed(run)
+    (run / "central_rounds.csv").unlink()
+    html = section(write_report(run).read_text(), "privacy")
+    assert "central_rounds.csv is missing or empty" in html
+    assert html.count("<img") == 0
+
+
+def test_missing_and_damaged_files(tmp_path: Path) -> None:
+    run = small(tmp_path / "run")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    privacy, personal = {"_target_": "x.DpSgd"}, {"_target_": "x.BnLocal"}
+    (run / "config.yaml").write_text(
+        yaml.safe_dump({**config, "privacy": privacy, "personalization": personal})
+    )
+    seen = text_of(write_report(run).read_text())
+    assert "privacy.json is missing although the run was to be private: no epsilon can be stated." in seen
+    assert "privacy.json is missing although" in printed(run).replace("\n", " ")
+    assert "personalization.json is missing" in seen
+    assert "No test case was scored with both a personal and the global model." in seen
+    write_audit(run, passed=False)
+    seen = " ".join(text_of(write_report(run).read_text()).split())
+    assert "privacy.json is missing: this run has no epsilon." in seen
+    assert "Failed: noise deviation. The epsilon of this run must not be relied on." in seen
+    write_privacy(run, {"A": site_budget(17, 7.98)}, rounds=1)
+    (run / "privacy_rounds.csv").unlink()
+    (run / "privacy_steps.csv").unlink()
+    html = section(write_report(run).read_text(), "privacy")
+    assert "privacy_rounds.csv is missing or empty" in html
+    assert "What the private steps did" not in html
+    (run / "privacy.json").write_text(json.dumps({"mechanism": "dp_sgd"}))
+    for read in (write_report, printed):
+        with pytest.raises(RunFolderError, match=r"privacy\.json"):
+            read(run)

@@ -1,0 +1,143 @@
+"""Gain of a method over plain jobs: matched by settings, paired by case, two intervals by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from compare_jobs import FEDPROX, job
+
+from fedbrats.compare_gain import gain_context, gains, t_interval
+from fedbrats.compare_jobs import Job
+from fedbrats.report.personal_tables import interval
+
+SHIFT = {"data.phantom.shift": 2.0}
+
+
+def plain(seed: int, dice: tuple[float, float] = (0.5, 0.6), **changes: object) -> Job:
+    return job(f"plain{seed}", seed, {"federated": dict(zip(("1", "2"), dice))}, **{**SHIFT, **changes})
+
+
+def personal(seed: int, own: tuple[float, float], kind: str = "BnLocal", **changes: object) -> Job:
+    arms = {"federated": {"1": 0.1, "2": 0.1}, "personal": dict(zip(("1", "2"), own))}
+    return job(f"{kind}{seed}", seed, arms, personal=kind, **{**SHIFT, **changes})
+
+
+def test_numbers_by_hand() -> None:
+    jobs = [plain(0), plain(1), plain(2)]
+    jobs += [personal(0, (0.6, 0.8)), personal(1, (0.6, 0.7)), personal(2, (0.7, 0.9))]
+    found, unmatched = gains(jobs)
+    assert unmatched == []
+    (row,) = found.to_dict(orient="records")
+    assert (row["method"], row["over"], row["shift"], row["setting"]) == ("BnLocal", "FedAvg", 2.0, "")
+    assert (row["region"], row["seeds"], row["cases"]) == ("WT", 3, 2)
+    # gains: seed 0 (.1, .2), seed 1 (.1, .1), seed 2 (.2, .3); means .15, .1, .25
+    assert row["gain"] == pytest.approx(0.5 / 3)
+    half = 4.302653 * math.sqrt((0.15**2 + 0.1**2 + 0.25**2 - 3 * (0.5 / 3) ** 2) / 2) / math.sqrt(3)
+    assert (row["seeds_low"], row["seeds_high"]) == pytest.approx((0.5 / 3 - half, 0.5 / 3 + half))
+    by_case = np.array([0.4 / 3, 0.6 / 3])
+    assert (row["cases_low"], row["cases_high"]) == pytest.approx(interval(by_case, 2000))
+    assert (row["cases_low"], row["cases_high"]) == pytest.approx((0.4 / 3, 0.6 / 3))
+
+
+def test_t_interval() -> None:
+    low, high = t_interval(np.array([1.0, 2.0]))
+    assert (low, high) == pytest.approx((1.5 - 12.7062 * 0.5, 1.5 + 12.7062 * 0.5), rel=1e-5)
+    assert all(math.isnan(value) for value in t_interval(np.array([1.0])))
+
+
+def test_jobs_are_matched_by_seed_and_settings() -> None:
+    far = {"data.phantom.shift": 4.0}
+    jobs = [plain(0), plain(1, (0.2, 0.2)), replace(plain(0, (0.3, 0.3), **far), name="far")]
+    jobs += [
+        personal(0, (0.6, 0.7)),
+        personal(1, (0.6, 0.7)),
+        replace(personal(0, (0.4, 0.4), **far), name="p far"),
+    ]
+    jobs += [replace(personal(5, (0.9, 0.9)), name="lonely")]
+    found, unmatched = gains(jobs)
+    assert unmatched == ["lonely"]
+    assert found[["shift", "seeds", "gain"]].to_numpy().tolist() == [
+        [2.0, 2, pytest.approx((0.1 + 0.45) / 2)],
+        [4.0, 1, pytest.approx(0.1)],
+    ]
+    assert found["seeds_low"].isna().tolist() == [False, True]
+
+
+def test_what_leaves_the_model_as_it_is_may_differ_and_the_rest_may_not() -> None:
+    same = {"arms": ["federated", "local"], "runtime.workers": 1}
+    other = {"arms": ["federated"], "runtime.workers": 2}
+    assert len(gains([plain(0, **same), personal(0, (0.6, 0.7), **other)])[0]) == 1
+    best = plain(0, **{"report.select": "best"})
+    assert gains([best, personal(0, (0.6, 0.7), **{"report.select": "last"})])[1] == ["BnLocal0"]
+
+
+def test_every_method_has_its_name() -> None:
+    prox = job(
+        "prox", 0, {"federated": {"1": 0.6, "2": 0.6}}, strategy=FEDPROX, **{**SHIFT, "strategy.mu": 0.1}
+    )
+    prox2 = job(
+        "prox2", 0, {"federated": {"1": 0.7, "2": 0.6}}, strategy=FEDPROX, **{**SHIFT, "strategy.mu": 1.0}
+    )
+    alone = replace(
+        plain(0), cases=pd.concat([plain(0).cases, plain(0, (0.3, 0.5)).cases.assign(arm="local")])
+    )
+    jobs = [alone, prox, prox2, personal(0, (0.6, 0.7)), personal(0, (0.5, 0.7), "Ditto")]
+    found, _ = gains(jobs)
+    assert dict(zip(found["method"], found["gain"])) == pytest.approx(
+        {
+            **{"BnLocal": 0.1, "Ditto": 0.05, "FedProx (mu = 0.1)": 0.05, "FedProx (mu = 1.0)": 0.1},
+            "Local, own": -0.15,
+        }
+    )
+    assert set(found["over"]) == {"FedAvg"}
+    found, _ = gains(jobs, over="FedProx")
+    assert set(found["over"]) == {"FedProx (mu = 0.1)", "FedProx (mu = 1.0)"}
+    assert "FedAvg" in set(found["method"])
+    both = [*jobs, personal(0, (0.6, 0.7), strategy=FEDPROX)]
+    assert {"BnLocal with FedAvg", "BnLocal with FedProx"} <= set(gains(both)[0]["method"])
+
+
+def test_only_shared_cases_count() -> None:
+    found, _ = gains(
+        [
+            plain(0),
+            job("p", 0, {"federated": {"1": 0}, "personal": {"1": 0.7, "9": 0.1}}, personal="X", **SHIFT),
+        ]
+    )
+    assert found[["cases", "gain"]].to_numpy().tolist() == [[1, pytest.approx(0.2)]]
+
+
+def test_other_patients_of_another_phantom_are_other_cases() -> None:
+    jobs = [plain(0, **{"data.phantom.seed": seed}) for seed in (0, 1)]
+    jobs += [personal(0, (0.6, 0.7), **{"data.phantom.seed": seed}) for seed in (0, 1)]
+    row = gains(jobs)[0].iloc[0]
+    assert (row["seeds"], row["cases"]) == (2, 4)
+
+
+def test_nothing_without_both_kinds() -> None:
+    for jobs in ([plain(0), plain(1)], [personal(0, (0.1, 0.2))], []):
+        found, unmatched = gains(jobs)
+        assert (len(found), unmatched) == (0, [])
+        assert gain_context(found, unmatched) is None
+    failed = replace(personal(0, (0.6, 0.7)), status="failed")
+    assert len(gains([plain(0), failed])[0]) == 0
+
+
+def test_what_the_page_prints() -> None:
+    far = {"data.phantom.shift": 4.0}
+    jobs = [plain(0), plain(0, **far), personal(0, (0.6, 0.7)), personal(0, (0.8, 0.9), **far)]
+    found = gain_context(gains(jobs)[0], ["x"])
+    assert found is not None
+    assert [(row["method"], row["shift"], row["seeds"], row["cases"]) for row in found["rows"]] == [
+        ("BnLocal", "2", 1, 2),
+        ("BnLocal", "4", 1, 2),
+    ]
+    assert found["rows"][1]["gain"] == [("+0.300", "", "+0.300 to +0.300")]
+    assert found["figure"].startswith("data:image/svg")
+    assert found["unmatched"] == ["x"]
+    assert not found["settings"]
+    assert gain_context(gains(jobs[::2])[0], [])["figure"] == ""  # one shift is no curve
