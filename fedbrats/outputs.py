@@ -45,7 +45,9 @@ def targets(labels: Tensor, channels: int) -> Tensor:
     The torch twin of `regions.regions_from_labels`; a test holds the two together.
     """
     if channels == CLASS:
-        return torch.stack([labels == value for value in range(CLASS)], dim=1)  # one_hot does not run under vmap
+        return torch.stack(
+            [labels == value for value in range(CLASS)], dim=1
+        )  # one_hot does not run under vmap
     if channels == WHOLE:
         return (labels != BACKGROUND).unsqueeze(1)
     return torch.stack([labels != BACKGROUND, (labels == NCR) | (labels == ET), labels == ET], dim=1)

@@ -82,6 +82,8 @@ def run(config: DictConfig | Config, folder: Path, overrides: Sequence[str] = ()
         if resumed:
             check_same_cases(folder, prepared)
         write_inputs(folder, settled, prepared, overrides)
+        if said := write_personalization(folder, settled):
+            progress.message(said)
         try:
             rows = _federate(folder, settled, prepared, progress)
         except FederationError as error:
@@ -109,7 +111,6 @@ def write_inputs(folder: Path, config: Config, prepared: Prepared, overrides: Se
         environment = before | {"resumed": [*before.get("resumed", []), environment]}
     write_json(file, environment)
     write_json(folder / "partition.json", prepared.to_json())
-    write_personalization(folder, config)
     training = [site for site in prepared.sites if not site.holdout]
     for site in prepared.sites:
         write_site_cases(folder, site, prepared.cached, prepared.patients)

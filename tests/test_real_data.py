@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from tiny import ROOT
 
 from fedbrats.command import register_with_hydra
+from fedbrats.privacy.accounting import gaussian_epsilon
 from fedbrats.run import run
 
 REAL = os.environ.get("FEDBRATS_REAL_DATA")
@@ -24,9 +25,12 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("real")
+
+
+def real_run(home: Path, name: str, *more: str) -> Path:
     """A finished run: UPENN mapped by a table, TCIA13 and UPENN held out."""
-    home = tmp_path_factory.mktemp("real")
     table = home / "institutions.csv"
     table.write_text("case,institution\nUPENN-GBM-00006_11,UPENN\n")
     overrides = [
@@ -35,23 +39,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"data.cache={home / 'cache'}",
         f"partition.table={table}",
         "partition.holdout=[TCIA13,UPENN]",
-        "strategy=fedprox",
         "model=residual_unet_small",
-        "model.norm=batch",
         "train=small",
         "train.patch=[64,64,64]",
-        "train.local_steps=6",
         "train.keep_optimizer=true",
         "inference.overlap=0.0",
-        "report=predictions",
         "arms=[federated]",
-        "rounds=3",
         "runtime.workers=2",
+        *more,
     ]
     register_with_hydra()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", overrides=overrides)
-    return run(config, home / "run")
+    return run(config, home / name)
+
+
+@pytest.fixture(scope="module")
+def folder(home: Path) -> Path:
+    batch = ("model.norm=batch", "train.local_steps=6", "rounds=3")
+    return real_run(home, "run", "strategy=fedprox", *batch, "report=predictions")
 
 
 def test_the_loss_falls(folder: Path) -> None:
@@ -81,3 +87,17 @@ def test_predictions_lie_on_the_grid_of_their_source(folder: Path) -> None:
         np.testing.assert_allclose(prediction.affine, source.affine)
         assert nibabel.aff2axcodes(prediction.affine) == nibabel.aff2axcodes(source.affine)
         assert set(np.unique(np.asarray(prediction.dataobj))) <= {0, 1, 2, 4}
+
+
+def test_one_or_two_patients_of_a_site_cannot_be_private_and_the_report_says_why(home: Path) -> None:
+    private = ("privacy=dp_sgd", "privacy.target_epsilon=null", "privacy.sigma=1", "report.select=last")
+    shared = ("partition.test=0", "partition.val=0", "model.norm=group", "train.local_steps=3", "rounds=2")
+    folder = real_run(home, "private", *private, *shared)
+    sites = json.loads((folder / "privacy.json").read_text())["sites"]
+    assert {name: site["patients"] for name, site in sites.items()} == {"TCIA01": 2, "TCIA02": 2, "TCIA10": 2}
+    for site in sites.values():
+        assert site["sample_rate"] == 1.0  # four are expected, two are there: everybody is in every step
+        assert site["epsilon"] == pytest.approx(gaussian_epsilon(6**0.5, 1e-5))  # 13.3
+    page = (folder / "report.html").read_text()
+    assert "everyone is in every step" in page
+    assert "a weak formal guarantee" in page

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from fedbrats.environment import write_json
 from fedbrats.federation.arms import FEDERATED
-from fedbrats.privacy.accounting import EXACT, Entry, gaussian_epsilon
+from fedbrats.privacy.accounting import EXACT, Entry, final_epsilon
 from fedbrats.privacy.central import Central, PrivateMean
 from fedbrats.privacy.ledger import Ledger
 from fedbrats.privacy.noise import secret_generator
@@ -26,6 +25,7 @@ UNIT, ADJACENCY = "site", "add or remove one site"
 NOT_COVERED = (
     "The unit is the whole site: who it protects from is everybody but the server, which sees every site's update.",
     "Training losses, validation scores and the scores of the final test leave each site exactly.",
+    "Norms of the updates and of their mean before the noise, in this report, are the server's own and not released.",
     "Choosing settings by trying several (hyper-parameter search) spends privacy that no ledger counts.",
 )
 COLUMNS = (
@@ -50,7 +50,7 @@ class CentralPrivacy:
     def epsilon(self, more: int = 0) -> float:
         """Epsilon of every release in the ledger and `more` to come."""
         spent = [*self.ledger.entries(), *([Entry(self.settings.sigma, 1.0, more)] if more else [])]
-        return gaussian_epsilon(math.sqrt(sum(e.steps / e.sigma**2 for e in spent)), self.settings.delta)
+        return final_epsilon(spent, self.settings.delta)[0]  # exact, as no release is sampled
 
     def begin(self, fed: Federation, round_: int) -> None:
         """Stop every site when the round would spend more than the budget."""

@@ -28,6 +28,7 @@ PERSONAL_SCORES = (
     "Scores of the personal models leave each site exactly; a model that its site tuned without noise tells through "
     "them about its patients."
 )
+SHOWN = 4  # names of arrays in a message
 
 
 def test_all(grid: Grid, fed: Federation, config: Config, sites: list[Site]) -> list[dict[str, Any]]:
@@ -81,10 +82,14 @@ def _global_record(
     return True, exchange.to_record({name: arrays[name] for name in signature})
 
 
-def write_personalization(folder: Path, config: Config) -> None:
-    """Write `personalization.json`: what stays, what travels, how unseen institutions are served."""
+def write_personalization(folder: Path, config: Config) -> str:
+    """Write `personalization.json`: what stays, what travels, how unseen institutions are served.
+
+    Returns:
+        The same in a sentence, "" for a run without personalisation.
+    """
     if not config.personalization:
-        return
+        return ""
     import torch
 
     from fedbrats.models.build import build_network
@@ -102,6 +107,9 @@ def write_personalization(folder: Path, config: Config) -> None:
     facts |= {"unseen": personal.unseen, "state": state if personal.keeps_state else ""}
     facts["settings"] = {k: v for k, v in config.personalization.items() if not k.startswith("_")}
     write_json(folder / "personalization.json", facts)
+    shown = ", ".join(stays[:SHOWN]) + (", ..." if len(stays) > SHOWN else "")
+    which = f"{len(stays)} arrays stay at each site ({shown})" if stays else "no array stays at the sites"
+    return f"personalization={facts['name']}: {which}, {len(travels)} travel; all are in personalization.json"
 
 
 def write_privacy(grid: Grid, fed: Federation, config: Config) -> None:

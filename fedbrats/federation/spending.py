@@ -93,7 +93,15 @@ def check_spent(message: Any) -> dict[str, Any]:
             raise ValueError(f"its history gives epsilon {again:.6g} (RDP), not {values['epsilon_rdp']:.6g}")
         for row in values["table"]:
             row[1] = float(row[1])
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+    except (
+        AttributeError,
+        IndexError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise BadReply(f"what was spent cannot be used: {error}"[:300]) from error
     return dict(values)
 
