@@ -223,7 +223,6 @@ def test_a_private_run_may_keep_its_norms_or_its_own_models(cache: Path, tmp_pat
 
 REFUSED = {
     "BatchNorm": ((*DP, "model.norm=batch"), "modules mix patients"),
-    "a loss over the batch": ((*DP, "loss=generalized_dice", "+loss.batch=true"), "loss"),
     "clipping twice": ((*DP, "train.clip_norm=1"), "train.clip_norm=1.0 and privacy=dp_sgd exclude"),
     "delta for one in three": ((*DP, "privacy.delta=0.4"), "below 1/N = 0.333 at site TCIA01"),
     "two ways to sigma": (

@@ -23,6 +23,7 @@ from fedbrats.privacy.noise import secret_generator
 from fedbrats.seeding import generator, seed_torch
 from fedbrats.training import (
     Batch,
+    TrainingError,
     batches,
     learning_rate_factor,
     load_optimizer_tensors,
@@ -166,6 +167,8 @@ class SiteWork:
         done = train_privately(network, optimizer, step, draws, penalty)
         site_privacy.save_steps(runtime, site, self.round, done)
         losses = [drawn.loss for drawn in done if np.isfinite(drawn.loss)]
+        if not losses and any(drawn.patients for drawn in done):
+            raise TrainingError("no patient gave a finite loss: lower train.optimizer.lr or privacy.clip.")
         return float(np.mean(losses)) if losses else float("nan")
 
     def _patches_of_a_patient(self, patches: int) -> Draw:

@@ -1,0 +1,77 @@
+"""What patient-level privacy cannot bound is refused: losses over the batch, layers that mix or remember patients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from monai.losses import DiceLoss
+from torch import Tensor, nn
+
+from fedbrats.config import Config, ConfigError
+from fedbrats.losses.compound import DiceCE
+from fedbrats.privacy.checks import check_privacy
+from fedbrats.privacy.dp_sgd import DpSgd
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def check(network: nn.Module | None = None, loss: Loss | None = None) -> None:
+    config = Config(model={"_target_": "unused"})
+    config.train.clip_norm = None
+    network = network or nn.Sequential(nn.Conv3d(4, 4, 1), nn.GroupNorm(2, 4), nn.Conv3d(4, 3, 1))
+    check_privacy(config, DpSgd(sigma=1.0), network, loss or DiceCE(), 3, 3, None)
+
+
+def per_sample(logits: Tensor, target: Tensor) -> Tensor:
+    return ((logits.sigmoid() - target) ** 2).flatten(1).mean(dim=1)
+
+
+def test_a_value_per_sample_passes() -> None:
+    check()
+    check(loss=per_sample)
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_one_value_for_the_batch_is_refused(batch: bool) -> None:
+    with pytest.raises(ConfigError, match="one value for a whole batch, which mixes patients"):
+        check(loss=DiceLoss(sigmoid=True, batch=batch))
+
+
+def test_a_sample_that_feels_its_neighbours_is_refused() -> None:
+    def relative(logits: Tensor, target: Tensor) -> Tensor:
+        values = per_sample(logits, target)
+        return values / values.sum()
+
+    with pytest.raises(ConfigError, match="depends on the other samples"):
+        check(loss=relative)
+
+
+def test_a_sample_that_feels_the_labels_of_its_neighbours_is_refused() -> None:
+    with pytest.raises(ConfigError, match="depends on the other samples"):
+        check(loss=lambda logits, target: per_sample(logits, target) * target[:, 0, :4].mean())
+
+
+class Own(nn.BatchNorm3d):
+    """A subclass under a name that says nothing."""
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.BatchNorm3d(4), Own(4), nn.SyncBatchNorm(4), nn.InstanceNorm3d(4, track_running_stats=True)],
+)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_layers_that_mix_or_remember_are_refused_even_frozen(layer: nn.Module, frozen: bool) -> None:
+    network = nn.Sequential(nn.Conv3d(4, 4, 1), layer, nn.Conv3d(4, 3, 1))
+    if frozen:
+        layer.requires_grad_(False)
+        layer.eval()
+    with pytest.raises(ConfigError, match=r"1 modules mix patients .*\(1\)"):
+        check(network)
+
+
+def test_layers_that_look_at_one_patient_pass() -> None:
+    for layer in (nn.GroupNorm(2, 4), nn.InstanceNorm3d(4, affine=True), nn.LayerNorm([4, 8, 8, 8])):
+        check(nn.Sequential(nn.Conv3d(4, 4, 1), layer, nn.Conv3d(4, 3, 1)))
+    assert torch.is_grad_enabled()
