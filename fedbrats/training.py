@@ -161,7 +161,6 @@ def train_locally(
     data: Iterator[Batch],
     *,
     penalty: Penalty | None = None,
-    clip_norm: float | None = None,
     deep_supervision: Sequence[float] | None = None,
     amp: bool = False,
 ) -> float:
@@ -184,8 +183,6 @@ def train_locally(
         value = deep_supervised(loss, outputs, labels, deep_supervision).mean()
         losses.append(value.detach())
         (value if penalty is None else value + penalty()).backward()
-        if clip_norm is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
         optimizer.step()
     mean = float(torch.stack(losses).mean())
     if not math.isfinite(mean):
@@ -197,6 +194,15 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Multiply the configured learning rate by `factor`, that of the round."""
     for group in optimizer.param_groups:
         group["lr"] = group.setdefault("base_lr", group["lr"]) * factor
+
+
+def clip_in_steps(optimizer: torch.optim.Optimizer, norm: float) -> None:
+    """Clip the gradient of all parameters of `optimizer` together to `norm` before each of its steps."""
+
+    def clip(*step: Any) -> None:
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], norm)
+
+    optimizer.register_step_pre_hook(clip)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from fedbrats.losses.compound import DiceCE
 from fedbrats.training import (
     TrainingError,
     check_site_names,
+    clip_in_steps,
     learning_rate_factor,
     load_optimizer_tensors,
     optimizer_tensors,
@@ -186,7 +187,10 @@ def test_gradient_is_clipped_to_its_norm() -> None:
     def length(clip_norm: float | None) -> float:
         net = network()
         before = [p.detach().clone() for p in net.parameters()]
-        go(net, torch.optim.SGD(net.parameters(), lr=1.0), [0], clip_norm=clip_norm)
+        optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+        if clip_norm is not None:
+            clip_in_steps(optimizer, clip_norm)
+        go(net, optimizer, [0])
         return math.sqrt(
             sum(float(((p - b) ** 2).sum()) for p, b in zip(net.parameters(), before, strict=True))
         )

@@ -25,6 +25,7 @@ from fedbrats.training import (
     Batch,
     TrainingError,
     batches,
+    clip_in_steps,
     learning_rate_factor,
     load_optimizer_tensors,
     optimizer_tensors,
@@ -88,7 +89,6 @@ class SiteWork:
             self.runtime.loss,
             self.batches(name, steps),
             penalty=penalty,
-            clip_norm=train.clip_norm,
             deep_supervision=train.deep_supervision,
             amp=self.runtime.amp,
         )
@@ -101,6 +101,8 @@ class SiteWork:
         if self._keeps and (moments := site_state.load_state(self._memory(name), self.round)):
             load_optimizer_tensors(found, moments)
         set_learning_rate(found, self._lr_factor * lr_factor)
+        if (norm := self.runtime.config.train.clip_norm) is not None:
+            clip_in_steps(found, norm)
         self._optimizers[name] = found
         return found
 

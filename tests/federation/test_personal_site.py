@@ -170,3 +170,16 @@ def test_a_tuned_model_is_the_same_whenever_it_is_made(tmp_path: Path) -> None:
         (found.folder / "sites" / "A" / "cases.json").read_text()
     )  # and nothing else was touched
     assert not (found.folder / "sites" / "A" / "state").exists()
+
+
+@pytest.mark.parametrize("name", ["", "apfl", "ditto"])
+def test_every_method_clips_what_it_sends(tmp_path: Path, name: str) -> None:
+    """Plain SGD with rate 1 and two steps moves the weights by two clipped gradients at most."""
+    sgd = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 1.0}
+    folder, _ = write_toy_run(tmp_path, HOSPITALS, personalization=method(name) if name else {})
+    found = SiteRuntime(folder)
+    found.config.train.optimizer, found.config.train.clip_norm = sgd, 1e-3
+    found.train("A", exchange.to_record(arrays()), "federated", 1, 0)
+    moved = [exchange.travelling(found.network)[n] - t for n, t in arrays().items() if "running" not in n]
+    length = float(torch.stack([(t.detach() ** 2).sum() for t in moved]).sum().sqrt())
+    assert 1e-4 < length < 2.001e-3
