@@ -6,6 +6,7 @@ import json
 import math
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,9 +19,9 @@ sys.path.append(str(ROOT / "tests" / "report"))
 from fake_extras import add_personal, site_budget, write_privacy  # noqa: E402
 from fake_run import write_run  # noqa: E402
 
-from fedbrats.compare import compare, write_comparison  # noqa: E402
+from fedbrats.compare import compare, job_table, write_comparison  # noqa: E402
 from fedbrats.compare_gain import gain_over  # noqa: E402
-from fedbrats.compare_jobs import find_jobs  # noqa: E402
+from fedbrats.compare_jobs import find_jobs, read_job  # noqa: E402
 from fedbrats.report.run_folder import RunFolderError, read_run  # noqa: E402
 
 
@@ -156,6 +157,19 @@ def test_epsilon_is_that_of_the_federation(private: Path) -> None:
     failed = table[table["status"] == "failed"].iloc[0]
     assert failed["job"] == "3"
     assert "no epsilon can be stated" in failed["reason"]
+
+
+def test_over_seeds_epsilon_is_the_largest(private: Path) -> None:
+    one = read_job(private / "1", private)
+    two = replace(one, name="two", settings={**one.settings, "seed": 77}, epsilon=9.5)
+    table = job_table([one, two])
+    over = table[table["job"] == "over seeds (2)"].groupby("arm")["epsilon"].unique()
+    assert over["federated"].tolist() == [9.5]
+    assert over["pooled"].tolist() == [math.inf]
+
+
+def test_cases_of_a_job_are_those_of_institutions_that_train(private: Path) -> None:
+    assert set(read_job(private / "0", private).cases["site"]) == {"A", "B"}
 
 
 def test_gain_and_curve_are_written(private: Path) -> None:

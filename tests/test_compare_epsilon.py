@@ -8,7 +8,7 @@ import pytest
 from compare_jobs import job
 
 from fedbrats.compare_epsilon import curve_context, dice_over_epsilon
-from fedbrats.compare_jobs import Job, described, differing
+from fedbrats.compare_jobs import Job, described, differing, is_seed
 from fedbrats.report.compare_figures import epsilon_curve
 
 DP = {"privacy._target_": "fedbrats.privacy.dp_sgd.DpSgd", "privacy.delta": 1e-5, "privacy.clip": 1.0}
@@ -97,8 +97,16 @@ def test_what_the_page_prints_and_the_figure_draws() -> None:
     assert [label.get_text() for label in axis.get_xticklabels()] == ["8", "20", "∞"]
 
 
+def test_seeds_of_any_kind() -> None:
+    for name in ("seed", "partition.seed", "data.phantom.seed", "privacy.insecure_seed"):
+        assert is_seed(name)
+    for name in ("privacy.sigma", "seeds", "data.seeded"):
+        assert not is_seed(name)
+
+
 def test_a_group_that_some_jobs_lack_is_one_column() -> None:
     jobs = [public(0, 0.8), private(0, 8, 0.5), private(0, 3, 0.5)]
+    assert differing([public(0, 0.8), job("old", 0, {"federated": {"1": 0.5}}, privacy=None)]) == []
     assert differing(jobs) == ["privacy._target_", "privacy.target_epsilon"]
     assert (
         described(jobs[1], ["privacy._target_", "privacy.target_epsilon"])

@@ -12,6 +12,7 @@ from compare_jobs import FEDPROX, job
 
 from fedbrats.compare_gain import gain_context, gains, t_interval
 from fedbrats.compare_jobs import Job
+from fedbrats.report.compare_figures import gain_figure
 from fedbrats.report.personal_tables import interval
 
 SHIFT = {"data.phantom.shift": 2.0}
@@ -101,6 +102,48 @@ def test_every_method_has_its_name() -> None:
     assert {"BnLocal with FedAvg", "BnLocal with FedProx"} <= set(gains(both)[0]["method"])
 
 
+def test_local_models_are_measured_against_their_own_job() -> None:
+    quorums = [{"strategy.quorum": 0.5}, {"strategy.quorum": 1.0}]
+    jobs = [plain(0, (dice, dice), **quorum) for dice, quorum in zip((0.5, 0.6), quorums)]
+    jobs = [
+        replace(one, cases=pd.concat([one.cases, one.cases.assign(arm="local", dice=0.4)])) for one in jobs
+    ]
+    found, _ = gains([*jobs, personal(0, (0.9, 0.9))])
+    local = found[found["method"] == "Local, own"]
+    assert dict(zip(local["over"], local["gain"])) == pytest.approx(
+        {"FedAvg (quorum = 0.5)": -0.1, "FedAvg (quorum = 1.0)": -0.2}
+    )
+
+
+def test_fedavg_is_what_others_are_measured_against() -> None:
+    abc = job("abc", 0, {"federated": {"1": 0.6, "2": 0.6}}, strategy="x.Abc", **SHIFT)
+    assert set(gains([abc, plain(0), personal(0, (0.6, 0.7))])[0]["over"]) == {"FedAvg"}
+    assert set(gains([abc, personal(0, (0.6, 0.7))])[0]["over"]) == {"Abc"}
+
+
+def test_rows_are_in_order_of_method_and_shift() -> None:
+    jobs = [one for s in (4.0, 0.5, 2.0) for one in (plain(0, **{"data.phantom.shift": s}),)]
+    jobs += [
+        personal(0, (0.6, 0.7), kind, **{"data.phantom.shift": s}) for kind in "BA" for s in (4.0, 0.5, 2.0)
+    ]
+    found, _ = gains(jobs)
+    assert found[["method", "shift"]].to_numpy().tolist() == [[m, s] for m in "AB" for s in (0.5, 2.0, 4.0)]
+
+
+def test_figure_draws_the_interval_over_seeds_or_else_over_cases() -> None:
+    shifts = {"data.phantom.shift": 4.0}
+    jobs = [plain(0), plain(1), plain(0, **shifts)]
+    jobs += [personal(0, (0.6, 0.8)), personal(1, (0.6, 0.7)), personal(0, (0.8, 0.8), **shifts)]
+    found, _ = gains(jobs)
+    figure = gain_figure(found)
+    (bars,) = figure.axes[0].containers[0].lines[2]
+    ends = [tuple(segment[:, 1]) for segment in bars.get_segments()]
+    first, second = found.to_dict(orient="records")
+    assert ends[0] == pytest.approx((first["seeds_low"], first["seeds_high"]))
+    assert ends[1] == pytest.approx((second["cases_low"], second["cases_high"]))
+    assert figure.axes[0].get_ylabel() == "Gain in Dice over FedAvg"
+
+
 def test_only_shared_cases_count() -> None:
     found, _ = gains(
         [
@@ -119,7 +162,8 @@ def test_other_patients_of_another_phantom_are_other_cases() -> None:
 
 
 def test_nothing_without_both_kinds() -> None:
-    for jobs in ([plain(0), plain(1)], [personal(0, (0.1, 0.2))], []):
+    prox = job("prox", 0, {"federated": {"1": 0.6}}, strategy=FEDPROX, **SHIFT)
+    for jobs in ([plain(0), plain(1)], [plain(0), prox], [personal(0, (0.1, 0.2))], []):
         found, unmatched = gains(jobs)
         assert (len(found), unmatched) == (0, [])
         assert gain_context(found, unmatched) is None

@@ -112,7 +112,8 @@ def write_spent(
     found: Mapping[str, dict[str, Any]],
     failed: Mapping[str, str],
     stopped: Mapping[str, str],
-    personal: str,
+    personal: str = "",
+    more: Sequence[str] = (),
 ) -> None:
     """Write `privacy.json` and `privacy_rounds.csv`.
 
@@ -123,6 +124,7 @@ def write_spent(
         failed: sites that did not say, with reasons.
         stopped: sites that reached their budget, with reasons.
         personal: what is to be said about the personal models, "" if there are none.
+        more: sentences about what else is not covered.
     """
     sites = {site: {k: v for k, v in values.items() if k != "table"} for site, values in found.items()}
     for site, values in sites.items():
@@ -134,7 +136,12 @@ def write_spent(
         "insecure_seed": settings.insecure_seed,
         "validation": settings.validation,
         "public": list(settings.public),
-        "not_covered": [*NOT_COVERED, VALIDATION[settings.validation], *([personal] if personal else [])],
+        "not_covered": [
+            *NOT_COVERED,
+            VALIDATION[settings.validation],
+            *([personal] if personal else []),
+            *more,
+        ],
         "personal": personal,
         "unknown": dict(failed),
         "sites": sites,

@@ -12,7 +12,7 @@ import pytest
 import torch
 from toy import GROUP_MODEL, group_network, write_toy_run
 
-from fedbrats.federation import exchange, site_privacy
+from fedbrats.federation import exchange, site_privacy, site_work
 from fedbrats.federation.site_privacy import BudgetReached
 from fedbrats.federation.site_runtime import SiteRuntime
 from fedbrats.privacy.accounting import Entry, gaussian_epsilon, rdp_epsilon
@@ -238,3 +238,41 @@ def test_baselines_train_without_the_mechanism(tmp_path: Path) -> None:
     told = found.train("A", model(), "local:A", 1, 0)
     assert "loss" in told
     assert not ledger_file(found).exists()
+
+
+def test_the_step_is_made_of_the_plan_and_each_patient_of_its_own_scans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[dict[str, Any]] = []
+    draws: list[tuple[Any, ...]] = []
+    scans: list[tuple[str, ...]] = []
+    real_step, real_draws, real_batch = PrivateStep, site_work.poisson_draws, site_work.draw_batch
+
+    def step(*args: Any, **settings: Any) -> PrivateStep:
+        steps.append(settings)
+        return real_step(*args, **settings)
+
+    def drawn(*args: Any) -> Any:
+        draws.append(args)
+        return real_draws(*args)
+
+    def batch(cases: Any, *args: Any, **options: Any) -> Any:
+        scans.append((*(case.name for case in cases), str(options["batch"])))
+        return real_batch(cases, *args, **options)
+
+    monkeypatch.setattr(site_work, "PrivateStep", step)
+    monkeypatch.setattr(site_work, "poisson_draws", drawn)
+    monkeypatch.setattr(site_work, "draw_batch", batch)
+    own = {"sigma": 0.7, "clip": 0.3, "expected_patients": 3, "patches": 2, "engine": "vmap", "chunk": 2}
+    found = runtime(tmp_path, {**DP, **own})
+    train(found)
+    (made,), ((number, patients, rate, *_),) = steps, draws
+    assert {key: made[key] for key in ("sigma", "clip", "engine", "chunk")} == {
+        "sigma": 0.7,
+        "clip": 0.3,
+        "engine": "vmap",
+        "chunk": 2,
+    }
+    assert (made["expected"], number, patients, rate) == (3.0, 2, 4, 0.75)
+    assert set(scans) <= {("a1", "2"), ("a2", "2"), ("a3", "2"), ("a4", "2")}
+    assert scans

@@ -7,7 +7,8 @@ import pytest
 
 from fedbrats.data.regions import REGIONS
 from fedbrats.metrics.score import CASE_COLUMNS
-from fedbrats.report.arms import merge_local_arms, percent_of_pooled
+from fedbrats.report.arms import arm_rank, arm_title, merge_local_arms, percent_of_pooled
+from fedbrats.report.style import ARM_COLOURS
 
 
 def cases(*rows: tuple[str, str, str, float, str]) -> pd.DataFrame:
@@ -79,6 +80,14 @@ def test_percent_of_pooled_uses_shared_cases_only() -> None:
     assert found["local"]["WT"] == pytest.approx(75.0)  # 0.6 / 0.8; over all pooled cases it would be 100
     assert found["federated"]["WT"] == pytest.approx(100 * 0.5 / 0.6)
     assert percent_of_pooled(frame, "B") == {"federated": dict.fromkeys(REGIONS, pytest.approx(50.0))}
+
+
+def test_every_arm_has_a_place_a_title_and_a_colour_of_its_own() -> None:
+    order = ["federated", "personal", "pooled", "local", "local_elsewhere"]
+    assert sorted([*reversed(order), "other"], key=arm_rank) == [*order, "other"]
+    assert list(ARM_COLOURS) == order
+    assert len(set(ARM_COLOURS.values())) == len(order)
+    assert [arm_title(arm) for arm in order[:2]] == ["Federated", "Personal"]
 
 
 def test_no_percentage_of_a_pooled_mean_of_zero() -> None:

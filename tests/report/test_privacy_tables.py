@@ -58,6 +58,9 @@ def test_rows_hold_what_the_epsilon_follows_from(tmp_path: Path) -> None:
     assert second["texts"][2] == "1"
     assert second["texts"][7:] == ["none", "0.00", "no"]
     assert (second["band"], second["worth"], second["validation"]) == ("empty", "practically nothing", "-")
+    lost = pd.DataFrame([{"round": 2, "site": "A", "status": "failed: x"}])
+    more = pd.concat([read_rounds(tmp_path), lost])
+    assert site_rows(privacy, more)[0]["texts"][-1] == "after round 1"
     nothing = read_rounds(tmp_path / "nowhere")
     assert site_rows(privacy, nothing)[0]["texts"][-1] == "before any round"
 
@@ -131,6 +134,7 @@ def test_steps_are_summed_by_site(tmp_path: Path) -> None:
         ("S10", 1, 1, 2, 2, 1.0, 4.0, 0.5),
         ("S2", 1, 1, 3, 1, 2.0, 9.0, 0.5),
         ("S2", 1, 2, 0, 0, None, None, 0.6),
+        ("S2", 1, 3, 0, 0, None, None, 0.6),
         ("S2", 2, 1, 1, 1, 4.0, 4.0, 0.7),
         ("S3", 1, 1, 0, 0, None, None, None),
     ]
@@ -138,7 +142,7 @@ def test_steps_are_summed_by_site(tmp_path: Path) -> None:
     pd.DataFrame(rows, columns=head).assign(loss=0.1).to_csv(tmp_path / "privacy_steps.csv", index=False)
     two, three, ten = step_rows(read_steps(tmp_path))
     assert two == {
-        **{"site": "S2", "steps": "3", "mean": "1.333", "empty": "1", "clipped": "50.0 %"},  # 2 of 4 drawn
+        **{"site": "S2", "steps": "4", "mean": "1", "empty": "2", "clipped": "50.0 %"},  # 2 of 4 drawn
         **{"median": "3", "largest": "9", "clip": "0.5 to 0.7"},
     }
     assert (three["clipped"], three["median"], three["clip"]) == ("-", "-", "-")

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from fake_extras import add_personal, site_budget, write_audit, write_central, write_privacy
@@ -16,6 +17,7 @@ from rich.console import Console
 from test_html import text_of
 
 from fedbrats.report import html as html_module
+from fedbrats.report.cells import SEEN_ONLY, Footnotes, arm_rows
 from fedbrats.report.html import write_report
 from fedbrats.report.run_folder import RunFolderError, read_run
 from fedbrats.report.tables import institution_table
@@ -101,6 +103,7 @@ def test_personal_models_of_a_run(page: str) -> None:
         assert part in seen
     assert html.count("encoder.") == 3 + 8 + 3 + 24  # first names and complete lists
     assert '<span class="dot personal">' in page
+    assert "one patient, largest epsilon unknown" in text_of(page)
     assert "Test cases of institutions that trained only" in text_of(page)
     assert "nan" not in seen.split()
 
@@ -117,6 +120,22 @@ def test_personal_arm_in_the_tables(folder: Path) -> None:
     unseen = table[(table["arm"] == "personal") & (table["site"] == "Z")]
     assert set(unseen["n"]) == {0}
     assert set(unseen["note"]) == {"an institution held out of the training has no model of its own"}
+
+
+def test_the_arm_says_which_cases_it_lacks_where_it_lacks_them(folder: Path, tmp_path: Path) -> None:
+    table = institution_table(read_run(folder))
+    notes = Footnotes()
+    whole = {row["arm"]: row["mark"] for row in arm_rows(table, "all", notes)}
+    assert notes.texts[int(whole["personal"]) - 1] == SEEN_ONLY
+    assert whole["federated"] == ""
+    assert {row["mark"] for row in arm_rows(table, "A", Footnotes())} == {""}
+    scored = table[table["site"] != "Z"]
+    none = pd.concat([scored, table[table["site"] == "Z"].assign(n=0)])
+    for part in (scored, none):  # nobody is unseen, or no unseen case was scored
+        assert {row["mark"] for row in arm_rows(part, "all", Footnotes())} == {""}
+    run = add_personal(small(tmp_path / "run", unseen=()), {"A": 0.05, "B<i>": -0.01})
+    assert "Personal" in printed(run)
+    assert SEEN_ONLY[:20] not in printed(run)
 
 
 def test_terminal(folder: Path) -> None:
