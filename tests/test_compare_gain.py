@@ -103,15 +103,14 @@ def test_every_method_has_its_name() -> None:
 
 
 def test_local_models_are_measured_against_their_own_job() -> None:
-    quorums = [{"strategy.quorum": 0.5}, {"strategy.quorum": 1.0}]
-    jobs = [plain(0, (dice, dice), **quorum) for dice, quorum in zip((0.5, 0.6), quorums)]
-    jobs = [
-        replace(one, cases=pd.concat([one.cases, one.cases.assign(arm="local", dice=0.4)])) for one in jobs
-    ]
+    jobs = []
+    for dice, alone, quorum in ((0.5, 0.4, 0.5), (0.6, 0.3, 1.0)):
+        one = plain(0, (dice, dice), **{"strategy.quorum": quorum})
+        jobs.append(replace(one, cases=pd.concat([one.cases, one.cases.assign(arm="local", dice=alone)])))
     found, _ = gains([*jobs, personal(0, (0.9, 0.9))])
     local = found[found["method"] == "Local, own"]
     assert dict(zip(local["over"], local["gain"])) == pytest.approx(
-        {"FedAvg (quorum = 0.5)": -0.1, "FedAvg (quorum = 1.0)": -0.2}
+        {"FedAvg (quorum = 0.5)": -0.1, "FedAvg (quorum = 1.0)": -0.3}
     )
 
 

@@ -28,7 +28,6 @@ PERSONAL_SCORES = (
     "Scores of the personal models leave each site exactly; a model that its site tuned without noise tells through "
     "them about its patients."
 )
-BASELINES = "The pooled and local models of this simulation are trained without the mechanism; hospitals have none."
 SHOWN = 4  # names of arrays in a message
 
 
@@ -123,6 +122,5 @@ def write_privacy(grid: Grid, fed: Federation, config: Config) -> None:
         return
     found, failed = ask_spent(grid, fed, cohort)
     personal = PERSONAL_SCORES if config.personalization else ""
-    more = [BASELINES] if len(config.arms) > 1 else []
-    write_spent(fed.folder, settings, found, failed, fed.stopped, personal, more)
+    write_spent(fed.folder, settings, found, failed, fed.stopped, personal)
     collect_steps(fed.folder, cohort.sites)

@@ -113,7 +113,6 @@ def write_spent(
     failed: Mapping[str, str],
     stopped: Mapping[str, str],
     personal: str = "",
-    more: Sequence[str] = (),
 ) -> None:
     """Write `privacy.json` and `privacy_rounds.csv`.
 
@@ -124,7 +123,6 @@ def write_spent(
         failed: sites that did not say, with reasons.
         stopped: sites that reached their budget, with reasons.
         personal: what is to be said about the personal models, "" if there are none.
-        more: sentences about what else is not covered.
     """
     sites = {site: {k: v for k, v in values.items() if k != "table"} for site, values in found.items()}
     for site, values in sites.items():
