@@ -138,7 +138,6 @@ def write_spent(
             *NOT_COVERED,
             VALIDATION[settings.validation],
             *([personal] if personal else []),
-            *more,
         ],
         "personal": personal,
         "unknown": dict(failed),

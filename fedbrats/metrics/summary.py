@@ -61,7 +61,7 @@ def _describe(part: pd.DataFrame, bootstrap: int, seed: int) -> dict[str, dict[s
     """Statistics of each metric over the rows of `part`; the same bits for any order of the rows."""
     values = part[list(SCORES)].to_numpy(float)
     values = values[np.lexsort(values.T)]
-    intervals = bootstrap_interval(values, bootstrap, seed)
+    intervals = bootstrap_intervals(values, bootstrap, seed)
     described: dict[str, dict[str, float]] = {}
     for i, metric in enumerate(SCORES):
         column = values[:, i]
@@ -77,7 +77,7 @@ def _describe(part: pd.DataFrame, bootstrap: int, seed: int) -> dict[str, dict[s
     return described
 
 
-def bootstrap_interval(values: np.ndarray, resamples: int, seed: int) -> list[tuple[float, float]]:
+def bootstrap_intervals(values: np.ndarray, resamples: int, seed: int) -> list[tuple[float, float]]:
     """95 % percentile interval of the mean of each column of `values` [n, metrics], resampling rows."""
     n = len(values)
     if n == 1:

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fedbrats.metrics.summary import ALL_SITES as EVERY_SITE
-from fedbrats.metrics.summary import bootstrap_interval as bootstrap_intervals
+from fedbrats.metrics.summary import bootstrap_intervals
 from fedbrats.report.arms import merge_local_arms
 from fedbrats.report.cells import Cell, number
 from fedbrats.report.run_folder import RunFolder, RunFolderError, read_json
