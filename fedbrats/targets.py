@@ -29,7 +29,8 @@ def check_target(key: str, node: Mapping[str, Any]) -> None:
     """
     target = node.get("_target_")
     if not target:
-        raise ConfigError(f"{key}: has no _target_; choose a file of conf/{key.replace('.', '/')}.")
+        given_anyway = f", only {', '.join(node)}" if node else ""
+        raise ConfigError(f"{key}: has no _target_{given_anyway}; choose a file of conf/{key.replace('.', '/')}.")
     try:
         function = cast(Callable[..., Any], get_object(str(target)))
     except Exception as error:
