@@ -143,7 +143,7 @@ def test_the_site_that_spent_most_comes_first(folder: Path) -> None:
     patients = len(run.runtime.cases(run.site).by_patient("train"))
     made = subject_of(run)
     assert made.expected == pytest.approx(min(1.5, patients))
-    assert (made.sigma, made.clip) == (1.0, 1.0)
+    assert (made.sigma, made.clip) == (1.0, 0.5)
     assert all(images.shape == (2, 4, 16, 16, 16) for images, _ in made.patients)
 
 
