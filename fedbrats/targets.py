@@ -30,7 +30,9 @@ def check_target(key: str, node: Mapping[str, Any]) -> None:
     target = node.get("_target_")
     if not target:
         given_anyway = f", only {', '.join(node)}" if node else ""
-        raise ConfigError(f"{key}: has no _target_{given_anyway}; choose a file of conf/{key.replace('.', '/')}.")
+        raise ConfigError(
+            f"{key}: has no _target_{given_anyway}; choose a file of conf/{key.replace('.', '/')}."
+        )
     try:
         function = cast(Callable[..., Any], get_object(str(target)))
     except Exception as error:
