@@ -19,6 +19,7 @@ from fedbrats.config import load_config
 from fedbrats.data.intensity import Normaliser, normaliser
 from fedbrats.federation import arms, exchange, site_state
 from fedbrats.federation.site_cases import SiteCases, pseudonym, read_site_cases, site_folder
+from fedbrats.federation.site_state import STAYS, WORK
 from fedbrats.federation.site_work import SiteWork
 from fedbrats.inference.members import Member, load_localiser
 from fedbrats.initial import initial_arrays
@@ -32,9 +33,6 @@ from fedbrats.training import steps_per_round
 PATH = re.compile(
     r"(?<=')/[^'\n]*(?=')|(?<![\w.])(?:[A-Za-z]:\\|/)[^\s'\":;,()]*(?: [^\s'\":;,()]*[\\/][^\s'\":;,()]*)*"
 )
-
-
-STAYS, WORK = "stays/", "work/"  # parts of what a site remembers
 
 
 class SiteRuntime:

@@ -18,6 +18,7 @@ from torch import Tensor
 from fedbrats.federation import exchange
 
 ARRAYS, FACTS = "state-arrays", "state-facts"  # records of Flower's context
+STAYS, WORK = "stays/", "work/"  # parts of a personal state: arrays that stay, what the method remembers
 
 
 def _file(folder: Path, round_: int) -> Path:

@@ -23,6 +23,7 @@ from fedbrats.federation.arms import FEDERATED, Cohort
 from fedbrats.federation.asking import FederationError, Request, replies_in_order
 from fedbrats.federation.exchange import BadArrays, Signature
 from fedbrats.federation.replies import BadReply, arrived, content_of, number_of
+from fedbrats.federation.site_state import STAYS
 from fedbrats.personalization.unseen import average, instance_statistics, recalibrate
 from fedbrats.seeding import generator
 from fedbrats.training import batches
@@ -77,7 +78,7 @@ def stays_of_site(runtime: SiteRuntime, site: str, round_: int) -> dict[str, Any
         raise PermissionError("these arrays stay here: personalization.unseen is not average")
     started, _ = time.perf_counter(), runtime.network
     state = runtime.state_before(site, round_ + 1)
-    own = {name: state.get(f"stays/{name}", runtime.initial[name]) for name in runtime.stays}
+    own = {name: state.get(STAYS + name, runtime.initial[name]) for name in runtime.stays}
     facts = {"num-examples": len(runtime.cases(site).train), "seconds": time.perf_counter() - started}
     return {"arrays": exchange.to_record(own), "metrics": MetricRecord(facts)}
 
