@@ -21,7 +21,7 @@ from fedbrats.privacy.noise import secret_generator
 if TYPE_CHECKING:
     from fedbrats.federation.server import Federation
 
-UNIT, ADJACENCY = "site", "add or remove one site"
+UNIT, ADJACENCY = "site", "the updates of one site replaced by nothing; how many sites reply is public"
 NOT_COVERED = (
     "The unit is the whole site: who it protects from is everybody but the server, which sees every site's update.",
     "Training losses, validation scores and the scores of the final test leave each site exactly.",
@@ -44,7 +44,6 @@ class CentralPrivacy:
             folder / "privacy" / "server_ledger.json", "server", unit=UNIT, adjacency=ADJACENCY
         )
         self.file = folder / "central_rounds.csv"
-        self.asked = 0
         self._keep(finished)
 
     def epsilon(self, more: int = 0) -> float:
@@ -55,7 +54,6 @@ class CentralPrivacy:
     def begin(self, fed: Federation, round_: int) -> None:
         """Stop every site when the round would spend more than the budget."""
         budget = self.settings.max_epsilon
-        self.asked = max(self.asked, *(len(c.sites) for c in fed.cohorts if c.arm == FEDERATED))
         if budget is not None and self.epsilon(1) > budget:
             reason = f"privacy budget: round {round_} would spend epsilon {self.epsilon(1):.3g} of {budget:g}"
             fed.stopped |= {site: reason for c in fed.cohorts if c.arm == FEDERATED for site in c.sites}
@@ -108,7 +106,7 @@ class CentralPrivacy:
             "clip": self.settings.clip,
             "rounds": sum(entry.steps for entry in self.ledger.entries()),
             "accountant": EXACT,
-            "sites_asked": self.asked,
+            "sites_asked": sum(len(c.sites) for c in fed.cohorts if c.arm == FEDERATED),
             "insecure_seed": self.settings.insecure_seed,
             "not_covered": list(NOT_COVERED),
             "swamped": sentence if swamped else "",

@@ -19,8 +19,8 @@ import numpy as np
 
 from fedbrats.federation.site_cases import site_folder
 from fedbrats.privacy.accounting import BudgetError, Entry, final_epsilon, find_sigma, rdp_epsilon
-from fedbrats.privacy.dp_sgd import ADJACENCY, UNIT, DpSgd, private_steps
-from fedbrats.privacy.ledger import Ledger
+from fedbrats.privacy.dp_sgd import DpSgd, private_steps
+from fedbrats.privacy.ledger import PATIENT, PATIENT_ADJACENCY, Ledger
 from fedbrats.privacy.mechanism import Drawn
 
 if TYPE_CHECKING:
@@ -65,6 +65,12 @@ def ledger(runtime: SiteRuntime, site: str, name: str = "ledger") -> Ledger:
     return Ledger(storage(runtime, site) / f"ledger{suffix}.json", site)
 
 
+def steps(runtime: SiteRuntime, site: str) -> int:
+    """Private steps of the site in a round."""
+    patients = len(runtime.cases(site).by_patient("train"))
+    return private_steps(site, patients, runtime.config.train, settings_of(runtime, site))
+
+
 def plan_of(runtime: SiteRuntime, site: str, round_: int) -> Plan:
     """The plan of the run: read again, or made in the first round that asks for it.
 
@@ -77,18 +83,17 @@ def plan_of(runtime: SiteRuntime, site: str, round_: int) -> Plan:
         return Plan(**json.loads(file.read_text()))
     settings, config = settings_of(runtime, site), runtime.config
     patients = len(runtime.cases(site).by_patient("train"))
-    rate = settings.sample_rate(patients)
-    steps = private_steps(site, patients, config.train, settings)
+    rate, of_a_round = settings.sample_rate(patients), steps(runtime, site)
     sigma = settings.sigma
     if sigma is None:
         assert settings.target_epsilon is not None
-        left = steps * (config.rounds - round_ + 1)
+        left = of_a_round * (config.rounds - round_ + 1)
         spent = ledger(runtime, site).entries()
         try:
             sigma = find_sigma(settings.target_epsilon, settings.delta, rate, left, spent)
         except BudgetError as error:
             raise BudgetReached(f"privacy budget: {error}") from error
-    plan = Plan(uuid.uuid4().hex, float(sigma), float(rate), steps, patients)
+    plan = Plan(uuid.uuid4().hex, float(sigma), float(rate), of_a_round, patients)
     _write(file, json.dumps(asdict(plan), indent=1))
     return plan
 
@@ -174,8 +179,8 @@ def summary(runtime: SiteRuntime, site: str) -> dict[str, Any]:
         "clip": settings.clip,
         "patients": len(runtime.cases(site).by_patient("train")),
         "patches": settings.patches,
-        "unit": UNIT,
-        "adjacency": ADJACENCY,
+        "unit": PATIENT,
+        "adjacency": PATIENT_ADJACENCY,
         "budget": settings.budget,
         "history": [list(asdict(entry).values()) for entry in entries],
         "spent_before": rdp_epsilon(before, settings.delta),

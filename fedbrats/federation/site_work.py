@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +20,10 @@ from fedbrats.federation.site_cases import site_folder
 from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.privacy.dp_sgd import DpSgd, Draw, poisson_draws, train_privately
 from fedbrats.privacy.mechanism import PrivateStep
-from fedbrats.privacy.noise import secret_generator
+from fedbrats.privacy.noise import secret_generator, secret_stream
 from fedbrats.seeding import generator, seed_torch
 from fedbrats.training import (
     Batch,
-    TrainingError,
     batches,
     clip_in_steps,
     learning_rate_factor,
@@ -35,6 +35,8 @@ from fedbrats.training import (
 
 if TYPE_CHECKING:
     from fedbrats.federation.site_runtime import SiteRuntime
+
+log = logging.getLogger(__name__)
 
 RELEASED = "train"  # the work whose result is sent; under differential privacy it is the private step
 
@@ -55,8 +57,8 @@ class SiteWork:
         self.runtime, self.site, self.arm, self.round = runtime, site, arm, round_
         self.network = runtime.network
         self.state = {} if state is None else state
-        self.steps = runtime.steps(site)
         self.private = isinstance(runtime.privacy, DpSgd) and arm == arms.FEDERATED
+        self.steps = site_privacy.steps(runtime, site) if self.private else runtime.steps(site)
         self.epsilon: float | None = None  # spent after this round, where it is private
         config = runtime.config
         schedule = learning_rate_factor(round_, config.rounds, config.train.schedule, config.train.warmup)
@@ -170,15 +172,17 @@ class SiteWork:
         site_privacy.save_steps(runtime, site, self.round, done)
         losses = [drawn.loss for drawn in done if np.isfinite(drawn.loss)]
         if not losses and any(drawn.patients for drawn in done):
-            raise TrainingError("no patient gave a finite loss: lower train.optimizer.lr or privacy.clip.")
+            # No error, which the server would see: whether a loss is finite depends on the patients.
+            log.warning(
+                "%s, round %d: no patient gave a finite loss; lower train.optimizer.lr", site, self.round
+            )
         return float(np.mean(losses)) if losses else float("nan")
 
     def _patches_of_a_patient(self, patches: int) -> Draw:
         runtime, train = self.runtime, self.runtime.config.train
-        purpose = (runtime.config.seed, RELEASED, self.arm, self.site, self.round)
-        rng, patients = generator(*purpose), runtime.cases(self.site).by_patient("train")
-        normalise = runtime.normalise(self.site)
-        seed_torch(*purpose)
+        seed = site_privacy.settings_of(runtime, self.site).insecure_seed
+        rng = secret_stream(seed, runtime.config.seed, self.site, self.round, "patches")
+        patients, normalise = runtime.cases(self.site).by_patient("train"), runtime.normalise(self.site)
 
         def draw(patient: int) -> Batch:
             drawn = draw_batch(

@@ -21,7 +21,8 @@ from fedbrats.federation.asking import Request, replies_in_order
 from fedbrats.federation.replies import BadReply, arrived, content_of
 from fedbrats.federation.site_cases import site_folder
 from fedbrats.privacy.accounting import Entry, rdp_epsilon
-from fedbrats.privacy.dp_sgd import ADJACENCY, NOT_COVERED, UNIT, DpSgd
+from fedbrats.privacy.dp_sgd import NOT_COVERED, DpSgd
+from fedbrats.privacy.ledger import PATIENT, PATIENT_ADJACENCY
 
 if TYPE_CHECKING:
     from fedbrats.federation.server import Federation
@@ -129,8 +130,8 @@ def write_spent(
         values["stopped"] = stopped.get(site, "")
     facts = {
         "mechanism": "dp_sgd",
-        "unit": UNIT,
-        "adjacency": ADJACENCY,
+        "unit": PATIENT,
+        "adjacency": PATIENT_ADJACENCY,
         "insecure_seed": settings.insecure_seed,
         "validation": settings.validation,
         "public": list(settings.public),

@@ -19,9 +19,9 @@ from torch import nn
 from fedbrats.algorithms.fedavg import Penalty
 from fedbrats.config import ConfigError, TrainConfig
 from fedbrats.privacy.mechanism import Batch, Drawn, PrivateStep
+from fedbrats.privacy.sampler import draw_patients
+from fedbrats.training import steps_of_site
 
-UNIT = "patient"
-ADJACENCY = "add or remove one patient; the number of patients of a site is public"
 OF_A_SITE = ("sigma", "target_epsilon", "max_epsilon", "clip", "expected_patients")
 STATISTICS = ("histogram", "thresholds")
 NOT_COVERED = (
@@ -134,13 +134,7 @@ class DpSgd:
 
 def private_steps(site: str, patients: int, train: TrainConfig, settings: DpSgd) -> int:
     """Steps of `site` in a round: those of the configuration, or epochs of 1 / q steps each."""
-    epochs = train.site_epochs.get(site, train.local_epochs)
-    if site in train.site_steps:
-        return train.site_steps[site]
-    if site not in train.site_epochs and train.local_steps is not None:
-        return train.local_steps
-    assert epochs is not None, "check_config lets exactly one of local_steps and local_epochs through"
-    return max(1, math.ceil(epochs / settings.of(site).sample_rate(patients) - 1e-9))
+    return steps_of_site(site, train, 1 / settings.of(site).sample_rate(patients))
 
 
 def check_sites(settings: DpSgd, patients: Mapping[str, int], training: Collection[str]) -> None:
@@ -202,8 +196,6 @@ def poisson_draws(
     steps: int, patients: int, sample_rate: float, generator: torch.Generator, draw: Draw
 ) -> Iterator[Iterator[Batch]]:
     """For each of `steps` steps the batches of the patients that it draws; `draw` makes the K patches of one."""
-    from fedbrats.privacy.sampler import draw_patients
-
     for _ in range(steps):
         drawn = draw_patients(patients, sample_rate, generator)
         yield (draw(index) for index in drawn)

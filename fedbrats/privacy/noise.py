@@ -10,11 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-STATE_BYTES, WORDS, FIRST_WORD = (
-    5056,
-    624,
-    3,
-)  # of a CPU generator: size, words of the Mersenne Twister, where
+# Of the state of a CPU generator: its size, the words of the Mersenne Twister and where they begin.
+STATE_BYTES, WORDS, FIRST_WORD = 5056, 624, 3
 
 
 class SecretGenerator(torch.Generator):
@@ -33,17 +30,36 @@ def secret_generator(
         parts: what the stream is for, such as site, round and purpose; another for each.
     """
     device = torch.device(device)
-    if insecure_seed is None:
-        generator: torch.Generator = SecretGenerator(device=device)
-        entropy = os.urandom(8 + 4 * WORDS)
-    else:
-        generator = torch.Generator(device)
-        text = "\x1f".join(str(part) for part in (insecure_seed, *parts))
-        entropy = hashlib.shake_256(text.encode()).digest(8 + 4 * WORDS)
+    generator = torch.Generator(device) if insecure_seed is not None else SecretGenerator(device=device)
+    entropy = _entropy(8 + 4 * WORDS, insecure_seed, parts)
     generator.manual_seed(int.from_bytes(entropy[:8], "little", signed=True))
     if device.type == "cpu":
         _fill_state(generator, entropy[8:])
     return generator
+
+
+def secret_stream(insecure_seed: int | None = None, *parts: object) -> np.random.Generator:
+    """Generator for what happens to a patient once drawn (patches, augmentation); torch itself is seeded too (dropout).
+
+    These numbers have to be as secret as the draw: if they followed from the public seed of the run, one more patient
+    in a step would change the patches of all after it in a way that anybody can work out, and the sum would move by
+    more than C.
+
+    Args:
+        insecure_seed: as in `secret_generator`.
+        parts: likewise.
+    """
+    entropy = _entropy(40 + 4 * WORDS, insecure_seed, parts)
+    torch.manual_seed(int.from_bytes(entropy[:8], "little", signed=True))
+    _fill_state(torch.default_generator, entropy[40:])
+    return np.random.default_rng(int.from_bytes(entropy[8:40], "little"))
+
+
+def _entropy(count: int, insecure_seed: int | None, parts: tuple[object, ...]) -> bytes:
+    if insecure_seed is None:
+        return os.urandom(count)
+    text = "\x1f".join(str(part) for part in (insecure_seed, *parts))
+    return hashlib.shake_256(text.encode()).digest(count)
 
 
 def _fill_state(generator: torch.Generator, entropy: bytes) -> None:

@@ -8,9 +8,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from toy import GROUP_MODEL, group_network, write_toy_run
+from toy import GROUP_MODEL, group_network, toy_config, write_toy_run
 
 from fedbrats.federation import exchange, site_privacy, site_work
 from fedbrats.federation.site_privacy import BudgetReached
@@ -195,6 +196,44 @@ def test_noise_is_never_the_same_twice_unless_the_seed_is_insecure(tmp_path: Pat
     assert not torch.equal(trained("a"), trained("b"))
     assert torch.equal(trained("c", insecure_seed=3), trained("d", insecure_seed=3))
     assert not torch.equal(trained("e", insecure_seed=3), trained("f", insecure_seed=4))
+
+
+def test_the_patches_of_a_patient_do_not_follow_from_the_public_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else another patient in the step would change, for all to work out, the patches of those drawn after it."""
+    seen: list[np.ndarray] = []
+    real = site_work.draw_batch
+
+    def drawn(*args: Any, **options: Any) -> Any:
+        images, labels = real(*args, **options)
+        seen.append(images)
+        return images, labels
+
+    def first_patches(name: str, **privacy: Any) -> np.ndarray:
+        seen.clear()
+        all_drawn = {"expected_patients": 4, "patches": 8}  # q = 1
+        train(runtime(tmp_path / name, {**DP, **all_drawn, **privacy}))
+        return seen[0].copy()
+
+    monkeypatch.setattr(site_work, "draw_batch", drawn)
+    assert not np.array_equal(first_patches("a"), first_patches("b"))
+    assert np.array_equal(first_patches("c", insecure_seed=3), first_patches("d", insecure_seed=3))
+
+
+def test_a_private_round_takes_the_steps_of_its_plan(tmp_path: Path) -> None:
+    epoch = replace(toy_config(tmp_path).train, local_steps=None, local_epochs=1, batch=4)
+    found = runtime(tmp_path, {**DP, "expected_patients": 1}, train=epoch)
+    assert (train(found)["steps"], site_privacy.plan_of(found, "A", 1).steps, found.steps("A")) == (4, 4, 1)
+
+
+def test_a_loss_that_is_not_finite_is_not_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found = runtime(tmp_path, {**DP, "expected_patients": 4})
+    loss = found.loss
+    found.loss = lambda *args: loss(*args) * math.nan
+    assert train(found) == {"num-examples": 4, "steps": 2, "epsilon": rdp_epsilon([Entry(1.0, 1.0, 2)], 1e-5)}
+    assert "A, round 1: no patient gave a finite loss" in caplog.text
+    assert all(torch.isfinite(p).all() for p in found.network.parameters())
 
 
 def test_scans_of_one_patient_are_one_patient(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from scipy.stats import kstest
 from torch import Tensor
 
 from fedbrats.privacy import noise
-from fedbrats.privacy.noise import gaussian, secret_generator
+from fedbrats.privacy.noise import gaussian, secret_generator, secret_stream
 
 PARTS = [("TCIA01", 1, "noise"), ("TCIA02", 1, "noise"), ("TCIA01", 2, "noise"), ("TCIA01", 1, "patients")]
 
@@ -53,6 +53,40 @@ def test_without_a_seed_nothing_is_ever_repeated() -> None:
     generators = [secret_generator("cpu", None, *PARTS[0]) for _ in range(4)]
     assert no_two_equal([torch.rand(1000, generator=generator) for generator in generators])
     assert no_two_equal([numbers(generators[0]) for _ in range(4)])
+
+
+def stream_numbers(seed: int | None, *parts: object) -> list[Tensor]:
+    """What a private round draws for its patients: patches from NumPy, dropout from torch."""
+    found = secret_stream(seed, *parts)
+    return [torch.from_numpy(found.random(1000)), torch.rand(1000, dtype=torch.float64)]
+
+
+def test_patches_and_dropout_are_as_secret_as_the_draw() -> None:
+    drawn = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        drawn += stream_numbers(None, *PARTS[0])
+    assert no_two_equal(drawn)
+
+
+def test_patches_and_dropout_repeat_with_an_insecure_seed() -> None:
+    first, second = (stream_numbers(3, *PARTS[0]) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert no_two_equal([drawn for parts in PARTS for drawn in stream_numbers(3, *parts)])
+
+
+def test_all_of_torchs_own_state_is_secret() -> None:
+    """Two seeds that agree in the 32 bits torch would take."""
+    drawn = []
+    for high in (0, 1):
+        torch.manual_seed(high << 32)
+        drawn.append(torch.rand(1000))
+    assert torch.equal(*drawn)
+    states = []
+    for _ in range(2):
+        secret_stream()
+        states.append(torch.default_generator.get_state().view(torch.int64)[3:627])
+    assert no_two_equal(states)
 
 
 def test_seeds_of_torch_do_not_reach_the_noise() -> None:

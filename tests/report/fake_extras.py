@@ -154,7 +154,12 @@ def write_privacy(folder: Path, sites: dict[str, dict], rounds: int = 8, **chang
 def write_central(folder: Path, rounds: int = 8, **changes: object) -> Path:
     """privacy.json of client-level DP and central_rounds.csv; 4 of 6 updates are clipped in every round."""
     known = {
-        **{"mechanism": "central", "unit": "site", "adjacency": "add or remove one site", "epsilon": 18.04},
+        **{
+            "mechanism": "central",
+            "unit": "site",
+            "adjacency": "the updates of one site replaced by nothing",
+            "epsilon": 18.04,
+        },
         **{"delta": 1e-3, "sigma": 2.0, "clip": 0.8, "rounds": rounds, "accountant": "exact Gaussian"},
         **{"sites_asked": 6, "insecure_seed": None, "not_covered": ["The scores of the final test."]},
         "swamped": "The noise swamps the update: its norm is 470 times that of the mean update.",
