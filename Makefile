@@ -9,7 +9,7 @@ demo: .venv/ready
 	$(BIN)/python sims/run.py experiment=demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/ready
 	$(BIN)/ruff check .
