@@ -92,7 +92,9 @@ def test_epochs_are_rounded_up_to_whole_batches() -> None:
     train = TrainConfig(local_epochs=1.5, batch=3, patches_per_case=4)
     assert steps_per_round("A", 7, train) == 14
     assert steps_per_round("A", 1, TrainConfig(local_epochs=0.01, batch=2)) == 1
-    assert steps_per_round("A", 50, TrainConfig(local_epochs=1.1, batch=1)) == 55  # as floats 55.00000000000001
+    assert (
+        steps_per_round("A", 50, TrainConfig(local_epochs=1.1, batch=1)) == 55
+    )  # as floats 55.00000000000001
 
 
 def test_steps_are_the_same_for_every_site() -> None:

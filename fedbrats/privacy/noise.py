@@ -86,7 +86,7 @@ def _from_system(count: int) -> Tensor:
     """`count` standard normal numbers, float32, from the operating system's random bytes (Box and Muller, 1958)."""
     pairs = -(-count // 2)
     words = torch.frombuffer(bytearray(os.urandom(8 * pairs)), dtype=torch.int32).view(2, pairs)
-    # In [2^-33, 1): fine near 0, where the tail of the normal comes from.
+    # In [2^-32, 1]: fine near 0, where the tail of the normal comes from.
     radius = words[0].float().abs_().add_(0.5).mul_(2.0**-31).clamp_(max=1.0).log_().mul_(-2).sqrt_()
     angle = words[1].float().mul_(math.pi * 2.0**-31)
     return torch.cat([radius * angle.cos(), radius * angle.sin()])[:count]

@@ -53,6 +53,10 @@ def test_values_out_of_range_are_named(changed: dict[str, Any], key: str) -> Non
         settings(**changed)
 
 
+def test_one_patch_and_one_patient_at_a_time_are_enough() -> None:
+    assert (settings(patches=1).patches, settings(chunk=1).chunk) == (1, 1)
+
+
 def test_a_site_has_its_own_values_and_the_common_rest() -> None:
     common = settings(clip=0.5, sites={"A": {"target_epsilon": 3.0}, "B": {"sigma": 2.0, "max_epsilon": 9.0}})
     assert (common.of("A").sigma, common.of("A").budget, common.of("A").clip) == (None, 3.0, 0.5)
@@ -114,12 +118,13 @@ def test_a_penalty_is_added_after_clipping_and_whole() -> None:
 
 
 def test_an_empty_draw_still_moves_by_noise() -> None:
-    network = nn.Conv3d(1, 1, 1, bias=False)
+    network = nn.Conv3d(1, 1, 1, bias=False).eval()
     before = network.weight.detach().clone()
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-9)
     done = train_privately(network, optimizer, step_of(network, sigma=1.0), [iter([])], None)
     assert not torch.equal(before, network.weight.detach())
     assert done[0].patients == 0
+    assert network.training
 
 
 def test_a_network_that_remembers_patients_elsewhere_is_caught() -> None:

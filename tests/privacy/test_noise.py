@@ -75,18 +75,11 @@ def test_patches_and_dropout_repeat_with_an_insecure_seed() -> None:
     assert no_two_equal([drawn for parts in PARTS for drawn in stream_numbers(3, *parts)])
 
 
-def test_all_of_torchs_own_state_is_secret() -> None:
-    """Two seeds that agree in the 32 bits torch would take."""
-    drawn = []
-    for high in (0, 1):
-        torch.manual_seed(high << 32)
-        drawn.append(torch.rand(1000))
-    assert torch.equal(*drawn)
-    states = []
-    for _ in range(2):
-        secret_stream()
-        states.append(torch.default_generator.get_state().view(torch.int64)[3:627])
-    assert no_two_equal(states)
+def test_all_of_torchs_own_state_is_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two streams whose first 64 bits agree, more than torch itself would take."""
+    others = np.random.default_rng(0).bytes
+    monkeypatch.setattr(os, "urandom", lambda count: bytes(8) + others(count - 8))
+    assert no_two_equal([numbers for _ in range(2) for numbers in stream_numbers(None)])
 
 
 def test_seeds_of_torch_do_not_reach_the_noise() -> None:
@@ -148,6 +141,16 @@ def test_secret_noise_is_standard_normal() -> None:
 
 
 @pytest.mark.usefixtures("known_entropy")
+def test_secret_noise_is_box_muller_to_the_last_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = secret_generator("cpu")
+    words = np.array([5, -(2**30), 2**31 - 1, 2**29, -(2**30), 7], dtype=np.int32)
+    monkeypatch.setattr(os, "urandom", lambda count: words.tobytes()[:count])
+    radius = np.sqrt(-2 * np.log((np.abs(words[:3].astype(float)) + 0.5) / 2**31))
+    angle = np.pi * words[3:] / 2**31
+    expected = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:5]
+    assert numbers(generator, 5).numpy() == pytest.approx(expected, abs=1e-4)
+
+
 def test_numbers_of_a_pair_are_independent() -> None:
     first, second = numbers(secret_generator("cpu"), 400_000).double().view(2, -1).numpy()
     for power in (1, 2):
