@@ -17,13 +17,10 @@ from fedbrats.privacy.accounting import (
     ORDERS,
     PRV,
     RDP,
-    SIGMA_TOLERANCE,
-    BudgetError,
     Entry,
     _opacus,
     _rdp_of_one,
     final_epsilon,
-    find_sigma,
     gaussian_epsilon,
     merge,
     prv_epsilon,
@@ -179,73 +176,6 @@ def test_renyi_divergence_of_one_release_by_quadrature(sigma: float, rate: float
     assert _rdp_of_one(sigma, rate)[ORDERS.index(order)] == pytest.approx(expected, rel=1e-5)
 
 
-# Google's dp-accounting. It looks at both directions (a unit added, a unit removed), Opacus's PRV only at one.
-
-
-@pytest.mark.parametrize(
-    ("sigma", "rate", "steps", "delta"),
-    [
-        (0.5, 0.125, 400, 1e-5),
-        (1.0, 0.125, 400, 1 / 30),
-        (1.0, 0.125, 400, 1e-5),
-        (2.0, 0.125, 400, 1e-5),
-        (4.0, 0.125, 400, 1e-5),
-        (1.0, 4 / 30, 400, 1e-5),
-        (2.0, 0.5, 100, 1e-5),  # 8 patients
-        (1.0, 8 / 15, 200, 1e-5),
-        (4.0, 4 / 500, 6250, 1e-5),  # 500 patients
-        (4.0, 0.01, 10_000, 1e-5),
-    ],
-)
-def test_prv_agrees_with_googles_pld_to_one_percent(
-    sigma: float, rate: float, steps: int, delta: float
-) -> None:
-    dp = pytest.importorskip("dp_accounting")
-    pld = pytest.importorskip("dp_accounting.pld")
-    accountant = pld.PLDAccountant()
-    accountant.compose(dp.PoissonSampledDpEvent(rate, dp.GaussianDpEvent(sigma)), steps)
-    theirs, ours = accountant.get_epsilon(delta), prv_epsilon([Entry(sigma, rate, steps)], delta)
-    assert ours is not None
-    assert theirs * 0.9999 <= ours <= theirs * 1.01
-
-
-@pytest.mark.parametrize(
-    ("sigma", "rate", "steps", "delta"),
-    # Not sigma = 0.5: there Google drops the orders below 2, whose series it does not finish (142.3 against 93.1 at
-    # delta 1e-5), and for the same reason not sigma = 1 at delta 1/30 (12.61 against 11.69) nor 100 steps of sigma = 2
-    # and q = 1/2 (15.73 against 15.39).
-    [
-        (1.0, 0.125, 400, 1e-5),
-        (2.0, 0.125, 400, 1e-5),
-        (4.0, 0.125, 400, 1e-5),
-        (4.0, 0.5, 100, 1e-5),
-        (4.0, 0.01, 10_000, 1e-5),
-        (1.1, 256 / 60_000, 14_062, 1e-5),
-        (2.0, 1.0, 50, 1e-5),
-    ],
-)
-def test_rdp_agrees_with_googles_to_one_percent(sigma: float, rate: float, steps: int, delta: float) -> None:
-    dp = pytest.importorskip("dp_accounting")
-    rdp = pytest.importorskip("dp_accounting.rdp")
-    accountant = rdp.RdpAccountant()
-    accountant.compose(dp.PoissonSampledDpEvent(rate, dp.GaussianDpEvent(sigma)), steps)
-    assert rdp_epsilon([Entry(sigma, rate, steps)], delta) == pytest.approx(
-        accountant.get_epsilon(delta), rel=0.01
-    )
-
-
-def test_a_mixed_history_agrees_with_googles() -> None:
-    dp = pytest.importorskip("dp_accounting")
-    pld = pytest.importorskip("dp_accounting.pld")
-    entries = [Entry(1.0, 0.125, 80), Entry(2.0, 0.25, 100), Entry(4.0, 1.0, 3)]
-    accountant = pld.PLDAccountant()
-    for e in entries:
-        accountant.compose(dp.PoissonSampledDpEvent(e.sample_rate, dp.GaussianDpEvent(e.sigma)), e.steps)
-    epsilon, name = final_epsilon(entries, DELTA)
-    assert epsilon == pytest.approx(accountant.get_epsilon(DELTA), rel=0.01)
-    assert name == PRV
-
-
 # guards
 
 
@@ -306,47 +236,6 @@ def test_a_longer_history_never_costs_less() -> None:
 def test_large_noise_is_not_overcharged() -> None:
     # Opacus's largest order, 63, cannot certify less than 0.16 at this delta.
     assert rdp_epsilon([Entry(50.0, 0.01, 1)], DELTA) < 0.01
-
-
-# the noise for a budget
-
-
-@pytest.mark.parametrize(("target", "sigma"), [(1, 10.31), (3, 3.89), (8, 1.79), (16, 1.15), (93.12, 0.5)])
-def test_sigma_of_a_budget(target: float, sigma: float) -> None:
-    found = find_sigma(target, DELTA, 0.125, 400)
-    assert found == pytest.approx(sigma, rel=0.01)
-    assert rdp_epsilon([Entry(found, 0.125, 400)], DELTA) <= target
-    assert rdp_epsilon([Entry(found / (1 + 2 * SIGMA_TOLERANCE), 0.125, 400)], DELTA) > target
-
-
-def test_sigma_on_top_of_what_is_spent() -> None:
-    spent = [Entry(2.0, 0.125, 400)]  # 6.88
-    found = find_sigma(8.0, DELTA, 0.125, 400, spent)
-    assert found > 1.5 * find_sigma(8.0, DELTA, 0.125, 400)
-    assert rdp_epsilon([*spent, Entry(found, 0.125, 400)], DELTA) <= 8.0
-    assert rdp_epsilon([*spent, Entry(found / 1.002, 0.125, 400)], DELTA) > 8.0
-
-
-def test_large_budgets_ask_for_little_noise() -> None:
-    found = find_sigma(5000.0, DELTA, 1.0, 50)
-    assert gaussian_epsilon(math.sqrt(50) / found, DELTA) <= 5000.0
-    assert found < 0.1
-
-
-def test_a_budget_that_is_spent_leaves_nothing() -> None:
-    spent = rdp_epsilon(THIRTY, DELTA)
-    with pytest.raises(BudgetError, match=r"20\.51 is spent"):
-        find_sigma(spent, DELTA, 0.125, 8, THIRTY)
-    with pytest.raises(BudgetError, match="least that can be certified"):
-        find_sigma(0.001, DELTA, 0.125, 8)
-
-
-@pytest.mark.parametrize(
-    ("target", "rate", "steps"), [(0.0, 0.5, 1), (-1.0, 0.5, 1), (1.0, 0.0, 1), (1.0, 0.5, 0)]
-)
-def test_a_plan_without_releases_or_budget_has_no_sigma(target: float, rate: float, steps: int) -> None:
-    with pytest.raises(ValueError, match="positive"):
-        find_sigma(target, DELTA, rate, steps)
 
 
 # Opacus in the house

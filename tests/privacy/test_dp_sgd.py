@@ -34,6 +34,7 @@ def settings(**changed: Any) -> DpSgd:
         ({"sigma": float("inf")}, "privacy.sigma=inf"),
         ({"clip": -1.0}, "privacy.clip"),
         ({"delta": 1.0}, "privacy.delta"),
+        ({"delta": 0.0}, "privacy.delta"),
         ({"expected_patients": 0}, "privacy.expected_patients"),
         ({"patches": 0}, "privacy.patches"),
         ({"chunk": 0}, "privacy.chunk"),
@@ -53,7 +54,8 @@ def test_values_out_of_range_are_named(changed: dict[str, Any], key: str) -> Non
         settings(**changed)
 
 
-def test_one_patch_and_one_patient_at_a_time_are_enough() -> None:
+def test_one_patch_and_one_patient_at_a_time_and_little_noise_are_enough() -> None:
+    assert settings(validation="noisy", validation_sigma=0.5).validation_sigma == 0.5
     assert (settings(patches=1).patches, settings(chunk=1).chunk) == (1, 1)
 
 
