@@ -24,6 +24,7 @@ def test_only_the_drawn_patients_are_used_and_what_they_did_stays_home(tmp_path:
     found = runtime(tmp_path)
     train(found)
     (file,) = (site_privacy.storage(found, "A") / "steps").iterdir()
+    assert file.name == "round_00001.csv"
     lines = file.read_text().splitlines()
     assert lines[0] == "site,round,step,drawn,clipped,norm_median,norm_max,loss,clip"
     assert [line.split(",")[:3] for line in lines[1:]] == [["A", "1", "1"], ["A", "1", "2"]]

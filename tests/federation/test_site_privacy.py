@@ -151,6 +151,7 @@ def test_the_summary_can_be_recomputed_by_hand(tmp_path: Path) -> None:
     assert told["epsilon"] == pytest.approx(gaussian_epsilon(math.sqrt(4 / 2.0**2), 1e-5), rel=1e-9)
     assert told["history"] == [[2.0, 1.0, 2], [2.0, 1.0, 2]]
     assert [row[0] for row in told["table"]] == [1, 2]
+    assert [row[1] for row in told["table"]] == [rdp_epsilon([Entry(2.0, 1.0, n)], 1e-5) for n in (2, 4)]
     assert told["table"][-1][1] == told["epsilon_rdp"]
 
 

@@ -263,6 +263,10 @@ def test_settings_out_of_range_are_refused(key: str, bad: Any) -> None:
         step_of(plain(), **{key: bad})
 
 
+def test_one_patient_at_a_time_is_enough() -> None:
+    assert step_of(plain(), "vmap", chunk=1).gradients(patients([1.0, 0.5])).patients == 2
+
+
 def test_a_frozen_network_is_refused() -> None:
     with pytest.raises(ConfigError, match="trainable"):
         step_of(plain().requires_grad_(False))
