@@ -17,7 +17,7 @@ from toy_private import DP, runtime, train
 from fedbrats.federation import site_privacy, site_work
 from fedbrats.federation.site_runtime import SiteRuntime
 from fedbrats.privacy.accounting import Entry, rdp_epsilon
-from fedbrats.privacy.mechanism import PrivateStep
+from fedbrats.privacy.mechanism import Drawn, PrivateStep
 
 
 def test_only_the_drawn_patients_are_used_and_what_they_did_stays_home(tmp_path: Path) -> None:
@@ -29,6 +29,17 @@ def test_only_the_drawn_patients_are_used_and_what_they_did_stays_home(tmp_path:
     assert lines[0] == "site,round,step,drawn,clipped,norm_median,norm_max,loss,clip"
     assert [line.split(",")[:3] for line in lines[1:]] == [["A", "1", "1"], ["A", "1", "2"]]
     assert all(0 <= int(line.split(",")[3]) <= 4 for line in lines[1:])
+
+
+def test_the_table_of_steps_by_hand(tmp_path: Path) -> None:
+    found, nan = runtime(tmp_path), math.nan
+    seen = [
+        Drawn(patients=3, clipped=1, norms=(0.25, nan, 2.0, 0.5), loss=0.75),
+        Drawn(patients=0, clipped=0, norms=(), loss=nan),
+    ]
+    site_privacy.save_steps(found, "A", 7, seen)
+    lines = (site_privacy.storage(found, "A") / "steps" / "round_00007.csv").read_text().splitlines()
+    assert lines[1:] == ["A,7,1,3,1,0.5,2.0,0.75,0.5", "A,7,2,0,0,,,,0.5"]
 
 
 def test_noise_is_never_the_same_twice_unless_the_seed_is_insecure(tmp_path: Path) -> None:
