@@ -19,7 +19,7 @@ from fedbrats.report.style import shorten
 from fedbrats.report.tables import institution_table
 
 SEED = "seed"
-NEUTRAL = ("arms", "runtime")  # settings that leave the federated model as it is
+NEUTRAL = ("arms", "runtime", "data.cache")  # settings that leave the federated model as it is
 OPTIONAL = ("privacy", "personalization")  # groups that jobs may do without
 PRIVATE_ARMS = ("federated", "personal")  # the others train without noise in a private run, too
 

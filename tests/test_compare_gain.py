@@ -69,8 +69,8 @@ def test_jobs_are_matched_by_seed_and_settings() -> None:
 
 
 def test_what_leaves_the_model_as_it_is_may_differ_and_the_rest_may_not() -> None:
-    same = {"arms": ["federated", "local"], "runtime.workers": 1}
-    other = {"arms": ["federated"], "runtime.workers": 2}
+    same = {"arms": ["federated", "local"], "runtime.workers": 1, "data.cache": "/a"}
+    other = {"arms": ["federated"], "runtime.workers": 2, "data.cache": "/b"}
     assert len(gains([plain(0, **same), personal(0, (0.6, 0.7), **other)])[0]) == 1
     best = plain(0, **{"report.select": "best"})
     assert gains([best, personal(0, (0.6, 0.7), **{"report.select": "last"})])[1] == ["BnLocal0"]
