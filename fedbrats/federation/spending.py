@@ -78,7 +78,7 @@ def check_spent(message: Any) -> dict[str, Any]:
     """Decode a reply of `spent_at_site` and recompute its epsilon from the history it gives.
 
     Raises:
-        BadReply: a value is missing or of another kind, or epsilon is smaller than its history allows.
+        BadReply: a value is missing or of another kind, or epsilon is not what its history allows.
     """
     content = content_of(message, spent=ConfigRecord, metrics=MetricRecord)
     text = content["spent"].get("values")
@@ -92,6 +92,8 @@ def check_spent(message: Any) -> dict[str, Any]:
         again = rdp_epsilon([Entry(*entry) for entry in values["history"]], values["delta"])
         if not math.isclose(again, values["epsilon_rdp"], rel_tol=1e-6, abs_tol=1e-9):
             raise ValueError(f"its history gives epsilon {again:.6g} (RDP), not {values['epsilon_rdp']:.6g}")
+        if not 0 <= values["epsilon"] <= again * (1 + 1e-6) + 1e-9:
+            raise ValueError(f"epsilon {values['epsilon']:.6g} lies not between 0 and RDP's {again:.6g}")
         for row in values["table"]:
             row[1] = float(row[1])
     except (

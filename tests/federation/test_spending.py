@@ -10,6 +10,7 @@ import pytest
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from toy import error_message, request
 
+from fedbrats.federation import spending
 from fedbrats.federation.replies import BadReply
 from fedbrats.federation.spending import check_spent, collect_steps, write_spent
 from fedbrats.privacy.accounting import Entry, rdp_epsilon
@@ -58,6 +59,9 @@ def test_a_good_answer_comes_through() -> None:
         {"history": [[1.0, 1.5, 10]]},
         {"history": "all"},
         {"epsilon": "little"},
+        {"epsilon": "nan"},
+        {"epsilon": -1.0},
+        {"epsilon": RDP * 1.01},
         {"steps": 1.5},
         {"delta": 0},
         {"table": [[1]]},
@@ -68,6 +72,13 @@ def test_an_answer_that_does_not_add_up_is_refused(changed: dict[str, Any]) -> N
         check_spent(reply(**changed))
 
 
+def test_a_flood_of_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spending, "MAX_TEXT", len(json.dumps(SAID)))
+    assert check_spent(reply()) == SAID
+    with pytest.raises(BadReply, match="length"):
+        check_spent(reply(steps=200))
+
+
 def test_an_error_of_the_site_is_a_reason() -> None:
     with pytest.raises(BadReply, match="ledger"):
         check_spent(error_message("SiteError: LedgerError: ledger.json cannot be read"))
@@ -75,7 +86,14 @@ def test_an_error_of_the_site_is_a_reason() -> None:
 
 def test_what_is_written_names_stops_and_silence(tmp_path: Path) -> None:
     settings = DpSgd(sigma=1.0, insecure_seed=3, validation="home")
-    write_spent(tmp_path, settings, {"A": SAID}, {"B": "failed: no reply"}, {"A": "budget"}, "Scores leave.")
+    write_spent(
+        tmp_path,
+        settings,
+        {"C": SAID, "A": SAID},
+        {"B": "failed: no reply"},
+        {"A": "budget"},
+        "Scores leave.",
+    )
     told = json.loads((tmp_path / "privacy.json").read_text())
     assert told["sites"]["A"]["stopped"] == "budget"
     assert "table" not in told["sites"]["A"]
@@ -85,6 +103,7 @@ def test_what_is_written_names_stops_and_silence(tmp_path: Path) -> None:
     lines = (tmp_path / "privacy_rounds.csv").read_text().splitlines()
     assert lines[0] == "round,site,epsilon,sigma,sample_rate,steps,status"
     assert lines[1] == "1,A,4.0,1.0,0.5,10,ok"
+    assert [line[:3] for line in lines[1:]] == ["1,A", "1,C", "2,A", "2,C"]
 
 
 def test_an_infinite_epsilon_is_valid_json(tmp_path: Path) -> None:
