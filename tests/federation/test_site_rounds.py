@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from toy import toy_network, write_cached, write_toy_run
+from toy import toy_config, toy_network, write_cached, write_toy_run
 
 from fedbrats import results
 from fedbrats.data.intensity import matched_to, reference_histogram
@@ -17,6 +19,7 @@ from fedbrats.federation import exchange
 from fedbrats.federation.replies import EvaluateReply
 from fedbrats.federation.site_runtime import SiteRuntime
 from fedbrats.federation.site_tables import step_rows
+from fedbrats.federation.site_work import SiteWork
 from fedbrats.postprocess.largest_component import LargestComponent
 from fedbrats.postprocess.minimum_volume import MinimumVolume
 
@@ -44,6 +47,31 @@ def test_the_servers_factor_multiplies_the_rate(tmp_path: Path) -> None:
         return not torch.equal(found.network[0].weight.detach(), start["0.weight"])
 
     assert (moved(0.0), moved(1.0)) == (False, True)
+
+
+def test_the_rate_follows_the_schedule_and_a_personal_model_is_tuned_beyond_it(tmp_path: Path) -> None:
+    cosine = replace(toy_config(tmp_path).train, schedule="cosine")
+    found = runtime(tmp_path, train=cosine, rounds=4)
+
+    def rate(arm: str, round_: int) -> float:
+        work = SiteWork(found, "A", arm, round_)
+        return float(work.optimizer("any", found.network.parameters(), 0.5).param_groups[0]["lr"])
+
+    last = (1 + math.cos(math.pi * 3 / 4)) / 2
+    assert rate("federated", 1) == pytest.approx(0.01 * 0.5)
+    assert rate("federated", 4) == pytest.approx(0.01 * 0.5 * last)
+    assert rate("personal", 4) == pytest.approx(0.01 * 0.5)
+
+
+def test_dropout_follows_the_seed(tmp_path: Path) -> None:
+    found = runtime(tmp_path)
+    work = SiteWork(found, "A", "federated", 1)
+    drawn = []
+    for noise in (1, 2):
+        torch.manual_seed(noise)
+        work.batches("train")
+        drawn.append(torch.rand(9))
+    assert torch.equal(*drawn)
 
 
 def test_the_ramp_of_a_loss_follows_the_round_in_training_and_in_evaluation(tmp_path: Path) -> None:
