@@ -44,6 +44,17 @@ def test_alpha_stays_in_the_unit_interval_at_the_other_end() -> None:
     assert float(work.state["alpha"]) == 1.0
 
 
+def test_both_models_are_trained_in_training_mode_whatever_was_before() -> None:
+    work = ConvWork(conv_network().eval())
+    before = {name: buffer.clone() for name, buffer in work.network.named_buffers()}
+    Apfl().round(work)
+    means = [name for name in before if name.endswith("running_mean")]
+    assert means
+    for name in means:
+        assert not torch.equal(work.network.get_buffer(name), before[name])
+        assert not torch.equal(work.state[f"own/{name}"], before[name])
+
+
 def test_a_fixed_share_does_not_move() -> None:
     work = ToyWork(Point(1.0), steps=3, target=9.0)
     Apfl(alpha=0.25, adaptive=False).round(work)

@@ -73,3 +73,7 @@ def test_options_and_privacy() -> None:
     assert reason is not None
     assert "mr_mtl" in reason
     assert "finetune" in reason
+
+
+def test_one_step_is_enough() -> None:
+    assert Ditto(steps=1).steps == 1

@@ -96,3 +96,7 @@ def test_options_and_privacy() -> None:
         with pytest.raises(ValueError, match=rf"personalization\.{next(iter(options))}"):
             Finetune(**options)
     assert Finetune().unsound_with_dp() is None
+
+
+def test_one_step_is_enough() -> None:
+    assert Finetune(steps=1).steps == 1

@@ -41,6 +41,11 @@ def test_large_budgets_ask_for_little_noise() -> None:
     assert found < 0.1
 
 
+def test_a_single_release_has_a_sigma() -> None:
+    found = find_sigma(8.0, DELTA, 0.5, 1)
+    assert 7.98 < rdp_epsilon([Entry(found, 0.5, 1)], DELTA) <= 8.0
+
+
 def test_a_budget_that_is_spent_leaves_nothing() -> None:
     spent = rdp_epsilon(THIRTY, DELTA)
     with pytest.raises(BudgetError, match=r"20\.51 is spent"):
