@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from fedbrats.config import Config, ConfigError
 from fedbrats.losses.compound import DiceCE
+from fedbrats.personalization.bn_local import BnLocal
+from fedbrats.personalization.bn_stats_local import BnStatsLocal
+from fedbrats.privacy.central import Central
 from fedbrats.privacy.checks import check_privacy
 from fedbrats.privacy.dp_sgd import DpSgd
 
@@ -69,6 +72,23 @@ def test_layers_that_mix_or_remember_are_refused_even_frozen(layer: nn.Module, f
         layer.eval()
     with pytest.raises(ConfigError, match=r"1 modules mix patients .*\(1\)"):
         check(network)
+
+
+def test_central_privacy_takes_batch_norm_whose_statistics_stay() -> None:
+    network = nn.Sequential(nn.Conv3d(4, 4, 1), nn.BatchNorm3d(4), nn.Conv3d(4, 3, 1))
+    config, settings = Config(model={"_target_": "unused"}), Central(clip=1.0, sigma=1.0)
+    with pytest.raises(ConfigError, match="2 arrays that are no parameters travel"):
+        check_privacy(config, settings, network, DiceCE(), 3, 3, None)
+    for personal in (BnLocal(), BnStatsLocal()):
+        check_privacy(config, settings, network, DiceCE(), 3, 3, personal)
+
+
+def test_a_histogram_of_patients_may_be_declared_public() -> None:
+    config = Config(model={"_target_": "unused", "input": {"normalise": "histogram"}})
+    network = nn.Conv3d(4, 3, 1)
+    with pytest.raises(ConfigError, match=r"privacy\.public=\[histogram\]"):
+        check_privacy(config, DpSgd(sigma=1.0), network, DiceCE(), 3, 3, None)
+    check_privacy(config, DpSgd(sigma=1.0, public=["histogram"]), network, DiceCE(), 3, 3, None)
 
 
 def test_layers_that_look_at_one_patient_pass() -> None:
