@@ -4,45 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from flwr.app import RecordDict
-from toy import toy_network, write_toy_run
+from toy import write_toy_run
+from toy_personal import BN, HOSPITALS, arrays, method, own, runtime, sent_without
 
 from fedbrats.federation import exchange, unseen_sites
 from fedbrats.federation.site_runtime import SiteRuntime
-
-HOSPITALS = {
-    "A": {"train": ["a1", "a2"], "val": ["a3"], "test": ["a4"]},
-    "B": {"train": ["b1", "b2"], "test": ["b3"]},
-    "NEW": {"test": ["n1"]},
-}
-BN = ("1.weight", "1.bias", "1.running_mean", "1.running_var")
-
-
-def method(name: str, **settings: Any) -> dict[str, Any]:
-    kind = "".join(part.capitalize() for part in name.split("_"))
-    return {"_target_": f"fedbrats.personalization.{name}.{kind}", **settings}
-
-
-def runtime(tmp_path: Path, personal: dict[str, Any]) -> SiteRuntime:
-    folder, _ = write_toy_run(tmp_path, HOSPITALS, personalization=personal, rounds=3)
-    return SiteRuntime(folder)
-
-
-def arrays() -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)
-    return {n: t.detach().clone() for n, t in exchange.travelling(toy_network()).items()}
-
-
-def sent_without(stays: tuple[str, ...]) -> Any:
-    return exchange.to_record({n: t for n, t in arrays().items() if n not in stays})
-
-
-def own(found: SiteRuntime, site: str, before: int) -> dict[str, torch.Tensor]:
-    return {n.removeprefix("stays/"): t for n, t in found.state_before(site, before).items()}
 
 
 def test_bn_stays_and_goes_on_where_it_was(tmp_path: Path) -> None:

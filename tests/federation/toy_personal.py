@@ -1,0 +1,42 @@
+"""Three hospitals, one of them without training cases, whose sites keep something of the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from toy import toy_network, write_toy_run
+
+from fedbrats.federation import exchange
+from fedbrats.federation.site_runtime import SiteRuntime
+
+HOSPITALS = {
+    "A": {"train": ["a1", "a2"], "val": ["a3"], "test": ["a4"]},
+    "B": {"train": ["b1", "b2"], "test": ["b3"]},
+    "NEW": {"test": ["n1"]},
+}
+BN = ("1.weight", "1.bias", "1.running_mean", "1.running_var")
+
+
+def method(name: str, **settings: Any) -> dict[str, Any]:
+    kind = "".join(part.capitalize() for part in name.split("_"))
+    return {"_target_": f"fedbrats.personalization.{name}.{kind}", **settings}
+
+
+def runtime(tmp_path: Path, personal: dict[str, Any]) -> SiteRuntime:
+    folder, _ = write_toy_run(tmp_path, HOSPITALS, personalization=personal, rounds=3)
+    return SiteRuntime(folder)
+
+
+def arrays() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return {n: t.detach().clone() for n, t in exchange.travelling(toy_network()).items()}
+
+
+def sent_without(stays: tuple[str, ...]) -> Any:
+    return exchange.to_record({n: t for n, t in arrays().items() if n not in stays})
+
+
+def own(found: SiteRuntime, site: str, before: int) -> dict[str, torch.Tensor]:
+    return {n.removeprefix("stays/"): t for n, t in found.state_before(site, before).items()}
