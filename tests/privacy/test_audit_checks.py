@@ -268,6 +268,7 @@ def test_epsilon_is_computed_again_from_the_history() -> None:
         18.87, abs=0.02
     )  # another tool's number: Opacus PRV, N = 30, batch 4, 50 rounds
     assert epsilon_again("A", history, 1e-5, epsilon, rdp).passed
+    assert epsilon_again("A", history, 1e-5, epsilon * (1 + 1e-9), rdp * (1 - 1e-9)).passed
     assert not epsilon_again("A", history, 1e-5, 0.95 * epsilon, rdp).passed
     assert not epsilon_again("A", history, 1e-5, epsilon, 0.95 * rdp).passed
     assert not epsilon_again("A", history, 1e-5, 1.05 * epsilon, rdp).passed
