@@ -86,6 +86,18 @@ class DividedByDrawn(PrivateStep):
         return drawn
 
 
+class DividedByDrawnIfAlone(PrivateStep):
+    """Divides by the number drawn where that is one, else as it should."""
+
+    def gradients(self, patients: Iterable[Batch]) -> Drawn:
+        drawn = super().gradients(patients)
+        if drawn.patients == 1:
+            for parameter in self.parameters:
+                assert parameter.grad is not None
+                parameter.grad.mul_(self.expected)
+        return drawn
+
+
 class NoiseWithoutBound(PrivateStep):
     """Noise of deviation sigma, whatever the bound."""
 
@@ -152,4 +164,13 @@ class Counting(PrivateStep):
         total, drawn = super().clipped_sum(patients)
         for buffer in self.network.buffers():
             buffer.add_(drawn.patients)
+        return total, drawn
+
+
+class CountingInOne(PrivateStep):
+    """The same in the first buffer only."""
+
+    def clipped_sum(self, patients: Iterable[Batch]) -> tuple[list[Tensor], Drawn]:
+        total, drawn = super().clipped_sum(patients)
+        next(self.network.buffers()).add_(drawn.patients)
         return total, drawn

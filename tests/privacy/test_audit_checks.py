@@ -91,6 +91,7 @@ def test_the_right_step_passes_with_secret_noise_and_bounds_of_any_size() -> Non
         (planted.SameNoiseEveryStep, {"fresh noise"}),
         (planted.NoiseInTheFirstStep, {"fresh noise"}),
         (planted.DividedByDrawn, {"divisor"}),
+        (planted.DividedByDrawnIfAlone, {"divisor"}),
         (planted.NoiseWithoutBound, {"noise, nobody drawn", "noise, patients drawn", "noise everywhere"}),
         (planted.NoiseDividedTwice, {"noise, nobody drawn", "noise, patients drawn", "noise everywhere"}),
         (planted.NothingWhenNobody, {"noise, nobody drawn", "noise everywhere", "fresh noise"}),
@@ -104,6 +105,13 @@ def test_a_planted_mistake_is_found(make: type[PrivateStep], found_by: set[str])
     for seed in range(2):
         found = failed(subject(seed, make))
         assert found_by <= found, f"{make.__name__}: found by {found}"
+
+
+def test_one_buffer_of_two_is_found() -> None:
+    network = Small()
+    network.register_buffer("still", torch.zeros(3))
+    assert len(list(network.buffers())) >= 2
+    assert failed(subject(make=planted.CountingInOne, network=network)) == {"buffers"}
 
 
 def test_running_statistics_are_found() -> None:
