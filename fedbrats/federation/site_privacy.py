@@ -65,7 +65,7 @@ def ledger(runtime: SiteRuntime, site: str, name: str = "ledger") -> Ledger:
     return Ledger(storage(runtime, site) / f"ledger{suffix}.json", site)
 
 
-def steps(runtime: SiteRuntime, site: str) -> int:
+def round_steps(runtime: SiteRuntime, site: str) -> int:
     """Private steps of the site in a round."""
     patients = len(runtime.cases(site).by_patient("train"))
     return private_steps(site, patients, runtime.config.train, settings_of(runtime, site))
@@ -83,17 +83,17 @@ def plan_of(runtime: SiteRuntime, site: str, round_: int) -> Plan:
         return Plan(**json.loads(file.read_text()))
     settings, config = settings_of(runtime, site), runtime.config
     patients = len(runtime.cases(site).by_patient("train"))
-    rate, of_a_round = settings.sample_rate(patients), steps(runtime, site)
+    rate, steps = settings.sample_rate(patients), round_steps(runtime, site)
     sigma = settings.sigma
     if sigma is None:
         assert settings.target_epsilon is not None
-        left = of_a_round * (config.rounds - round_ + 1)
+        left = steps * (config.rounds - round_ + 1)
         spent = ledger(runtime, site).entries()
         try:
             sigma = find_sigma(settings.target_epsilon, settings.delta, rate, left, spent)
         except BudgetError as error:
             raise BudgetReached(f"privacy budget: {error}") from error
-    plan = Plan(uuid.uuid4().hex, float(sigma), float(rate), of_a_round, patients)
+    plan = Plan(uuid.uuid4().hex, float(sigma), float(rate), steps, patients)
     _write(file, json.dumps(asdict(plan), indent=1))
     return plan
 

@@ -58,7 +58,7 @@ class SiteWork:
         self.network = runtime.network
         self.state = {} if state is None else state
         self.private = isinstance(runtime.privacy, DpSgd) and arm == arms.FEDERATED
-        self.steps = site_privacy.steps(runtime, site) if self.private else runtime.steps(site)
+        self.steps = site_privacy.round_steps(runtime, site) if self.private else runtime.steps(site)
         self.epsilon: float | None = None  # spent after this round, where it is private
         config = runtime.config
         schedule = learning_rate_factor(round_, config.rounds, config.train.schedule, config.train.warmup)

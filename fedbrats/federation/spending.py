@@ -93,7 +93,7 @@ def check_spent(message: Any) -> dict[str, Any]:
         if not math.isclose(again, values["epsilon_rdp"], rel_tol=1e-6, abs_tol=1e-9):
             raise ValueError(f"its history gives epsilon {again:.6g} (RDP), not {values['epsilon_rdp']:.6g}")
         if not 0 <= values["epsilon"] <= again * (1 + 1e-6) + 1e-9:
-            raise ValueError(f"epsilon {values['epsilon']:.6g} lies not between 0 and RDP's {again:.6g}")
+            raise ValueError(f"epsilon {values['epsilon']:.6g} is not between 0 and RDP's {again:.6g}")
         for row in values["table"]:
             row[1] = float(row[1])
     except (

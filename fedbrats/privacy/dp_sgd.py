@@ -25,7 +25,8 @@ from fedbrats.training import steps_of_site
 OF_A_SITE = ("sigma", "target_epsilon", "max_epsilon", "clip", "expected_patients")
 STATISTICS = ("histogram", "thresholds")
 NOT_COVERED = (
-    "The number of patients and of scans of each site, which cases it trains on and how long it computes are public.",
+    "The number of patients and of scans of each site, which cases it trains on, how long it computes and "
+    "whether a round fails are public.",
     "Choosing settings by trying several (hyper-parameter search) spends privacy that no ledger counts.",
     "The scores of the final test leave each site exactly; its test patients are not protected.",
 )

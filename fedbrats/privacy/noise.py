@@ -28,6 +28,9 @@ def secret_generator(
         insecure_seed: for tests and demonstrations only, because who knows the seed can take the noise off again: the
             stream then depends on this number and on `parts` alone.
         parts: what the stream is for, such as site, round and purpose; another for each.
+
+    Raises:
+        RuntimeError: this torch lays out the state of a CPU generator in another way than is known here.
     """
     device = torch.device(device)
     generator = torch.Generator(device) if insecure_seed is not None else SecretGenerator(device=device)
@@ -48,6 +51,9 @@ def secret_stream(insecure_seed: int | None = None, *parts: object) -> np.random
     Args:
         insecure_seed: as in `secret_generator`.
         parts: likewise.
+
+    Raises:
+        RuntimeError: as there.
     """
     entropy = _entropy(40 + 4 * WORDS, insecure_seed, parts)
     torch.manual_seed(int.from_bytes(entropy[:8], "little", signed=True))
