@@ -13,16 +13,14 @@ import pandas as pd
 import pytest
 import yaml
 
+from fedbrats.compare import compare, job_table, write_comparison
+from fedbrats.compare_gain import gain_over
+from fedbrats.compare_jobs import find_jobs, read_job
+from fedbrats.report.run_folder import RunFolderError, read_run
+from tests.report.fake_extras import add_personal, site_budget, write_privacy
+from tests.report.fake_run import write_run
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "tests" / "report"))
-
-from fake_extras import add_personal, site_budget, write_privacy  # noqa: E402
-from fake_run import write_run  # noqa: E402
-
-from fedbrats.compare import compare, job_table, write_comparison  # noqa: E402
-from fedbrats.compare_gain import gain_over  # noqa: E402
-from fedbrats.compare_jobs import find_jobs, read_job  # noqa: E402
-from fedbrats.report.run_folder import RunFolderError, read_run  # noqa: E402
 
 
 @pytest.fixture(scope="module")

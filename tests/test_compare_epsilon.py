@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
-from compare_jobs import job
 
 from fedbrats.compare_epsilon import curve_context, dice_over_epsilon
 from fedbrats.compare_jobs import Job, described, differing, is_seed
 from fedbrats.report.compare_figures import epsilon_curve
+from tests.compare_jobs import job
 
 DP = {"privacy._target_": "fedbrats.privacy.dp_sgd.DpSgd", "privacy.delta": 1e-5, "privacy.clip": 1.0}
 

@@ -11,11 +11,11 @@ import nibabel
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
-from tiny import ROOT
 
 from fedbrats.command import register_with_hydra
 from fedbrats.privacy.accounting import gaussian_epsilon
 from fedbrats.run import run
+from tests.tiny import ROOT
 
 REAL = os.environ.get("FEDBRATS_REAL_DATA")
 pytestmark = [

@@ -15,13 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from tiny import ROOT, tiny, tiny_overrides
 
 from fedbrats.config import ConfigError
 from fedbrats.data.prepare import DataError
 from fedbrats.federation.record import COLUMNS
 from fedbrats.metrics.score import CASE_COLUMNS
 from fedbrats.run import run
+from tests.tiny import ROOT, tiny, tiny_overrides
 
 TRAINING = ["CBICA", "TCIA01", "TCIA02"]
 UNTIMED = [c for c in COLUMNS if c != "seconds"]

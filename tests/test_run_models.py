@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import tiny
 
 from fedbrats.config import ConfigError
 from fedbrats.run import run
+from tests.tiny import tiny
 
 ONE_ARM = "arms=[federated]"
 WHOLE = ("model=jonsson_resunet_small", "model.widths=[4,8,8,8,8]", "train.patch=[32,32]", "train.batch=4")

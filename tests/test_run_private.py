@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import ROOT, tiny, tiny_overrides
 
 from fedbrats.config import ConfigError
 from fedbrats.inference.members import load_member, parse_spec
 from fedbrats.privacy.accounting import Entry, gaussian_epsilon, rdp_epsilon
 from fedbrats.run import run
+from tests.tiny import ROOT, tiny, tiny_overrides
 
 DP = ("privacy=dp_sgd", "privacy.target_epsilon=null", "privacy.sigma=1.5", "arms=[federated]")
 BN = ("model.norm=batch", "arms=[federated]")
@@ -111,8 +111,8 @@ def test_with_an_insecure_seed_a_run_can_be_repeated_and_without_it_not(cache: P
 KILLED = """
 import sys
 from pathlib import Path
-sys.path[:0] = [{tests!r}]
-from tiny import tiny
+sys.path[:0] = [{root!r}]
+from tests.tiny import tiny
 from fedbrats.privacy.mechanism import PrivateStep
 import fedbrats.privacy.mechanism as mechanism
 from fedbrats.run import run
@@ -133,7 +133,7 @@ def test_a_run_killed_in_a_private_step_reports_more_after_the_resume_never_less
     cache: Path, tmp_path: Path
 ) -> None:
     folder, straight = tmp_path / "killed", tmp_path / "straight"
-    values = {"tests": str(ROOT / "tests"), "cache": str(cache), "overrides": DP, "folder": str(folder)}
+    values = {"root": str(ROOT), "cache": str(cache), "overrides": DP, "folder": str(folder)}
     script = tmp_path / "killed.py"
     script.write_text(KILLED.format(**values, step=3 * 2 + 2))  # round 2, first site, second step
     child = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, cwd=tmp_path)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from augment_batches import Spy, brain_batch, marked_batch
 from torch import Tensor
 
 from fedbrats.data.augment import RECIPES, augment
+from tests.data.augment_batches import Spy, brain_batch, marked_batch
 
 SIDES = [(4, 5, 6), (5, 6)]
 CHANGING = [name for name in RECIPES if name != "none"]

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from augment_batches import Spy, brain_batch
 
 from fedbrats.data import augment as module
 from fedbrats.data.augment import augment
+from tests.data.augment_batches import Spy, brain_batch
 
 
 def test_probabilities_and_ranges_of_nnunet(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
-from brats_files import NEW, OLD, save, segmentation, write_case, write_decathlon
 
 from fedbrats.config import ConfigError
 from fedbrats.data.cases import MODALITIES, Case, describe_labels, find_cases, patient_of, resolve_labels
 from fedbrats.data.regions import BRATS_2017, BRATS_2023, BRATS_2024
+from tests.data.brats_files import NEW, OLD, save, segmentation, write_case, write_decathlon
 
 REAL = os.environ.get("FEDBRATS_REAL_DATA")
 

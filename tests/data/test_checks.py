@@ -7,13 +7,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from brats_files import AFFINE, NEW, SHAPE, image, save, segmentation, write_case, write_decathlon
 
 from fedbrats.data import checks
 from fedbrats.data.cases import find_cases
 from fedbrats.data.checks import check_case, check_cases
 from fedbrats.data.inspection import Problem
 from fedbrats.data.regions import BRATS_2017
+from tests.data.brats_files import AFFINE, NEW, SHAPE, image, save, segmentation, write_case, write_decathlon
 
 NAME = "BraTS2021_00001"
 REAL = os.environ.get("FEDBRATS_REAL_DATA")

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_case import make_arrays, write_case
 
 from fedbrats.data import entries
 from fedbrats.data.cache import prepare_case
 from fedbrats.data.cases import Case
 from fedbrats.data.entries import CacheError
 from fedbrats.data.regions import BRATS_2017
+from tests.data.small_case import make_arrays, write_case
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
-from brats_files import write_case
+
+from tests.data.brats_files import write_case
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = os.environ.get("FEDBRATS_REAL_DATA")

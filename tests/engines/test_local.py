@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import toy_app
 from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
-from toy_app import MEGABYTE, ask, content, pull, push, record, serve, value
 
 from fedbrats.engines.local import local_grid, run_local
+from tests.engines import toy_app
+from tests.engines.toy_app import MEGABYTE, ask, content, pull, push, record, serve, value
 
 SITES = ["a", "b", "c", "d", "e"]
 

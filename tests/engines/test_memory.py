@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 
 import pytest
-import toy_app
 from flwr.app import RecordDict
-from toy_app import ask, content, record
 
 from fedbrats.engines.local import local_grid
+from tests.engines import toy_app
+from tests.engines.toy_app import ask, content, record
 
 
 @pytest.mark.parametrize("workers", [0, 1])

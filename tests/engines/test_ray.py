@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
-import toy_app
 from flwr.serverapp import Grid
-from toy_app import ask, content, record, serve, value
 
 from fedbrats.config import ConfigError
 from fedbrats.engines.ray import run_ray
+from tests.engines import toy_app
+from tests.engines.toy_app import ask, content, record, serve, value
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")

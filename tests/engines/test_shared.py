@@ -5,10 +5,10 @@ import os
 
 import numpy as np
 import pytest
-import toy_app  # noqa: F401  (sets Flower's environment)
 from flwr.app import ArrayRecord
 
 from fedbrats.engines.shared import SharedArea
+from tests.engines import toy_app  # noqa: F401  (sets Flower's environment)
 
 
 def _record(size: int, value: int = 0) -> ArrayRecord:

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-import toy_app  # noqa: F401  (sets Flower's environment)
 
 from fedbrats.engines.sites import assign, node_configs
+from tests.engines import toy_app  # noqa: F401  (sets Flower's environment)
 
 
 def test_longest_processing_time_first() -> None:

@@ -13,15 +13,15 @@ from multiprocessing import connection
 from pathlib import Path
 
 import pytest
-import toy_app
 from flwr.app import Message
 from flwr.serverapp import Grid
-from toy_app import MEGABYTE, ask, content, pull, push, record, serve, value
 
 from fedbrats.engines import worker_grid
 from fedbrats.engines.local import local_grid, run_local
 from fedbrats.engines.process import SLOTS
 from fedbrats.engines.worker_grid import WINDOW, WorkerError
+from tests.engines import toy_app
+from tests.engines.toy_app import MEGABYTE, ask, content, pull, push, record, serve, value
 
 SITES = ["a", "b", "c", "d"]  # of equal load: worker 0 has a and c, worker 1 has b and d
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
-from toy import EXPECTED, FakeGrid
-from toy_rounds import Answer, raising, silent
 
 from fedbrats.federation.asking import FederationError, Member, join
 from fedbrats.federation.exchange import fingerprint
+from tests.federation.toy import EXPECTED, FakeGrid
+from tests.federation.toy_rounds import Answer, raising, silent
 
 
 def joins(site: str, **changed: Any) -> Answer:

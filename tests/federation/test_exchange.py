@@ -12,10 +12,10 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord
 from monai.networks.nets import DynUNet
-from toy import ARRAYS, EXPECTED, toy_network
 
 from fedbrats.federation import exchange
 from fedbrats.federation.exchange import BadArrays
+from tests.federation.toy import ARRAYS, EXPECTED, toy_network
 
 
 def dynunet(seed: int) -> DynUNet:

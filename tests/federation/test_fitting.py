@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
-from toy import ARRAYS, FakeGrid, error_message, federation, request
-from toy_rounds import rows_of
 
 from fedbrats.federation import record
 from fedbrats.federation.asking import Member
@@ -19,6 +17,8 @@ from fedbrats.federation.fitting import check_fit_reply, describe_steps, fit_ste
 from fedbrats.federation.replies import BadReply
 from fedbrats.postprocess.largest_component import LargestComponent
 from fedbrats.postprocess.minimum_volume import MinimumVolume
+from tests.federation.toy import ARRAYS, FakeGrid, error_message, federation, request
+from tests.federation.toy_rounds import rows_of
 
 STEPS = [LargestComponent(), MinimumVolume(region="ET")]
 NONE: dict[str, float] = {}

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from flwr.app import RecordDict
-from toy import write_toy_run
-from toy_personal import BN, HOSPITALS, arrays, method, own, runtime, sent_without
 
 from fedbrats.federation import exchange, unseen_sites
 from fedbrats.federation.site_runtime import SiteRuntime
+from tests.federation.toy import write_toy_run
+from tests.federation.toy_personal import BN, HOSPITALS, arrays, method, own, runtime, sent_without
 
 
 def test_bn_stays_and_goes_on_where_it_was(tmp_path: Path) -> None:

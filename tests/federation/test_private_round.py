@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy import toy_config
-from toy_private import DP, runtime, train
 
 from fedbrats.federation import site_privacy, site_work
 from fedbrats.federation.site_runtime import SiteRuntime
 from fedbrats.privacy.accounting import Entry, rdp_epsilon
 from fedbrats.privacy.mechanism import Drawn, PrivateStep
+from tests.federation.toy import toy_config
+from tests.federation.toy_private import DP, runtime, train
 
 
 def test_only_the_drawn_patients_are_used_and_what_they_did_stays_home(tmp_path: Path) -> None:

@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from toy import ARRAYS, EXPECTED, case_row, error_message, evaluate_reply, request, train_reply
 
 from fedbrats.data.regions import REGIONS
 from fedbrats.federation.replies import BadReply, EvaluateReply, check_evaluate_reply, check_train_reply
+from tests.federation.toy import (
+    ARRAYS,
+    EXPECTED,
+    case_row,
+    error_message,
+    evaluate_reply,
+    request,
+    train_reply,
+)
 
 NAN = float("nan")
 

@@ -8,13 +8,24 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Message, RecordDict
-from toy import ARRAYS, FakeGrid, federation, train_reply
-from toy_rounds import CASES, Answer, good, members, raising, rows_of, sends, serve, silent, values
 
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.federation import server
 from fedbrats.federation.arms import Cohort
 from fedbrats.federation.asking import FederationError, Member
+from tests.federation.toy import ARRAYS, FakeGrid, federation, train_reply
+from tests.federation.toy_rounds import (
+    CASES,
+    Answer,
+    good,
+    members,
+    raising,
+    rows_of,
+    sends,
+    serve,
+    silent,
+    values,
+)
 
 # Aggregation
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from flwr.app import Message
-from toy import ARRAYS, FakeGrid, case_row, evaluate_reply, federation
-from toy_rounds import CASES, Answer, members, raising, rows_of, sends, serve
 
 from fedbrats.data.regions import REGIONS
 from fedbrats.federation import server, server_evaluation
 from fedbrats.federation.asking import Member
 from fedbrats.federation.exchange import to_record
+from tests.federation.toy import ARRAYS, FakeGrid, case_row, evaluate_reply, federation
+from tests.federation.toy_rounds import CASES, Answer, members, raising, rows_of, sends, serve
 
 # Validation and test
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common.serde import message_to_proto
-from toy import request, toy_network, write_toy_run
 
 from fedbrats.data.regions import REGIONS
 from fedbrats.engines.sites import answer, new_context, node_configs
@@ -22,6 +21,7 @@ from fedbrats.federation import exchange, site_evaluation
 from fedbrats.federation import site as site_module
 from fedbrats.federation.replies import check_evaluate_reply, check_train_reply
 from fedbrats.federation.site import make_client_app
+from tests.federation.toy import request, toy_network, write_toy_run
 
 HOSPITAL = {
     "A": {
@@ -144,7 +144,7 @@ def test_optimiser_state_is_kept_where_it_should_be(run: Path) -> None:
 
 
 def test_partial_work_of_a_named_site(tmp_path: Path) -> None:
-    from toy import toy_config
+    from tests.federation.toy import toy_config
 
     train = toy_config(tmp_path).train
     train.site_steps = {"B": 5}

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_private import DP, ledger_file, model, runtime, train
 
 from fedbrats.federation import site_privacy
 from fedbrats.federation.site_privacy import BudgetReached
@@ -17,6 +16,7 @@ from fedbrats.federation.site_runtime import SiteRuntime
 from fedbrats.privacy.accounting import Entry, gaussian_epsilon, rdp_epsilon
 from fedbrats.privacy.ledger import Ledger, LedgerError
 from fedbrats.privacy.mechanism import PrivateStep
+from tests.federation.toy_private import DP, ledger_file, model, runtime, train
 
 
 def test_a_private_round_tells_epsilon_and_no_loss(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy import toy_config, toy_network, write_cached, write_toy_run
 
 from fedbrats import results
 from fedbrats.data.intensity import matched_to, reference_histogram
@@ -22,6 +21,7 @@ from fedbrats.federation.site_tables import step_rows
 from fedbrats.federation.site_work import SiteWork
 from fedbrats.postprocess.largest_component import LargestComponent
 from fedbrats.postprocess.minimum_volume import MinimumVolume
+from tests.federation.toy import toy_config, toy_network, write_cached, write_toy_run
 
 HOSPITAL = {"A": {"train": ["a1", "a2"], "val": ["a3"], "test": ["a4"]}}
 RAMP = {
@@ -91,7 +91,7 @@ def test_the_ramp_of_a_loss_follows_the_round_in_training_and_in_evaluation(tmp_
 
 
 def test_histograms_are_matched_to_the_training_cases_of_the_site(tmp_path: Path) -> None:
-    model = {"_target_": "toy.toy_network", "input": {"normalise": "histogram"}}
+    model = {"_target_": "tests.federation.toy.toy_network", "input": {"normalise": "histogram"}}
     found = runtime(tmp_path, model=model)
     cases = found.cases("A")
     case, values = cases.test[0], np.asarray(cases.test[0].image, np.float32)

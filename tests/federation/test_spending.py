@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
-from toy import error_message, request
 
 from fedbrats.federation import spending
 from fedbrats.federation.replies import BadReply
 from fedbrats.federation.spending import check_spent, collect_steps, write_spent
 from fedbrats.privacy.accounting import Entry, rdp_epsilon
 from fedbrats.privacy.dp_sgd import DpSgd
+from tests.federation.toy import error_message, request
 
 HISTORY = [[1.0, 0.5, 10], [1.0, 0.5, 10]]
 RDP = rdp_epsilon([Entry(1.0, 0.5, 20)], 1e-5)

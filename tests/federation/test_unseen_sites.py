@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from flwr.app import Message, MetricRecord, RecordDict
-from toy import FakeGrid, Handler, error_message, federation
-from toy_personal import BN, arrays, method, own, runtime, sent_without
 
 from fedbrats.federation import exchange, unseen_sites
 from fedbrats.federation.arms import Cohort
 from fedbrats.federation.asking import FederationError, Member
 from fedbrats.federation.exchange import signature, to_record
+from tests.federation.toy import FakeGrid, Handler, error_message, federation
+from tests.federation.toy_personal import BN, arrays, method, own, runtime, sent_without
 
 STAYS = {"bn": torch.zeros(2)}
 MEMBERS = {"A": Member(2, 5, 0, 1), "B": Member(3, 1, 0, 1), "C": Member(4, 1, 0, 1)}

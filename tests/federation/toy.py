@@ -219,7 +219,7 @@ def group_network(width: int = 4) -> torch.nn.Module:
     )
 
 
-GROUP_MODEL = {"_target_": "toy.group_network"}
+GROUP_MODEL = {"_target_": "tests.federation.toy.group_network"}
 
 
 def toy_config(root: Path, **changed: Any) -> Config:
@@ -227,7 +227,7 @@ def toy_config(root: Path, **changed: Any) -> Config:
     train = TrainConfig(optimizer=adam, patch=[8, 8, 8], batch=2, local_steps=2)
     config = Config(
         data=DataConfig(cache=str(root / "cache"), root=str(root / "data")),
-        model={"_target_": "toy.toy_network"},
+        model={"_target_": "tests.federation.toy.toy_network"},
         loss={"_target_": "fedbrats.losses.compound.DiceCE"},
         strategy={"_target_": "fedbrats.algorithms.fedavg.FedAvg"},
         train=train,

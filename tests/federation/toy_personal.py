@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from toy import toy_network, write_toy_run
 
 from fedbrats.federation import exchange
 from fedbrats.federation.site_runtime import SiteRuntime
+from tests.federation.toy import toy_network, write_toy_run
 
 HOSPITALS = {
     "A": {"train": ["a1", "a2"], "val": ["a3"], "test": ["a4"]},

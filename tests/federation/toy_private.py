@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from toy import GROUP_MODEL, group_network, write_toy_run
 
 from fedbrats.federation import exchange, site_privacy
 from fedbrats.federation.site_runtime import SiteRuntime
+from tests.federation.toy import GROUP_MODEL, group_network, write_toy_run
 
 HOSPITAL = {"A": {"train": ["a1", "a2", "a3", "a4"], "val": ["a5", "a6"], "test": ["a7"]}}
 DP = {"_target_": "fedbrats.privacy.dp_sgd.DpSgd", "sigma": 1.0, "expected_patients": 2}

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from flwr.app import Message
-from toy import ARRAYS, FakeGrid, error_message, federation, train_reply
 
 from fedbrats.federation import server
 from fedbrats.federation.asking import Member
+from tests.federation.toy import ARRAYS, FakeGrid, error_message, federation, train_reply
 
 CASES = {"A": 1, "B": 2, "C": 5}  # training cases; site i is node i + 2
 Answer = Callable[[Message], Message | None]

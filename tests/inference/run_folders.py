@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from hydra import compose, initialize_config_dir
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
-from tiny import OVERRIDES, ROOT, tiny
 
 from fedbrats.command import register_with_hydra
 from fedbrats.config import Config, save_config, typed
@@ -23,6 +22,7 @@ from fedbrats.inference.arguments import read_arguments
 from fedbrats.inference.predict_cases import predict_cases
 from fedbrats.initial import initial_arrays
 from fedbrats.settings import settle
+from tests.tiny import OVERRIDES, ROOT, tiny
 
 SHAPE = (20, 22, 18)
 AFFINE = np.array([[1.0, 0.1, 0, -40], [-0.1, 1.0, 0, 17], [0, 0, 2.5, 5], [0, 0, 0, 1]])

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_folders import make_run
 from safetensors.torch import save_file
 
 from fedbrats.config import ConfigError, InferenceConfig, load_config, save_config
 from fedbrats.federation import exchange
 from fedbrats.inference.members import Spec, check_inference, load_localiser, load_member, parse_spec
 from fedbrats.initial import initial_arrays
+from tests.inference.run_folders import make_run
 
 CPU = torch.device("cpu")
 ARMS = {"federated": 0, "local:CBICA": 1, "local:TCIA01": 2}

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toy_networks import Dropping, Echo, Ramp, image_of, predict_toy
 
 from fedbrats.config import ConfigError
 from fedbrats.inference.predict import Running, majority, mirrorings, vote_of_channels
 from fedbrats.outputs import labels_from_probabilities
 from fedbrats.seeding import seed_torch
+from tests.inference.toy_networks import Dropping, Echo, Ramp, image_of, predict_toy
 
 SHAPE = (6, 5, 7)
 

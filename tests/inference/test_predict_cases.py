@@ -12,8 +12,6 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from run_folders import AFFINE, labels, make_run, masks, predict, volumes, write_case
-from tiny import ROOT, tiny
 
 from fedbrats.config import load_config
 from fedbrats.data.prepare import data_root
@@ -21,6 +19,8 @@ from fedbrats.data.regions import REGIONS
 from fedbrats.metrics.overlap import dice
 from fedbrats.metrics.score import CASE_COLUMNS
 from fedbrats.run import run
+from tests.inference.run_folders import AFFINE, labels, make_run, masks, predict, volumes, write_case
+from tests.tiny import ROOT, tiny
 
 
 @pytest.fixture(scope="module")

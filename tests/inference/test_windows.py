@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toy_networks import Constant, Echo, image_of
 
 from fedbrats.inference.windows import slice_probabilities, volume_probabilities
+from tests.inference.toy_networks import Constant, Echo, image_of
 
 OPTIONS = {"overlap": 0.5, "batch": 2, "amp": False}
 

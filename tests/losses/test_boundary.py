@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from samples import logit
 
 from fedbrats.losses.boundary import Boundary, signed_distance
 from fedbrats.losses.dice import Dice
 from fedbrats.outputs import targets
+from tests.losses.samples import logit
 
 
 def test_distances_of_a_line() -> None:

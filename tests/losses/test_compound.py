@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from monai.losses import DiceCELoss, DiceFocalLoss
-from samples import sample
 from torch import nn
 
 from fedbrats.losses.compound import DiceCE, PerRegion, WeightedSum
@@ -14,6 +13,7 @@ from fedbrats.losses.cross_entropy import CrossEntropy
 from fedbrats.losses.dice import Dice
 from fedbrats.losses.focal import Focal
 from fedbrats.outputs import targets
+from tests.losses.samples import sample
 
 SMOOTH = 1e-5
 

@@ -6,12 +6,12 @@ from math import log
 
 import pytest
 import torch
-from samples import SHAPES, logit, sample
 
 from fedbrats.losses.cross_entropy import CrossEntropy, voxel_cross_entropy
 from fedbrats.losses.focal import Focal
 from fedbrats.losses.topk import TopK
 from fedbrats.outputs import targets
+from tests.losses.samples import SHAPES, logit, sample
 
 # Probabilities 0.8, 0.6, 0.5, 0.1 of a region at truth 1, 1, 0, 0: those of the truth are 0.8, 0.6, 0.5, 0.9.
 LOGITS, TARGET = logit([0.8, 0.6, 0.5, 0.1]).view(1, 1, 2, 2), torch.tensor([1.0, 1, 0, 0]).view(1, 1, 2, 2)

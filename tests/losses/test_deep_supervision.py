@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from monai.losses import DiceLoss
-from samples import sample
 from torch import Tensor
 
 from fedbrats.losses.compound import DiceCE
 from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.outputs import targets
+from tests.losses.samples import sample
 
 LABELS = torch.randint(0, 4, (2, 8, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from samples import SHAPES, sample
 from torch import Tensor, nn
 
 from fedbrats.losses.ramp import set_round
+from tests.losses.samples import SHAPES, sample
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "loss"
 NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))

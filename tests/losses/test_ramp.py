@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from samples import sample
 from torch import nn
 
 from fedbrats.losses.boundary import Boundary
 from fedbrats.losses.compound import PerRegion, WeightedSum
 from fedbrats.losses.dice import Dice
 from fedbrats.losses.ramp import Ramp, set_round
+from tests.losses.samples import sample
 
 
 def a_of(loss: nn.Module, round_: int, rounds: int) -> float:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from tiny import ROOT
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, max_pool3d
 
 from fedbrats.command import register_with_hydra
+from tests.tiny import ROOT
 
 
 def node(name: str) -> dict[str, Any]:

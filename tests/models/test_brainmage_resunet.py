@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from network_checks import (
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from fedbrats.models.brainmage_resunet import ResidualBlock, brainmage_resunet
+from tests.models.network_checks import (
     configured,
     count,
     largest_difference_in_channels_last,
     losses_of_steps,
     parameters_with_two_names,
 )
-from torch import Tensor, nn
-from torch.nn.functional import interpolate
-
-from fedbrats.models.brainmage_resunet import ResidualBlock, brainmage_resunet
 
 
 def small() -> nn.Module:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from tiny import ROOT
 from torch import nn
 
 from fedbrats.command import register_with_hydra
@@ -23,6 +22,7 @@ from fedbrats.models.build import (
     regions_of,
     window_of,
 )
+from tests.tiny import ROOT
 
 
 def config_of(*overrides: str) -> Config:

@@ -6,17 +6,17 @@ import math
 
 import pytest
 import torch
-from network_checks import configured, count, parameters_with_two_names
-from slice_checks import (
+from torch import nn
+
+from fedbrats.models.dr_unet104 import STACKS, DRUNet, _cropped, _padded, dr_unet104
+from tests.models.network_checks import configured, count, parameters_with_two_names
+from tests.models.slice_checks import (
     is_certain_in_eval_only,
     largest_difference_in_channels_last,
     losses_of_steps,
     main_path,
     shapes_through,
 )
-from torch import nn
-
-from fedbrats.models.dr_unet104 import STACKS, DRUNet, _cropped, _padded, dr_unet104
 
 
 def small(**arguments: float) -> DRUNet:

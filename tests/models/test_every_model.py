@@ -7,7 +7,6 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from tiny import ROOT
 from torch import Tensor, nn
 
 from fedbrats.command import register_with_hydra
@@ -18,6 +17,7 @@ from fedbrats.models import facts
 from fedbrats.models.build import build_network, dimensions, input_rules, output_channels, patch_of, window_of
 from fedbrats.models.table import look_at, model_names
 from fedbrats.outputs import labels_from_probabilities
+from tests.tiny import ROOT
 
 NAMES = model_names(ROOT / "conf")
 SMALL = [name for name in NAMES if name.endswith("_small")]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from network_checks import configured, count, parameters_with_two_names
-from slice_checks import (
+from torch import nn
+
+from fedbrats.models.jonsson_resunet import ChannelNorm, ResidualBlock, ResUNet, jonsson_resunet
+from tests.models.network_checks import configured, count, parameters_with_two_names
+from tests.models.slice_checks import (
     is_certain_in_eval_only,
     largest_difference_in_channels_last,
     losses_of_steps,
     shapes_through,
 )
-from torch import nn
-
-from fedbrats.models.jonsson_resunet import ChannelNorm, ResidualBlock, ResUNet, jonsson_resunet
 
 
 def small(**arguments: float) -> ResUNet:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from network_checks import (
+from torch import nn
+
+from fedbrats.models.localization_unet import ResidualBlock, localization_unet
+from tests.models.network_checks import (
     configured,
     count,
     largest_difference_in_channels_last,
     losses_of_steps,
     parameters_with_two_names,
 )
-from torch import nn
-
-from fedbrats.models.localization_unet import ResidualBlock, localization_unet
 
 
 def small() -> nn.Module:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from network_checks import (
+from torch import Tensor, nn
+
+from fedbrats.models.nnsegnet import nnsegnet
+from tests.models.network_checks import (
     configured,
     count,
     largest_difference_in_channels_last,
     losses_of_steps,
     parameters_with_two_names,
 )
-from torch import Tensor, nn
-
-from fedbrats.models.nnsegnet import nnsegnet
 
 
 def small() -> nn.Module:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from network_checks import configured, count, parameters_with_two_names
-from slice_checks import (
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from fedbrats.models.residual_encoder import Bilinear, ResidualEncoder, residual_encoder
+from tests.models.network_checks import configured, count, parameters_with_two_names
+from tests.models.slice_checks import (
     Shape,
     is_certain_in_eval_only,
     largest_difference_in_channels_last,
@@ -14,10 +18,6 @@ from slice_checks import (
     record_shapes,
     shapes_through,
 )
-from torch import Tensor, nn
-from torch.nn.functional import interpolate
-
-from fedbrats.models.residual_encoder import Bilinear, ResidualEncoder, residual_encoder
 
 # Table 1: name, side and channels in, side and channels out.
 TABLE_1 = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tiny import ROOT
+from tests.tiny import ROOT
 
 
 def models(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -7,13 +7,13 @@ import functools
 import torch
 from hydra import compose, initialize_config_dir
 from monai.networks.nets import BasicUNet, DynUNet
-from tiny import ROOT
 from torch import nn
 
 from fedbrats.command import register_with_hydra
 from fedbrats.config import typed
 from fedbrats.models.build import build_network
 from fedbrats.models.table import model_names
+from tests.tiny import ROOT
 
 SMALL = [name for name in model_names(ROOT / "conf") if name.endswith("_small")]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from personalization.toy_work import ConvWork, Point, ToyWork, conv_network
 from torch import Tensor
 
 from fedbrats.algorithms.fedavg import FedAvg
@@ -12,6 +11,7 @@ from fedbrats.algorithms.fedprox import FedProx
 from fedbrats.personalization.apfl import Apfl
 from fedbrats.personalization.base import Personalization, snapshot
 from fedbrats.training import TrainingError
+from tests.personalization.toy_work import ConvWork, Point, ToyWork, conv_network
 
 
 def remembered(v: float, alpha: float) -> dict[str, Tensor]:

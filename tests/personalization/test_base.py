@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 from monai.networks.nets import DynUNet
-from personalization.toy_work import Point, ToyWork, conv_network
 from torch import nn
 
 from fedbrats.algorithms.fedprox import FedProx
@@ -21,6 +20,7 @@ from fedbrats.personalization.base import (
     snapshot,
 )
 from fedbrats.targets import ConfigError
+from tests.personalization.toy_work import Point, ToyWork, conv_network
 
 
 def dynunet() -> DynUNet:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from personalization.networks import configured, dynunet
-from personalization.toy_work import ConvWork, conv_network
 from torch import nn
 
 from fedbrats.models.residual_unet import residual_unet
@@ -12,6 +10,8 @@ from fedbrats.models.segresnet import segresnet
 from fedbrats.personalization.base import local_and_travelling
 from fedbrats.personalization.bn_local import BnLocal
 from fedbrats.targets import ConfigError
+from tests.personalization.networks import configured, dynunet
+from tests.personalization.toy_work import ConvWork, conv_network
 
 
 def test_what_stays_is_batch_norm_and_nothing_else() -> None:

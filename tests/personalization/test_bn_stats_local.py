@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from personalization.networks import dynunet
-from personalization.toy_work import conv_network
 from torch import nn
 
 from fedbrats.models.segresnet import segresnet
 from fedbrats.personalization.base import local_and_travelling
 from fedbrats.personalization.bn_stats_local import BnStatsLocal
 from fedbrats.targets import ConfigError
+from tests.personalization.networks import dynunet
+from tests.personalization.toy_work import conv_network
 
 
 def test_weights_and_biases_travel() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from personalization.toy_work import ConvWork, Point, ToyWork, conv_network
 
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.algorithms.fedprox import FedProx
 from fedbrats.personalization.base import Personalization, snapshot
 from fedbrats.personalization.ditto import Ditto
+from tests.personalization.toy_work import ConvWork, Point, ToyWork, conv_network
 
 
 def test_two_rounds_by_hand() -> None:

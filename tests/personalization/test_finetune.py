@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from personalization.networks import configured
-from personalization.toy_work import ConvWork, Point, ToyWork, conv_network
 from torch import nn
 
 from fedbrats.personalization.base import Personalization, snapshot
 from fedbrats.personalization.finetune import Finetune
 from fedbrats.targets import ConfigError
+from tests.personalization.networks import configured
+from tests.personalization.toy_work import ConvWork, Point, ToyWork, conv_network
 
 CONVOLUTIONS = {"0.weight", "4.weight", "4.bias", "6.weight", "6.bias"}
 NORMS = {"1.weight", "1.bias", "5.weight", "5.bias"}

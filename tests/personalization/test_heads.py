@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from personalization.networks import SMALL, configured, dynunet
 from torch import Tensor, nn
 
 from fedbrats.models.build import Resized
 from fedbrats.personalization.heads import head_modules
 from fedbrats.targets import ConfigError
+from tests.personalization.networks import SMALL, configured, dynunet
 
 HEADS = {
     "brainmage_resunet_small": ("head.1",),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from personalization.toy_work import ConvWork, Point, ToyWork, conv_network
 
 from fedbrats.algorithms.fedprox import FedProx
 from fedbrats.personalization.base import Personalization, snapshot
 from fedbrats.personalization.mr_mtl import MrMtl
+from tests.personalization.toy_work import ConvWork, Point, ToyWork, conv_network
 
 
 def federation(lam: float, rounds: int, targets: tuple[float, ...] = (0.0, 4.0)) -> tuple[float, list[float]]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from personalization.networks import configured
-from personalization.toy_work import conv_network
 from torch import nn
 
 from fedbrats.models.residual_unet import residual_unet
 from fedbrats.personalization.base import local_and_travelling
 from fedbrats.personalization.norm_local import NormLocal
 from fedbrats.targets import ConfigError
+from tests.personalization.networks import configured
+from tests.personalization.toy_work import conv_network
 
 
 @pytest.mark.parametrize("norm", ["group", "instance"])

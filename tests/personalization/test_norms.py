@@ -6,8 +6,6 @@ import pytest
 import torch
 from hydra.utils import get_method
 from omegaconf import OmegaConf
-from personalization.networks import SMALL, basic_unet, configured, dynunet
-from tiny import ROOT
 from torch import nn
 
 from fedbrats.federation.exchange import travelling
@@ -21,6 +19,8 @@ from fedbrats.personalization.norms import (
     norm_arrays,
     norm_options,
 )
+from tests.personalization.networks import SMALL, basic_unet, configured, dynunet
+from tests.tiny import ROOT
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ import copy
 
 import pytest
 import torch
-from personalization.toy_work import conv_network
 from torch import Tensor, nn
 
 from fedbrats.personalization.unseen import average, check_fits, instance_statistics, recalibrate
 from fedbrats.targets import ConfigError
+from tests.personalization.toy_work import conv_network
 
 
 def test_average_by_hand() -> None:

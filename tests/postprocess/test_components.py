@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from toy_cases import CUBIC, line, sure
 
 from fedbrats.postprocess.largest_component import LargestComponent
 from fedbrats.postprocess.small_components import SmallComponents
+from tests.postprocess.toy_cases import CUBIC, line, sure
 
 PIECES = line(2, 0, 2, 3, 1, 0, 3, 2)  # WT in pieces of 1, 3 and 2 voxels
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from toy_cases import CUBIC, case, et, line, sure
 
 from fedbrats.postprocess.et_suppression import EtSuppression
+from tests.postprocess.toy_cases import CUBIC, case, et, line, sure
 
 STEP = EtSuppression(et_ml=2.0, ncr_ml=3.0)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from toy_cases import CUBIC, case, et, line, sure
 
 from fedbrats.postprocess.minimum_volume import MinimumVolume
+from tests.postprocess.toy_cases import CUBIC, case, et, line, sure
 
 MIXED = line(0, 1, 2, 3, 3)
 

@@ -6,12 +6,12 @@ import itertools
 
 import numpy as np
 import pytest
-from toy_cases import CUBIC, case, line
 
 from fedbrats.data.regions import regions_from_labels
 from fedbrats.metrics.overlap import dice
 from fedbrats.postprocess.fitting import FitCase
 from fedbrats.postprocess.sequential_thresholds import GRID, SequentialThresholds, _mean_dice, _values
+from tests.postprocess.toy_cases import CUBIC, case, line
 
 HALF = SequentialThresholds(0.5, 0.5, 0.5)
 

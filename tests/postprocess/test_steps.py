@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
-from toy_cases import CUBIC, case, et, line, sure
 
 from fedbrats.config import PostprocessConfig
 from fedbrats.postprocess.et_suppression import EtSuppression
@@ -26,6 +25,7 @@ from fedbrats.postprocess.steps import (
     fit_steps,
     median_parameters,
 )
+from tests.postprocess.toy_cases import CUBIC, case, et, line, sure
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "postprocess"
 STEPS = "fedbrats.postprocess"

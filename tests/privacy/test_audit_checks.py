@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import planted
 import pytest
 import torch
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ from fedbrats.privacy.ledger import Ledger
 from fedbrats.privacy.mechanism import Batch, PrivateStep
 from fedbrats.privacy.noise import secret_generator
 from fedbrats.privacy.sampler import draw_patients
+from tests.privacy import planted
 
 ENTRY = Entry(1.0, 0.25, 8)
 

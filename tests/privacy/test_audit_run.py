@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.image
-import planted
 import pytest
-from tiny import ROOT, tiny
 
 from fedbrats.config import load_config, save_config, typed
 from fedbrats.data.prepare import prepare
@@ -35,6 +33,8 @@ from fedbrats.privacy.audit_run import (
     subject_of,
 )
 from fedbrats.targets import ConfigError
+from tests.privacy import planted
+from tests.tiny import ROOT, tiny
 
 SITES = ("TCIA01", "TCIA02", "CBICA")
 PRIVATE = (

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import planted
 import pytest
 import torch
 from scipy.stats import norm
@@ -23,6 +22,7 @@ from fedbrats.privacy.canary import (
 )
 from fedbrats.privacy.mechanism import PrivateStep
 from fedbrats.privacy.noise import secret_generator
+from tests.privacy import planted
 
 CLIP = 10.0
 

@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 
 import numpy as np
-import planted
 import pytest
 import torch
 
@@ -30,6 +29,7 @@ from fedbrats.privacy.inversion import (
 )
 from fedbrats.privacy.mechanism import Batch, PrivateStep
 from fedbrats.privacy.noise import secret_generator
+from tests.privacy import planted
 
 
 def slice_of(side: int = 24) -> Batch:

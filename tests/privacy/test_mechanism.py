@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 from monai.networks.nets import DynUNet
-from step_samples import CLIP, ENGINES, EXPECTED, NORMS, by_hand, flat, patients, plain, step_of, unet, values
-from tiny import tiny
 from torch import nn
 
 from fedbrats.losses.boundary import Boundary
@@ -20,6 +18,20 @@ from fedbrats.models.build import build_network
 from fedbrats.privacy.mechanism import Batch
 from fedbrats.privacy.noise import secret_generator
 from fedbrats.targets import ConfigError
+from tests.privacy.step_samples import (
+    CLIP,
+    ENGINES,
+    EXPECTED,
+    NORMS,
+    by_hand,
+    flat,
+    patients,
+    plain,
+    step_of,
+    unet,
+    values,
+)
+from tests.tiny import tiny
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 from monai.losses import DiceCELoss, DiceLoss
-from step_samples import ENGINES, EXPECTED, NORMS, flat, patients, step_of, unet, values
 from torch import Tensor, nn
 
 from fedbrats.privacy.mechanism import Batch
+from tests.privacy.step_samples import ENGINES, EXPECTED, NORMS, flat, patients, step_of, unet, values
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Opacus and torch warn about Opacus
 

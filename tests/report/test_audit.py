@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
-from fake_extras import write_audit
 
 from fedbrats.report.audit import audit_context
 from fedbrats.report.run_folder import RunFolderError
+from tests.report.fake_extras import write_audit
 
 
 def test_checks_canary_and_pictures(tmp_path: Path) -> None:

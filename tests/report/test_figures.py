@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from fake_run import write_run
 
 from fedbrats.report.figures import cost_figure, curve_points, learning_curves, metric_boxes
 from fedbrats.report.overlays import choose_overlays, overlay_figure, read_slice
 from fedbrats.report.partition_figures import intensity_figure, partition_figure, partition_frame
 from fedbrats.report.run_folder import RunFolder, RunFolderError, read_run
 from fedbrats.report.style import shorten
+from tests.report.fake_run import write_run
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fake_run import UNSEEN, write_run
 
 from fedbrats.report.html import write_report
 from fedbrats.report.run_folder import read_run
 from fedbrats.report.words import facts
+from tests.report.fake_run import UNSEEN, write_run
 
 SMALL: dict = {"sites": ["A", "B"], "sizes": [6, 6], "unseen": (), "rounds": 2, "arms": ("federated",)}
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fake_extras import write_postprocess
-from fake_run import write_run
 
 from fedbrats.report.html import write_prediction_report, write_report
 from fedbrats.report.postprocess_tables import parameter_rows, postprocess_context, step_table
 from fedbrats.report.run_folder import RunFolderError
+from tests.report.fake_extras import write_postprocess
+from tests.report.fake_run import write_run
 
 HEAD = ["arm", "site", "case", "region", "order", "step", "dice", "hd95", "changed_voxels"]
 ROWS = [

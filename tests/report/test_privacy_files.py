@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 
 import pytest
-from fake_extras import site_budget, write_central, write_privacy
 
 from fedbrats.report.privacy_files import (
     asks_for_privacy,
@@ -17,6 +16,7 @@ from fedbrats.report.privacy_files import (
     read_steps,
 )
 from fedbrats.report.run_folder import RunFolderError
+from tests.report.fake_extras import site_budget, write_central, write_privacy
 
 
 def changed(folder: Path, site: str = "", **values: object) -> None:

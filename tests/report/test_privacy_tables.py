@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 
 import pandas as pd
-from fake_extras import site_budget, write_central, write_privacy
 
 from fedbrats.report.privacy_files import (
     Privacy,
@@ -25,6 +24,7 @@ from fedbrats.report.privacy_tables import (
     step_rows,
     warnings,
 )
+from tests.report.fake_extras import site_budget, write_central, write_privacy
 
 
 def privacy_of(folder: Path, *sites: dict, **changes: object) -> Privacy:

@@ -11,10 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from fake_extras import add_personal, site_budget, write_audit, write_central, write_privacy
-from fake_run import write_run
 from rich.console import Console
-from test_html import text_of
 
 from fedbrats.report import html as html_module
 from fedbrats.report.cells import SEEN_ONLY, Footnotes, arm_rows
@@ -22,6 +19,9 @@ from fedbrats.report.html import write_report
 from fedbrats.report.run_folder import RunFolderError, read_run
 from fedbrats.report.tables import institution_table
 from fedbrats.report.terminal import print_result_table
+from tests.report.fake_extras import add_personal, site_budget, write_audit, write_central, write_privacy
+from tests.report.fake_run import write_run
+from tests.report.test_html import text_of
 
 RED = "The noise of this run can be reproduced by anyone who knows the seed: its epsilon is not valid for a release."
 

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from fake_run import SITES, UNSEEN, write_run
 
 from fedbrats.report.run_folder import RunFolderError, natural, read_run
+from tests.report.fake_run import SITES, UNSEEN, write_run
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fake_run import UNSEEN, write_run
 from rich.console import Console
 
 from fedbrats.report.run_folder import RunFolder, read_run
@@ -21,6 +20,7 @@ from fedbrats.report.tables import (
     worst_institution,
 )
 from fedbrats.report.terminal import print_result_table
+from tests.report.fake_run import UNSEEN, write_run
 
 
 @pytest.fixture(scope="module")

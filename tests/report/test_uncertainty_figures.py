@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from fake_extras import write_uncertainty
-from fake_run import write_run
 
 from fedbrats.report.html import write_prediction_report, write_report
 from fedbrats.report.run_folder import RunFolderError
@@ -27,6 +25,8 @@ from fedbrats.report.uncertainty_tables import (
     read_bins,
     read_doubts,
 )
+from tests.report.fake_extras import write_uncertainty
+from tests.report.fake_run import write_run
 
 
 def write_doubts(folder: Path, scores: str = "cases.csv") -> Path:

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fake_extras import write_postprocess, write_uncertainty
-from fake_run import write_run
 from rich.console import Console
 
 from fedbrats.compare import compare, write_comparison
@@ -21,6 +19,8 @@ from fedbrats.report.overlays import choose_overlays
 from fedbrats.report.run_folder import RunFolder, read_run
 from fedbrats.report.tables import institution_table
 from fedbrats.report.terminal import print_result_table
+from tests.report.fake_extras import write_postprocess, write_uncertainty
+from tests.report.fake_run import write_run
 
 
 @pytest.fixture(scope="module")
