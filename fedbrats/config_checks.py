@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from hydra.utils import instantiate
 from torch import nn
 
+from fedbrats.algorithms.base import Company
 from fedbrats.config import (
     ARMS,
     Config,
@@ -22,7 +24,9 @@ from fedbrats.config import (
 from fedbrats.models.build import check_loss, check_network, dimensions, wrapped
 from fedbrats.personalization.base import Personalization, local_and_travelling
 from fedbrats.postprocess.steps import build_steps, check_steps
+from fedbrats.privacy.central import Central
 from fedbrats.privacy.checks import check_privacy
+from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.targets import build_once, check_target
 
 
@@ -76,12 +80,27 @@ def _check_targets(config: Config) -> None:
     personal = built.get("personalization")
     if personal is not None:
         _check_personal(config, personal, network)
+    _check_algorithm(config, built)
     if config.privacy:
         check_privacy(config, built["privacy"], network, loss, channels, kind, personal)
     try:
         check_steps(build_steps(config.postprocess), channels)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def _check_algorithm(config: Config, built: Mapping[str, Any]) -> None:
+    """What the algorithm of the federation cannot be combined with, it says itself."""
+    privacy = built.get("privacy")
+    company = Company(
+        patient_privacy=isinstance(privacy, DpSgd),
+        central_privacy=isinstance(privacy, Central),
+        own_start=getattr(built.get("personalization"), "own_start", False),
+        optimizer=built["train.optimizer"],
+        clip_norm=config.train.clip_norm,
+    )
+    if reason := built["strategy"].refuses(company):
+        raise ConfigError(f"strategy ({type(built['strategy']).__name__}) {reason}.")
 
 
 def _check_personal(config: Config, personal: Personalization, network: nn.Module) -> None:

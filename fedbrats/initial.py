@@ -32,6 +32,13 @@ def initial_arrays(config: Config) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in exchange.travelling(network).items()}
 
 
+def trainable_arrays(config: Config) -> frozenset[str]:
+    """Names of the arrays that are trained; the others are running statistics."""
+    with torch.device("meta"):
+        network = build_network(config.model)
+    return frozenset(name for name, p in network.named_parameters() if p.requires_grad)
+
+
 def agreed_arrays(config: Config) -> tuple[exchange.Signature, tuple[str, ...]]:
     """All arrays of the network, and the names of those that never leave a site, found without memory."""
     with torch.device("meta"):

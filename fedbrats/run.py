@@ -30,7 +30,7 @@ from fedbrats.federation.final_test import test_all, write_personalization, writ
 from fedbrats.federation.server import Federation, serve
 from fedbrats.federation.site import make_client_app
 from fedbrats.federation.site_cases import site_folder, write_site_cases
-from fedbrats.initial import agreed_arrays, check_init, initial_arrays
+from fedbrats.initial import agreed_arrays, check_init, initial_arrays, trainable_arrays
 from fedbrats.models.build import regions_of
 from fedbrats.privacy.central import Central
 from fedbrats.privacy.dp_sgd import DpSgd
@@ -123,7 +123,8 @@ def write_inputs(folder: Path, config: Config, prepared: Prepared, overrides: Se
 def _federation(folder: Path, config: Config, sites: list[Site], observer: Progress) -> Federation:
     """The server's state, from the newest checkpoint where there is one."""
     training = [site.name for site in sites if not site.holdout]
-    cohorts = arms.cohorts(config.arms, training)
+    algorithm = instantiate(config.strategy)
+    cohorts = arms.cohorts(config.arms, training, algorithm)
     snapshot = checkpoint.load_checkpoint(folder / "checkpoints")
     if snapshot:
         models, finished = snapshot.models, snapshot.round
@@ -137,13 +138,14 @@ def _federation(folder: Path, config: Config, sites: list[Site], observer: Progr
     privacy = instantiate(config.privacy) if config.privacy else None
     patients = privacy if isinstance(privacy, DpSgd) else None
     return Federation(
-        algorithm=instantiate(config.strategy),
+        algorithm=algorithm,
         cohorts=cohorts,
         models=models,
         folder=folder,
         rounds=config.rounds,
         observer=observer,
         regions=regions_of(config),
+        trainable=trainable_arrays(config),
         evaluate_every=config.runtime.evaluate_every,
         checkpoint_every=config.runtime.checkpoint_every,
         keep_checkpoints=config.runtime.keep_checkpoints,

@@ -104,7 +104,7 @@ def build_once(nodes: Mapping[str, Mapping[str, Any]], optimizer: Mapping[str, A
             for key, node in nodes.items():
                 built[key] = instantiate(node)
         key = "train.optimizer"
-        instantiate(optimizer)([torch.nn.Parameter(torch.zeros(1))])
+        built[key] = instantiate(optimizer)([torch.nn.Parameter(torch.zeros(1))])
     except Exception as error:
         reason = str(error.__cause__ or error)
         raise ConfigError(reason if reason.startswith(f"{key}.") else f"{key}: {reason}") from error

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedbrats.algorithms.fedavg import Penalty
+from fedbrats.algorithms.base import Penalty
 from fedbrats.config import ConfigError, InputConfig, TrainConfig
 from fedbrats.data.augment import augment
 from fedbrats.data.cache import CachedCase

@@ -48,6 +48,7 @@ def choosing(file: str) -> list[str]:
     group, name = file.rsplit("/", 1)
     extra = ["data.root=cases"] if group == "data" and name != "phantom" else []
     extra += ["model=jonsson_resunet_small"] if name == "mc_dropout" else []
+    extra += ["train/optimizer=sgd_plain"] if name == "scaffold" else []
     extra += ["model.norm=batch"] if name in ("bn_local", "bn_stats_local") else []
     return [f"{group if group != 'experiment' else '+experiment'}={name}".replace("+exp", "exp"), *extra]
 
@@ -213,6 +214,13 @@ WRONG = {
     "strategy.timeout=-1": "strategy.timeout=-1",
     "strategy=fedprox strategy.mu=-0.1": "strategy.mu=-0.1",
     "strategy=fedprox strategy.mu=yes": "strategy.mu",
+    "strategy=fedadam strategy.beta_1=1": "strategy.beta_1=1",
+    "strategy=scaffold": "train/optimizer=sgd_plain",
+    "strategy=scaffold train/optimizer=sgd_plain train.clip_norm=1": "train.clip_norm=null",
+    "strategy=scaffold train/optimizer=sgd_plain personalization=mr_mtl report.select=last": "personalization",
+    "strategy=scaffold train/optimizer=sgd_plain privacy=central privacy.sigma=1": "privacy=central",
+    "strategy=median privacy=central privacy.sigma=1": "strategy (CoordinateMedian) makes something else",
+    "strategy=fedcostwavg privacy=dp_sgd": "strategy (FedCostWAvg) weighs the sites by their training losses",
     "model.norm=layer": "model.norm: unknown normalisation 'layer'",
     "model.init_filters=12": "model.init_filters: 12",
     "model.init_filters=many": "model.init_filters='many'",

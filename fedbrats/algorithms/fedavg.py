@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-Penalty = Callable[[], Tensor]
+from fedbrats.algorithms.base import Arrays, Beside, Collector, Company, Group, Left, Memory, Penalty, Reply
 
 
 @dataclass(frozen=True, kw_only=True)
 class FedAvg:
-    """Both halves of the algorithm: what the server does with the replies, what a site adds to its loss."""
+    """Both halves of an algorithm: what the server makes of the replies, what a site does beside plain training.
+
+    Every other algorithm is a subclass that overrides what it does differently. None of them changes what it is given;
+    what has to be remembered is returned (`step`, `end`).
+    """
+
+    beside: ClassVar[bool] = False  # an array for every trained one travels beside the model, both ways
+    keeps_state: ClassVar[bool] = False  # a site keeps something from round to round
+    needs_losses: ClassVar[bool] = False  # the server must know the sites' training losses
+    any_mean: ClassVar[bool] = True  # the replies become a mean, in whose place another mean may stand
 
     quorum: float = (
         0.5  # share of the asked sites whose reply must be usable, else the round keeps the old model
@@ -36,21 +46,49 @@ class FedAvg:
         if not self.timeout > 0:
             raise ValueError(f"strategy.timeout={self.timeout}: must be positive (seconds).")
 
-    # server half
+    def refuses(self, company: Company) -> str | None:
+        """Why this algorithm cannot be combined with what the run does besides, with the fix; None where it can."""
+        if self.needs_losses and company.patient_privacy:
+            return "weighs the sites by their training losses, which stay at home with privacy=dp_sgd"
+        if not self.any_mean and company.central_privacy:
+            return "makes something else of the replies than the mean that privacy=central clips and noises"
+        return None
 
-    def weight(self, cases: int) -> float:
-        """Weight of a site's reply: its number of training cases n_k."""
-        return float(cases)
+    # server half
 
     def needed(self, asked: int) -> int:
         """Usable replies a round needs when `asked` sites were asked."""
         return max(1, math.ceil(self.quorum * asked - 1e-9))
 
+    def told(self, model: Arrays, memory: Memory, group: Group) -> dict[str, Tensor]:
+        """What travels beside `model` to every site (`beside`), by name of the trained array."""
+        return {}
+
+    def collect(self, memory: Memory) -> Collector:
+        """What collects the replies of a round."""
+        return WeightedMean()
+
+    def step(
+        self, old: Arrays, found: Collector, memory: Memory, group: Group
+    ) -> tuple[dict[str, Tensor], Memory]:
+        """The next model and memory, from the old ones and what the replies became.
+
+        Called only when the quorum is met. The result is used only if it is finite.
+        """
+        return found.arrays, memory
+
     # site half
 
-    def penalty(self, network: nn.Module) -> Penalty | None:
-        """Extra loss term of one round, made when `network` holds the global weights; None for FedAvg."""
+    def begin(self, network: nn.Module, site: Beside) -> Penalty | None:
+        """Extra loss term of one round, made when `network` holds the received weights; None for FedAvg.
+
+        Under patient-level privacy it is added after the noise, so it may look at weights only.
+        """
         return None
+
+    def end(self, network: nn.Module, site: Beside, steps: int, rate: float) -> Left:
+        """What is kept and sent after `steps` optimiser steps at learning rate `rate`; `network` is the trained one."""
+        return Left()
 
 
 class WeightedMean:
@@ -66,8 +104,12 @@ class WeightedMean:
         self.weight = 0.0
         self.replies = 0
 
-    def add(self, arrays: Mapping[str, np.ndarray], weight: float) -> None:
-        """Add one checked reply (`arrays` by name, any float dtype) with its positive `weight`."""
+    def add(self, reply: Reply) -> None:
+        """Add one checked reply, weighted by its training cases."""
+        self.take(reply.arrays, float(reply.cases))
+
+    def take(self, arrays: Mapping[str, np.ndarray], weight: float) -> None:
+        """Add `arrays` (any float dtype) with their positive `weight`."""
         self.weight += weight
         self.replies += 1
         share = weight / self.weight

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedbrats.algorithms.fedavg import FedAvg, Penalty
+from fedbrats.algorithms.base import Beside, Penalty
+from fedbrats.algorithms.fedavg import FedAvg
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +32,20 @@ class FedProx(FedAvg):
         if not self.mu >= 0:
             raise ValueError(f"strategy.mu={self.mu}: must be >= 0 (0 is FedAvg).")
 
-    def penalty(self, network: nn.Module) -> Penalty | None:
-        """mu/2 ||w - w_t||^2 over the trainable parameters, w_t being their values at this call."""
-        if self.mu == 0:
-            return None
-        weights = [p for p in network.parameters() if p.requires_grad]
-        anchors = [p.detach().clone() for p in weights]
+    def begin(self, network: nn.Module, site: Beside) -> Penalty | None:
+        """The proximal term."""
+        return proximal(network, self.mu)
 
-        def proximal() -> Tensor:
-            squares = [torch.sum((p - anchor) ** 2) for p, anchor in zip(weights, anchors, strict=True)]
-            return 0.5 * self.mu * torch.stack(squares).sum()
 
-        return proximal
+def proximal(network: nn.Module, mu: float) -> Penalty | None:
+    """mu/2 ||w - w_t||^2 over the trainable parameters, w_t being their values at this call; None for mu = 0."""
+    if mu == 0:
+        return None
+    weights = [p for p in network.parameters() if p.requires_grad]
+    anchors = [p.detach().clone() for p in weights]
+
+    def term() -> Tensor:
+        squares = [torch.sum((p - anchor) ** 2) for p, anchor in zip(weights, anchors, strict=True)]
+        return 0.5 * mu * torch.stack(squares).sum()
+
+    return term

@@ -69,7 +69,7 @@ def bare_loop(folder: str, sites: Sequence[str], ordered: bool = False, ready: A
                     logits = network(images)
                 runtime.loss(logits.float(), targets(labels, logits.shape[1]).float()).mean().backward()
                 optimizer.step()
-            mean.add({name: t.cpu().numpy() for name, t in network.state_dict().items()}, len(cases[site]))
+            mean.take({name: t.cpu().numpy() for name, t in network.state_dict().items()}, len(cases[site]))
         weights = mean.arrays
     return time.perf_counter() - started
 

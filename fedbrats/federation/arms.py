@@ -10,14 +10,14 @@ Every arm is made of cohorts, groups of sites that share one model and train it 
 A personalised federation is tested twice: `federated` is then the global model, `personal` what each training
 institution has made of it for itself (`fedbrats/personalization`).
 
-A cohort of one site is plain training: FedAvg of one reply is that reply, and no proximal term applies. Only the
-federated arm exchanges anything, so only there bytes are counted.
+The configured algorithm belongs to the federation. A cohort of one site is plain training: FedAvg of one reply is that
+reply. Only the federated arm exchanges anything, so only there bytes are counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.config import ConfigError
@@ -36,6 +36,7 @@ class Cohort:
 
     arm: str
     sites: tuple[str, ...]
+    algorithm: FedAvg = field(default_factory=FedAvg)
 
     @property
     def federated(self) -> bool:
@@ -57,11 +58,14 @@ def check_institution_names(names: Sequence[str]) -> None:
             )
 
 
-def cohorts(arms: Sequence[str], training_sites: Sequence[str]) -> list[Cohort]:
-    """The cohorts of the named arms; the imaginary pooled site comes last, so that no site waits behind it."""
+def cohorts(arms: Sequence[str], training_sites: Sequence[str], algorithm: FedAvg) -> list[Cohort]:
+    """The cohorts of the named arms; the imaginary pooled site comes last, so that no site waits behind it.
+
+    `algorithm` is that of the federation.
+    """
     found: list[Cohort] = []
     if FEDERATED in arms:
-        found.append(Cohort(FEDERATED, tuple(training_sites)))
+        found.append(Cohort(FEDERATED, tuple(training_sites), algorithm))
     if LOCAL in arms:
         found += [Cohort(f"{LOCAL}:{site}", (site,)) for site in training_sites]
     if POOLED in arms:

@@ -9,6 +9,7 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
+from torch import Tensor
 
 from fedbrats.federation.arms import Cohort
 from fedbrats.federation.checkpoint import Model
@@ -68,14 +69,18 @@ def model_requests(
     config: dict[str, Any],
     pairs: Sequence[tuple[Cohort, str]],
     by_arm: dict[str, dict[str, Any]] | None = None,
+    beside: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> list[Request]:
-    """One request per pair; the sites of a cohort share one record of its model and what `by_arm` adds."""
-    arrays = {arm: to_record(models[arm].arrays) for arm in {c.arm: c for c, _ in pairs}}
-    added = by_arm or {}
-    configs = {c.arm: ConfigRecord({"arm": c.arm, **config, **added.get(c.arm, {})}) for c, _ in pairs}
-    return [
-        Request(c, site, RecordDict({"arrays": arrays[c.arm], "config": configs[c.arm]})) for c, site in pairs
-    ]
+    """One request per pair; the sites of a cohort share one record of its model and what `by_arm` adds.
+
+    `beside`: what travels beside the models, by arm.
+    """
+    added, more, records = by_arm or {}, beside or {}, dict[str, dict[str, Any]]()
+    for arm in {c.arm: c for c, _ in pairs}:
+        records[arm] = {"arrays": to_record(models[arm].arrays)}
+        records[arm] |= {"beside": to_record(more[arm])} if more.get(arm) else {}
+        records[arm]["config"] = ConfigRecord({"arm": arm, **config, **added.get(arm, {})})
+    return [Request(c, site, RecordDict(records[c.arm])) for c, site in pairs]
 
 
 def join(

@@ -58,7 +58,7 @@ class CentralPrivacy:
             reason = f"privacy budget: round {round_} would spend epsilon {self.epsilon(1):.3g} of {budget:g}"
             fed.stopped |= {site: reason for c in fed.cohorts if c.arm == FEDERATED for site in c.sites}
 
-    def mean(self, arrays: Mapping[str, Tensor]) -> PrivateMean:
+    def collect(self, arrays: Mapping[str, Tensor]) -> PrivateMean:
         """What collects the replies to the model `arrays`."""
         return PrivateMean(arrays, self.settings)
 

@@ -12,9 +12,12 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from fedbrats.algorithms.base import Memory
 
 
 @dataclass
@@ -26,6 +29,7 @@ class Model:
     best_round: int = 0  # 0 = never validated
     best_score: float = -1.0
     val_losses: list[float] = field(default_factory=list)  # of the validations that every site answered
+    memory: Memory = field(default_factory=Memory)  # of the algorithm
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,10 @@ class Snapshot:
 def tensor_file(folder: Path, arm: str) -> Path:
     """Where the model of `arm` lies below `folder`, a checkpoint or the best ones."""
     return folder / f"{arm.replace(':', '-')}.safetensors"
+
+
+def _memory_file(folder: Path, arm: str) -> Path:
+    return tensor_file(folder, f"{arm}.memory")
 
 
 def _write_json(file: Path, content: object) -> None:
@@ -58,9 +66,9 @@ def save_checkpoint(folder: Path, round_: int, models: Mapping[str, Model], keep
     unfinished.mkdir(parents=True)
     for arm, model in models.items():
         save_file(model.arrays, tensor_file(unfinished, arm))
-    keys = ("failed_in_a_row", "best_round", "best_score", "val_losses")
-    facts = {arm: {key: getattr(m, key) for key in keys} for arm, m in models.items()}
-    _write_json(unfinished / "models.json", facts)
+        if model.memory.arrays:
+            save_file(model.memory.arrays, _memory_file(unfinished, arm))
+    _write_json(unfinished / "models.json", {arm: _facts(model) for arm, model in models.items()})
     shutil.rmtree(
         folder / name, ignore_errors=True
     )  # of an earlier attempt that got further than `last.json`
@@ -86,10 +94,23 @@ def load_checkpoint(folder: Path) -> Snapshot | None:
         last = json.loads(pointer.read_text())
         source = folder / last["folder"]
         facts = json.loads((source / "models.json").read_text())
-        models = {arm: Model(load_file(tensor_file(source, arm)), **values) for arm, values in facts.items()}
-        return Snapshot(last["round"], models)
+        return Snapshot(last["round"], {arm: _model(source, arm, values) for arm, values in facts.items()})
     except Exception as error:
         raise ValueError(f"{pointer}: the checkpoint it names cannot be read ({error})") from error
+
+
+def _facts(model: Model) -> dict[str, Any]:
+    """What `models.json` says of a model; the memory only where there is something to remember."""
+    keys = ("failed_in_a_row", "best_round", "best_score", "val_losses")
+    facts = {key: getattr(model, key) for key in keys}
+    memory = {"memory": {"arrays": len(model.memory.arrays), "facts": model.memory.facts}}
+    return facts | (memory if model.memory.arrays or model.memory.facts else {})
+
+
+def _model(folder: Path, arm: str, facts: dict[str, Any]) -> Model:
+    stored = facts.pop("memory", {"arrays": 0, "facts": {}})
+    arrays = load_file(_memory_file(folder, arm)) if stored["arrays"] else {}
+    return Model(load_file(tensor_file(folder, arm)), **facts, memory=Memory(arrays, stored["facts"]))
 
 
 def save_best(folder: Path, arm: str, arrays: dict[str, Tensor]) -> None:

@@ -34,7 +34,9 @@ class TrainReply:
 
     arrays: dict[str, np.ndarray]
     cases: int
+    steps: int
     loss: float | None  # None where it stays at the site
+    beside: dict[str, np.ndarray]
     seconds: float
     bytes_up: int
 
@@ -88,7 +90,12 @@ def stop_reason(message: Message) -> str:
 
 
 def check_train_reply(
-    message: Message, expected: Signature, registered_cases: int, *, with_loss: bool = True
+    message: Message,
+    expected: Signature,
+    registered_cases: int,
+    *,
+    with_loss: bool = True,
+    beside: Signature | None = None,
 ) -> TrainReply:
     """Decode a training reply.
 
@@ -97,25 +104,33 @@ def check_train_reply(
         expected: the agreed arrays.
         registered_cases: training cases the site registered when it joined; its weight must equal them.
         with_loss: whether the reply must tell its training loss; if not, it must not.
+        beside: what must travel beside the arrays; if nothing, nothing may.
 
     Raises:
         BadReply: site error; missing or unexpected records or arrays; other shape (a broadcastable one too) or
             dtype; non-finite values or loss; a weight that is not the registered number of cases.
     """
-    content = content_of(message, arrays=ArrayRecord, metrics=MetricRecord)
-    metrics = content["metrics"]
+    wanted = {"arrays": expected, **({"beside": beside} if beside else {})}
+    content = content_of(message, metrics=MetricRecord, **dict.fromkeys(wanted, ArrayRecord))
+    metrics, found = content["metrics"], {"beside": dict[str, np.ndarray]()}
     _check_weight(metrics, registered_cases)
     try:
-        arrays = from_record(content["arrays"], expected)
-        require_finite(arrays)
+        for name, form in wanted.items():
+            found[name] = from_record(content[name], form)
+            require_finite(found[name])
     except BadArrays as error:
         raise BadReply(str(error)[:REASON_LENGTH]) from error
-    seconds, loss = number_of(metrics, "seconds"), None
+    seconds, steps, loss = number_of(metrics, "seconds"), number_of(metrics, "steps"), None
+    if not steps >= 1 or steps != int(steps):
+        raise BadReply(f"steps is {steps:g}, expected a whole number of at least 1")
     if with_loss:
         loss = number_of(metrics, "loss")
     elif "loss" in metrics:
         raise BadReply("a training loss, which a private site keeps at home")
-    return TrainReply(arrays, registered_cases, loss, seconds, size_bytes(content["arrays"]))
+    size = sum(size_bytes(content[name]) for name in wanted)
+    return TrainReply(
+        found["arrays"], registered_cases, int(steps), loss, found["beside"], seconds, bytes_up=size
+    )
 
 
 def check_evaluate_reply(

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from flwr.app import Message, MessageType
+from flwr.app import ArrayRecord, Message, MessageType
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from fedbrats.algorithms.fedavg import FedAvg, WeightedMean
+from fedbrats.algorithms.base import Collector, Group, Memory, Reply
+from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.data.regions import REGIONS
 from fedbrats.federation import checkpoint, record
 from fedbrats.federation.arms import POOLED, Cohort
@@ -41,27 +41,17 @@ from fedbrats.federation.server_evaluation import validate
 STOPPED = "stopped: "  # begins the status of a site that trains no further
 
 
-class Mean(Protocol):
-    """What collects the replies of a round, one at a time in site order."""
-
-    arrays: dict[str, Tensor]
-    replies: int
-
-    def add(self, arrays: Mapping[str, np.ndarray], weight: float) -> None:
-        """Add one checked reply."""
-
-
 class ServerPrivacy(Protocol):
     """Client-level privacy at the server (`privacy/central.py`)."""
 
     def begin(self, fed: Federation, round_: int) -> None:
         """Before a round: stop all sites if it would spend more than the budget."""
 
-    def mean(self, arrays: Mapping[str, Tensor]) -> Any:
+    def collect(self, arrays: Mapping[str, Tensor]) -> Any:
         """What collects the replies to the model `arrays`."""
 
-    def release(self, mean: Any, round_: int) -> None:
-        """Account for a release, then add its noise to `mean`."""
+    def release(self, found: Any, round_: int) -> None:
+        """Account for a release, then add its noise to what was collected."""
 
     def write(self, fed: Federation) -> None:
         """Write `privacy.json` at the end."""
@@ -84,13 +74,14 @@ class Observer(Protocol):
 class Federation:
     """Everything the server holds during a run."""
 
-    algorithm: FedAvg
+    algorithm: FedAvg  # of the federation
     cohorts: list[Cohort]
     models: dict[str, Model]  # by arm
     folder: Path  # run folder
     rounds: int
     observer: Observer
     regions: tuple[str, ...] = REGIONS  # that the network predicts
+    trainable: frozenset[str] = frozenset()  # the arrays that are trained; others are running statistics
     evaluate_every: int = 1
     checkpoint_every: int = 1
     keep_checkpoints: int = 1
@@ -106,6 +97,10 @@ class Federation:
     def expected(self, arm: str) -> Signature:
         """The arrays that every reply in `arm` must hold."""
         return signature(self.models[arm].arrays)
+
+    def group(self, cohort: Cohort) -> Group:
+        """What the algorithm of `cohort` knows of it."""
+        return Group(len(cohort.sites), self.trainable & self.models[cohort.arm].arrays.keys())
 
     def training(self, cohort: Cohort) -> list[str]:
         """The sites of `cohort` that still train."""
@@ -150,6 +145,7 @@ def _train_phase(grid: Grid, fed: Federation, round_: int) -> tuple[list[record.
         {"round": round_, "checkpointed": fed.checkpointed},
         [(c, s) for c in fed.cohorts for s in fed.training(c)],
         {c.arm: {"lr-factor": fed.lr_factor(fed.models[c.arm].val_losses)} for c in fed.cohorts},
+        {c.arm: _told(fed, c) for c in fed.cohorts},
     )
     fed.observer.round_started(round_, len(requests))
     started = time.perf_counter()
@@ -171,23 +167,40 @@ def _train_phase(grid: Grid, fed: Federation, round_: int) -> tuple[list[record.
     return rows, summaries
 
 
+def _told(fed: Federation, cohort: Cohort) -> dict[str, Tensor]:
+    model = fed.models[cohort.arm]
+    return cohort.algorithm.told(model.arrays, model.memory, fed.group(cohort))
+
+
 class _Sum:
     """What the replies of one cohort add up to in one round."""
 
     def __init__(self, fed: Federation, cohort: Cohort) -> None:
-        self.expected = fed.expected(cohort.arm)
-        self.mean: Mean = WeightedMean()
+        model, self.expected = fed.models[cohort.arm], fed.expected(cohort.arm)
+        trained = fed.group(cohort).trainable if cohort.algorithm.beside else ()
+        self.beside = {name: self.expected[name] for name in self.expected if name in trained}
+        self.found: Collector = cohort.algorithm.collect(model.memory)
         if fed.protection is not None and cohort.federated:
-            self.mean = fed.protection.mean(fed.models[cohort.arm].arrays)
+            self.found = fed.protection.collect(model.arrays)
         self.asked = fed.training(cohort)
-        self.losses: list[tuple[float, float]] = []  # weight and loss of those that said it
+        self.losses: list[tuple[int, float]] = []  # cases and loss of those that said it
         self.cases = 0
+
+    def add(self, reply: Reply) -> None:
+        """Add one checked reply. Raises BadReply where the algorithm cannot use it."""
+        try:
+            self.found.add(reply)
+        except ValueError as error:
+            raise BadReply(str(error)) from error
+        self.cases += reply.cases
+        if reply.loss is not None:
+            self.losses.append((reply.cases, reply.loss))
 
     @property
     def loss(self) -> float | str:
-        """Mean training loss, "" where the losses stay at the sites."""
-        weight = sum(w for w, _ in self.losses)
-        return sum(w * loss for w, loss in self.losses) / weight if weight else ""
+        """Mean training loss over the cases, "" where the losses stay at the sites."""
+        cases = sum(n for n, _ in self.losses)
+        return sum(n * loss for n, loss in self.losses) / cases if cases else ""
 
 
 def _training_row(
@@ -195,7 +208,8 @@ def _training_row(
 ) -> record.Row:
     """Check one training reply; a usable one is added to `total`, and either way its row is returned."""
     arm, site, federated = request.cohort.arm, request.site, request.cohort.federated
-    down = size_bytes(request.content["arrays"]) if federated else 0
+    records = [record for record in request.content.values() if isinstance(record, ArrayRecord)]
+    down = sum(map(size_bytes, records)) if federated else 0
     try:
         answer = arrived(message, fed.algorithm.timeout)
         if federated and (reason := stop_reason(answer)):
@@ -203,14 +217,11 @@ def _training_row(
             total.asked.remove(site)
             return record.row(round_, arm, site, "train", f"{STOPPED}{reason}", bytes_down=down, bytes_up=0)
         with_loss = not (federated and fed.losses_stay)
-        reply = check_train_reply(answer, total.expected, fed.members[site].train, with_loss=with_loss)
+        forms = (total.expected, fed.members[site].train)
+        reply = check_train_reply(answer, *forms, with_loss=with_loss, beside=total.beside)
+        total.add(Reply(site, reply.arrays, reply.cases, reply.steps, reply.loss, reply.beside))
     except BadReply as error:
         return record.row(round_, arm, site, "train", f"failed: {error}", bytes_down=down)
-    weight = fed.algorithm.weight(reply.cases)
-    total.mean.add(reply.arrays, weight)
-    total.cases += reply.cases
-    if reply.loss is not None:
-        total.losses.append((weight, reply.loss))
     values: dict[str, Any] = {"cases": reply.cases, "loss": "" if reply.loss is None else reply.loss}
     values["seconds"] = round(reply.seconds, 4)
     return record.row(
@@ -219,29 +230,37 @@ def _training_row(
 
 
 def _aggregate(fed: Federation, cohort: Cohort, total: _Sum, round_: int) -> record.Row:
-    """Replace the cohort's model by the mean of its replies, or keep it when there are too few."""
-    model, asked, mean = fed.models[cohort.arm], len(total.asked), total.mean
+    """Make the cohort's next model of its replies, or keep the old one when there are too few."""
+    model, asked = fed.models[cohort.arm], len(total.asked)
     if not asked:
         status = f"{STOPPED}every site has reached its privacy budget; the model stays"
         return record.row(round_, cohort.arm, record.SERVER, "round", status)
-    needed = fed.algorithm.needed(asked)
+    needed = cohort.algorithm.needed(asked)
     problem = ""
-    if mean.replies < needed:
-        problem = f"{mean.replies} of {asked} replies usable, quorum needs {needed}; the old model stays"
+    if total.found.replies < needed:
+        problem = (
+            f"{total.found.replies} of {asked} replies usable, quorum needs {needed}; the old model stays"
+        )
     else:
         if fed.protection is not None and cohort.federated:
-            fed.protection.release(mean, round_)
+            fed.protection.release(total.found, round_)
+        arrays, memory = cohort.algorithm.step(model.arrays, total.found, model.memory, fed.group(cohort))
         try:
-            require_finite({name: array.numpy() for name, array in mean.arrays.items()})
+            _require_finite(arrays, memory)
         except BadArrays as error:  # finite replies whose sum is beyond float32
-            problem = f"mean of the replies, {error}; the old model stays"
+            problem = f"what the replies became, {error}; the old model stays"
     if problem:
         model.failed_in_a_row += 1
         return record.row(round_, cohort.arm, record.SERVER, "round", f"failed: {problem}")
-    model.arrays = mean.arrays
+    model.arrays, model.memory = arrays, memory
     model.failed_in_a_row = 0
     values: dict[str, Any] = {"cases": total.cases, "loss": total.loss}
     return record.row(round_, cohort.arm, record.SERVER, "round", **values)
+
+
+def _require_finite(arrays: Mapping[str, Tensor], memory: Memory) -> None:
+    for found in (arrays, memory.arrays):
+        require_finite({name: array.numpy() for name, array in found.items()})
 
 
 def _stop_after_failures(fed: Federation, round_: int, rows: list[record.Row]) -> None:

@@ -69,16 +69,17 @@ def _join(runtime: SiteRuntime, site: str, message: Message) -> Message:
 def _train(runtime: SiteRuntime, site: str, message: Message) -> Message:
     config, started = message.content["config"], time.perf_counter()
     arm = config["arm"]
+    received, beside = message.content["arrays"], message.content.get("beside")
+    settings = (config["round"], config["checkpointed"], config["lr-factor"])
     try:
-        metrics = runtime.train(
-            site, message.content["arrays"], arm, config["round"], config["checkpointed"], config["lr-factor"]
-        )
+        metrics, left = runtime.train(site, received, arm, *settings, beside=beside)
     except BudgetReached as error:
         return _reply(message, stopped=ConfigRecord({"reason": str(error)}))
     tensors, stays = exchange.travelling(runtime.network), runtime.stays_in(arm)
     arrays = exchange.to_record({name: tensor for name, tensor in tensors.items() if name not in stays})
     metrics["seconds"] = time.perf_counter() - started
-    return _reply(message, arrays=arrays, metrics=MetricRecord(metrics))
+    more = {"beside": exchange.to_record(left.sent)} if left.sent else {}
+    return _reply(message, arrays=arrays, metrics=MetricRecord(metrics), **more)
 
 
 def _evaluate(runtime: SiteRuntime, site: str, message: Message) -> Message:

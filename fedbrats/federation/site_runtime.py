@@ -15,6 +15,7 @@ from flwr.app import ArrayRecord, RecordDict
 from hydra.utils import instantiate
 from torch import Tensor
 
+from fedbrats.algorithms.base import Beside, Left
 from fedbrats.config import load_config
 from fedbrats.data.intensity import Normaliser, normaliser
 from fedbrats.federation import arms, exchange, site_state
@@ -114,6 +115,27 @@ class SiteRuntime:
     def _personal_folder(self, site: str) -> Path:
         return site_folder(self.folder, site) / "state" / arms.PERSONAL
 
+    def _algorithm_folder(self, site: str) -> Path:
+        return site_folder(self.folder, site) / "state" / "algorithm"
+
+    def _beside(self, site: str, arm: str, round_: int, record: ArrayRecord | None) -> Beside:
+        """What the algorithm of `arm` has at `site` when the round begins; `network` holds what was received."""
+        algorithm = arms.algorithm_of(arm, self.algorithm)
+        if not (algorithm.beside or algorithm.keeps_state):
+            return Beside()
+        trained = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
+        travels = {
+            n: form for n, form in self.signature.items() if n in trained and n not in self.stays_in(arm)
+        }
+        received = exchange.from_record(record, travels) if algorithm.beside and record is not None else {}
+        return Beside(
+            start={
+                n: trained[n].detach().cpu().clone(memory_format=torch.contiguous_format) for n in travels
+            },
+            received={n: torch.from_numpy(array) for n, array in received.items()},
+            kept=site_state.recall(self._algorithm_folder(site), round_, self.contexts.get(site)),
+        )
+
     def load(
         self, record: ArrayRecord, site: str = "", arm: str = "", before_round: int = 0, whole: bool = False
     ) -> None:
@@ -151,8 +173,11 @@ class SiteRuntime:
         round_: int,
         keep_from: int,
         lr_factor: float = 1.0,
-    ) -> dict[str, Any]:
+        beside: ArrayRecord | None = None,
+    ) -> tuple[dict[str, Any], Left]:
         """One round of local training of `site` in `arm`; the network holds the result afterwards.
+
+        Returns the metrics of the reply, and what the algorithm leaves (`beside`: what came beside the model).
 
         `lr_factor` is the server's part of the learning rate, on top of the schedule. Under differential privacy the
         loss stays at the site, and epsilon so far is told in its place.
@@ -166,17 +191,21 @@ class SiteRuntime:
         own = arm == arms.FEDERATED and self.personalization is not None
         remembered = self.state_before(site, round_) if own else {}
         state = {n.removeprefix(WORK): t for n, t in remembered.items() if n.startswith(WORK)}
-        work = SiteWork(self, site, arm, round_, state, lr_factor)
+        work = SiteWork(self, site, arm, round_, state, lr_factor, self._beside(site, arm, round_, beside))
         if own:
             assert self.personalization is not None
             loss = self.personalization.round(work)
         else:
             loss = work.fit("train", self.network, work.penalty(self.network))
+        left = work.left()
         work.save_optimizers(keep_from)
         if own:
             self._remember(site, round_, work, keep_from)
+        if work.algorithm.keeps_state:
+            place, context = self._algorithm_folder(site), self.contexts.get(site)
+            site_state.remember(place, round_, left.kept, context, keep_from=keep_from)
         known: dict[str, Any] = {"num-examples": len(self.cases(site).train), "steps": work.steps}
-        return known | ({"loss": loss} if work.epsilon is None else {"epsilon": work.epsilon})
+        return known | ({"loss": loss} if work.epsilon is None else {"epsilon": work.epsilon}), left
 
     def _remember(self, site: str, round_: int, work: SiteWork, keep_from: int) -> None:
         """Keep what the round leaves at the site: its own arrays and what the method remembers."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedbrats.federation import exchange
 
-ARRAYS, FACTS = "state-arrays", "state-facts"  # records of Flower's context
+ARRAYS, FACTS = "arrays", "facts"  # records of Flower's context, after the name of the folder
 STAYS, WORK = "stays/", "work/"  # parts of a personal state: arrays that stay, what the method remembers
 
 
@@ -59,8 +59,8 @@ def remember(
     """Keep a state in the site's storage, as `save_state` does, and in Flower's context for the next round."""
     save_state(folder, round_, tensors, keep_from=keep_from)
     if context is not None:  # after the file, so that the context never knows more than a restart would find
-        context[ARRAYS] = exchange.to_record(tensors)
-        context[FACTS] = ConfigRecord({"round": round_})
+        context[f"{folder.name}-{ARRAYS}"] = exchange.to_record(tensors)
+        context[f"{folder.name}-{FACTS}"] = ConfigRecord({"round": round_})
 
 
 def recall(folder: Path, before_round: int, context: RecordDict | None = None) -> dict[str, Tensor]:
@@ -72,8 +72,9 @@ def recall(folder: Path, before_round: int, context: RecordDict | None = None) -
     older = [r for r in _rounds(folder) if r < before_round]
     if not older:
         return {}
-    if context is not None and FACTS in context and context[FACTS].get("round") == older[-1]:
-        arrays = context[ARRAYS]
+    facts = f"{folder.name}-{FACTS}"
+    if context is not None and facts in context and context[facts].get("round") == older[-1]:
+        arrays = context[f"{folder.name}-{ARRAYS}"]
         assert isinstance(arrays, ArrayRecord)
         return {name: torch.from_numpy(array.numpy().copy()) for name, array in arrays.items()}
     return load_file(_file(folder, older[-1]))

@@ -12,7 +12,7 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
-from fedbrats.algorithms.fedavg import Penalty
+from fedbrats.algorithms.base import Beside, Left, Penalty
 from fedbrats.data.augment import augment
 from fedbrats.data.patches import draw_batch
 from fedbrats.federation import arms, site_privacy, site_state
@@ -52,11 +52,17 @@ class SiteWork:
         round_: int,
         state: dict[str, Tensor] | None = None,
         lr_factor: float = 1.0,
+        beside: Beside | None = None,
     ) -> None:
-        """`runtime.network` holds the model; `lr_factor` is the server's part of the learning rate."""
+        """`runtime.network` holds the model; `lr_factor` is the server's part of the learning rate.
+
+        `beside` is what the algorithm has at the site.
+        """
         self.runtime, self.site, self.arm, self.round = runtime, site, arm, round_
         self.network = runtime.network
         self.state = {} if state is None else state
+        self.algorithm = arms.algorithm_of(arm, runtime.algorithm)
+        self._beside = beside or Beside()
         self.private = isinstance(runtime.privacy, DpSgd) and arm == arms.FEDERATED
         self.steps = site_privacy.round_steps(runtime, site) if self.private else runtime.steps(site)
         self.epsilon: float | None = None  # spent after this round, where it is private
@@ -70,7 +76,12 @@ class SiteWork:
 
     def penalty(self, network: nn.Module) -> Penalty | None:
         """The federated algorithm's own term, anchored at the present weights of `network`."""
-        return arms.algorithm_of(self.arm, self.runtime.algorithm).penalty(network)
+        return self.algorithm.begin(network, self._beside)
+
+    def left(self) -> Left:
+        """What the algorithm leaves of the round, once `network` is trained."""
+        rate = float(self._optimizers[RELEASED].param_groups[0]["lr"])
+        return self.algorithm.end(self.network, self._beside, self.steps, rate)
 
     def fit(
         self,

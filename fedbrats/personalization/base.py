@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from fedbrats.algorithms.fedavg import Penalty
+from fedbrats.algorithms.base import Penalty
 from fedbrats.federation.exchange import travelling
 from fedbrats.targets import ConfigError
 
@@ -60,6 +60,9 @@ class Personalization:
     """No personalisation: everything travels, and a site's own model is the global one."""
 
     keeps_state: ClassVar[bool] = False  # whether a site remembers what the server's checkpoints do not hold
+    own_start: ClassVar[bool] = (
+        False  # whether what is sent starts from the site's own weights, not the received ones
+    )
     # How an institution that never trained gets the arrays that stay (`unseen.py`); an option only where some stay.
     unseen: str = field(default="", init=False)
 

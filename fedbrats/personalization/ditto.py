@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedbrats.algorithms.fedprox import FedProx
+from fedbrats.algorithms.fedprox import proximal
 from fedbrats.personalization.base import LocalWork, Personalization, check_strength, restore, snapshot
 
 
@@ -50,7 +50,7 @@ class Ditto(Personalization):
         loss = work.fit("train", network, work.penalty(network))
         released = snapshot(network)
         restore(network, received)
-        pull = FedProx(mu=self.lam).penalty(network)  # anchored at w_t, which the network holds now
+        pull = proximal(network, self.lam)  # anchored at w_t, which the network holds now
         restore(network, work.state or received)
         work.fit("personal", network, pull, self.steps)
         work.state = snapshot(network)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedbrats.algorithms.fedprox import FedProx
+from fedbrats.algorithms.fedprox import proximal
 from fedbrats.personalization.base import (
     LocalWork,
     Personalization,
@@ -34,6 +34,7 @@ class MrMtl(Personalization):
     """
 
     keeps_state: ClassVar[bool] = True
+    own_start: ClassVar[bool] = True
     lam: float = 0.1  # lambda
 
     def __post_init__(self) -> None:
@@ -48,7 +49,7 @@ class MrMtl(Personalization):
         """Train w_k from where it was, pulled towards what was received."""
         network = work.network
         # Both terms are anchored at w_bar, which the network holds now.
-        pull = added(work.penalty(network), FedProx(mu=self.lam).penalty(network))
+        pull = added(work.penalty(network), proximal(network, self.lam))
         if work.state:
             restore(network, work.state)
         loss = work.fit("train", network, pull)

@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedbrats.algorithms.base import Reply
 from fedbrats.models.facts import batch_norm_arrays
 from fedbrats.privacy.noise import gaussian
 from fedbrats.targets import ConfigError
@@ -90,7 +91,7 @@ def check_central(network: nn.Module, travels: Collection[str]) -> None:
 
 
 class PrivateMean:
-    """Equal mean of the sites' clipped updates, with noise; takes the place of `fedavg.WeightedMean`.
+    """Equal mean of the sites' clipped updates, with noise; a collector in the place of the algorithm's own mean.
 
     Replies are added one at a time and only their sum is kept, so one model in float64 is all the memory. Nothing can
     be taken out before `finish` has added the noise.
@@ -99,7 +100,6 @@ class PrivateMean:
     def __init__(self, start: Mapping[str, Tensor], central: Central) -> None:
         """Begin a round with the global arrays `start` that the sites received; they are read, never written."""
         self.arrays: dict[str, Tensor] = {}  # the released model; empty until `finish`
-        self.weight = 0.0  # sum of the weights; says nothing about the mean, in which all replies count alike
         self._start, self._central = start, central
         self._sum = {name: torch.zeros_like(array, dtype=torch.float64) for name, array in start.items()}
         self._norms: list[float] = []
@@ -109,12 +109,13 @@ class PrivateMean:
         """Replies so far."""
         return len(self._norms)
 
-    def add(self, arrays: Mapping[str, np.ndarray], weight: float) -> None:
-        """Add one checked reply: `arrays` by name, any float dtype; `weight` is only summed.
+    def add(self, reply: Reply) -> None:
+        """Add one checked reply, arrays of any float dtype; all count alike, whatever their cases.
 
         Raises:
             ValueError: other names than the global arrays have, or a value that is not finite.
         """
+        arrays = reply.arrays
         if arrays.keys() != self._start.keys():
             raise ValueError(f"{len(arrays)} arrays that are not the {len(self._start)} of the global model")
         norm = math.sqrt(
@@ -126,7 +127,6 @@ class PrivateMean:
         for name, array in arrays.items():
             self._sum[name].add_(self._update(name, array), alpha=share)
         self._norms.append(norm)
-        self.weight += weight
 
     def _update(self, name: str, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).double() - self._start[name].double()

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedbrats.algorithms.fedavg import Penalty
+from fedbrats.algorithms.base import Penalty
 from fedbrats.config import ConfigError, TrainConfig
 from fedbrats.privacy.mechanism import Batch, Drawn, PrivateStep
 from fedbrats.privacy.sampler import draw_patients

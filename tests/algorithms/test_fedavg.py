@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from fedbrats.algorithms.base import Beside, Group, Left, Memory, Reply
 from fedbrats.algorithms.fedavg import FedAvg, WeightedMean
 
 
 def mean_of(replies: list[tuple[np.ndarray, float]]) -> np.ndarray:
     mean = WeightedMean()
     for array, weight in replies:
-        mean.add({"w": array}, weight)
+        mean.take({"w": array}, weight)
     return mean.arrays["w"].numpy()
 
 
@@ -57,8 +58,8 @@ def test_the_same_order_gives_the_same_bits() -> None:
 def test_replies_are_not_changed_and_not_kept() -> None:
     first, second = f32(1, 2), f32(3, 4)
     mean = WeightedMean()
-    mean.add({"w": first}, 1)
-    mean.add({"w": second}, 1)
+    mean.take({"w": first}, 1)
+    mean.take({"w": second}, 1)
     np.testing.assert_array_equal(first, [1, 2])
     np.testing.assert_array_equal(second, [3, 4])
     assert (mean.replies, mean.weight) == (2, 2)
@@ -66,8 +67,8 @@ def test_replies_are_not_changed_and_not_kept() -> None:
 
 def test_dtype_is_kept() -> None:
     mean = WeightedMean()
-    mean.add({"a": np.ones(2, np.float64), "b": np.ones(2, np.float16)}, 1)
-    mean.add({"a": np.zeros(2, np.float64), "b": np.zeros(2, np.float16)}, 3)
+    mean.take({"a": np.ones(2, np.float64), "b": np.ones(2, np.float16)}, 1)
+    mean.take({"a": np.zeros(2, np.float64), "b": np.zeros(2, np.float16)}, 3)
     assert mean.arrays["a"].dtype == torch.float64
     assert mean.arrays["b"].dtype == torch.float16
     assert mean.arrays["a"].tolist() == [0.25, 0.25]
@@ -79,7 +80,7 @@ def test_memory_does_not_grow_with_the_number_of_replies() -> None:
     def held_after(replies: int) -> int:
         mean = WeightedMean()
         for value in range(replies):
-            mean.add({"w": np.full(size, value, np.float32)}, 1.0)
+            mean.take({"w": np.full(size, value, np.float32)}, 1.0)
         assert list(mean.arrays) == ["w"]
         assert mean.arrays["w"].nbytes == 4 * size
         return tracemalloc.get_traced_memory()[1]
@@ -134,6 +135,16 @@ def test_a_bad_value_names_its_key(key: str, value: float) -> None:
         FedAvg(**{key: value})
 
 
-def test_weight_is_the_number_of_training_cases_and_there_is_no_penalty() -> None:
-    assert FedAvg().weight(17) == 17.0
-    assert FedAvg().penalty(torch.nn.Linear(2, 2)) is None
+def test_sites_weigh_by_their_training_cases() -> None:
+    found = FedAvg().collect(Memory())
+    found.add(Reply("A", {"w": f32(0.0)}, cases=1, steps=9))
+    found.add(Reply("B", {"w": f32(4.0)}, cases=3, steps=1))
+    new, memory = FedAvg().step({}, found, Memory(facts={"kept": 1}), Group(2, frozenset({"w"})))
+    assert (new["w"].tolist(), memory.facts) == ([3.0], {"kept": 1})
+
+
+def test_a_site_trains_plainly_and_nothing_travels_beside_the_model() -> None:
+    network = torch.nn.Linear(2, 2)
+    assert FedAvg().begin(network, Beside()) is None
+    assert FedAvg().end(network, Beside(), 5, 0.1) == Left()
+    assert FedAvg().told({"w": torch.ones(1)}, Memory(), Group(2, frozenset({"w"}))) == {}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fedbrats.algorithms.base import Beside
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.algorithms.fedprox import FedProx
 from fedbrats.losses.compound import DiceCE
@@ -25,7 +26,7 @@ def line(weight: tuple[float, float] = (1.0, 2.0), bias: float = 3.0) -> nn.Line
 def test_term_by_hand() -> None:
     """w_t = (1, 2, 3), w = (2, 0, 3.5), mu = 0.4: 0.2 * (1 + 4 + 0.25) = 1.05; unsquared it would be 0.458."""
     network = line()
-    term = FedProx(mu=0.4).penalty(network)
+    term = FedProx(mu=0.4).begin(network, Beside())
     assert term is not None
     assert term().item() == 0.0
     with torch.no_grad():
@@ -38,7 +39,7 @@ def test_term_and_gradient_are_right_on_every_batch() -> None:
     # T1: the recipe with a generator gives the term on the first batch and 0 on all that follow.
     network, mu = line(), 0.4
     start = [p.detach().clone() for p in network.parameters()]
-    term = FedProx(mu=mu).penalty(network)
+    term = FedProx(mu=mu).begin(network, Beside())
     assert term is not None
     for batch in (1, 2, 3):
         with torch.no_grad():
@@ -56,10 +57,10 @@ def test_term_and_gradient_are_right_on_every_batch() -> None:
 
 def test_anchor_is_frozen_and_new_in_every_round() -> None:
     network, algorithm = line(), FedProx(mu=2.0)
-    first = algorithm.penalty(network)
+    first = algorithm.begin(network, Beside())
     with torch.no_grad():
         network.bias += 1.0
-    second = algorithm.penalty(network)
+    second = algorithm.begin(network, Beside())
     assert first is not None
     assert second is not None
     assert first().item() == pytest.approx(1.0)
@@ -69,7 +70,7 @@ def test_anchor_is_frozen_and_new_in_every_round() -> None:
 def test_frozen_parameters_have_no_part_in_it() -> None:
     network = line()
     network.bias.requires_grad_(False)
-    term = FedProx(mu=1.0).penalty(network)
+    term = FedProx(mu=1.0).begin(network, Beside())
     with torch.no_grad():
         network.bias += 10.0
     assert term is not None
@@ -77,7 +78,7 @@ def test_frozen_parameters_have_no_part_in_it() -> None:
 
 
 def test_mu_zero_adds_no_term_and_a_bad_mu_is_named() -> None:
-    assert FedProx(mu=0.0).penalty(line()) is None
+    assert FedProx(mu=0.0).begin(line(), Beside()) is None
     for mu in (-0.1, float("nan")):
         with pytest.raises(ValueError, match=r"strategy\.mu"):
             FedProx(mu=mu)
@@ -98,7 +99,9 @@ def trained(algorithm: FedAvg, steps: int = 6) -> tuple[list[Tensor], list[Tenso
     network = nn.Sequential(nn.Conv3d(4, 8, 3, padding=1), nn.ReLU(), nn.Conv3d(8, 3, 1))
     start = [p.detach().clone() for p in network.parameters()]
     optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
-    loss = train_locally(network, optimizer, DiceCE(), batches(steps), penalty=algorithm.penalty(network))
+    loss = train_locally(
+        network, optimizer, DiceCE(), batches(steps), penalty=algorithm.begin(network, Beside())
+    )
     return start, [p.detach() for p in network.parameters()], loss
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedbrats.algorithms.base import Reply
 from fedbrats.federation.central_privacy import CentralPrivacy
 from fedbrats.privacy.accounting import gaussian_epsilon
 from fedbrats.privacy.central import Central
@@ -19,8 +20,8 @@ START = {"w": torch.zeros(1000)}
 
 def released(privacy: CentralPrivacy, round_: int) -> torch.Tensor:
     """The new model of a round in which one site sends no change: noise alone."""
-    mean = privacy.mean(START)
-    mean.add({"w": np.zeros(1000, np.float32)}, 1.0)
+    mean = privacy.collect(START)
+    mean.add(Reply("A", {"w": np.zeros(1000, np.float32)}, cases=1, steps=1))
     privacy.release(mean, round_)
     return mean.arrays["w"]
 

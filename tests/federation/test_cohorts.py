@@ -19,17 +19,22 @@ SITES = [
 
 @pytest.mark.parametrize("order", [("federated", "pooled", "local"), ("local", "pooled", "federated")])
 def test_cohorts_come_in_one_order(order: tuple[str, ...]) -> None:
-    assert cohorts(order, ["A", "B"]) == [
-        Cohort("federated", ("A", "B")),
+    prox = FedProx(mu=0.5)
+    assert cohorts(order, ["A", "B"], prox) == [
+        Cohort("federated", ("A", "B"), prox),
         Cohort("local:A", ("A",)),
         Cohort("local:B", ("B",)),
         Cohort("pooled", ("pooled",)),
     ]
-    assert cohorts(["local"], ["A"]) == [Cohort("local:A", ("A",))]
+    assert cohorts(["local"], ["A"], FedAvg()) == [Cohort("local:A", ("A",))]
 
 
 def test_only_the_federation_exchanges_anything() -> None:
-    assert [c.federated for c in cohorts(("federated", "pooled", "local"), ["A"])] == [True, False, False]
+    assert [c.federated for c in cohorts(("federated", "pooled", "local"), ["A"], FedAvg())] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_pooled_site_is_the_union_of_what_trains_and_never_holds_a_test_case() -> None:

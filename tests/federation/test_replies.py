@@ -97,7 +97,7 @@ def test_missing_extra_and_mistyped_records_are_refused() -> None:
         RecordDict(),
     ]
     for content in fakes:
-        with pytest.raises(BadReply, match=r"expected (arrays and metrics|a ArrayRecord|a MetricRecord)"):
+        with pytest.raises(BadReply, match=r"expected (metrics and arrays|a ArrayRecord|a MetricRecord)"):
             check(Message(content, reply_to=request()))
 
 

@@ -177,6 +177,6 @@ def test_noisy_validation_is_paid_by_the_validation_patients(tmp_path: Path) -> 
 
 def test_baselines_train_without_the_mechanism(tmp_path: Path) -> None:
     found = runtime(tmp_path)
-    told = found.train("A", model(), "local:A", 1, 0)
+    told, _ = found.train("A", model(), "local:A", 1, 0)
     assert "loss" in told
     assert not ledger_file(found).exists()

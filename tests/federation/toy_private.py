@@ -26,7 +26,7 @@ def model() -> Any:
 
 
 def train(found: SiteRuntime, round_: int = 1, sent: Any = None) -> dict[str, Any]:
-    return found.train("A", sent or model(), "federated", round_, 0)
+    return found.train("A", sent or model(), "federated", round_, 0)[0]
 
 
 def ledger_file(found: SiteRuntime) -> Path:

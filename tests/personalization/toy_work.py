@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from fedbrats.algorithms.fedavg import FedAvg, Penalty
+from fedbrats.algorithms.base import Beside, Penalty
+from fedbrats.algorithms.fedavg import FedAvg
 
 Batch = tuple[Tensor, Tensor]
 
@@ -58,7 +59,7 @@ class ToyWork:
         return float(self.network.get_parameter("x").detach())
 
     def penalty(self, network: nn.Module) -> Penalty | None:
-        return self.algorithm.penalty(network)
+        return self.algorithm.begin(network, Beside())
 
     def optimizer(self, name: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=self.rate)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fedbrats.algorithms.base import Reply
 from fedbrats.federation.exchange import travelling
 from fedbrats.models.residual_unet import residual_unet
 from fedbrats.privacy.central import Central, PrivateMean, check_central
@@ -33,12 +34,16 @@ def moved(a: tuple[float, float] = (0, 0), b: float = 0, scale: float = 0) -> Ar
     }
 
 
+def reply(arrays: Arrays, cases: int = 1) -> Reply:
+    return Reply("A", arrays, cases, steps=1)
+
+
 def released(
     replies: list[Arrays], clip: float, sigma: float = TINY, seed: int = 0
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     mean = PrivateMean(start(), Central(clip=clip, sigma=sigma))
-    for reply in replies:
-        mean.add(reply, 1.0)
+    for arrays in replies:
+        mean.add(reply(arrays))
     facts = mean.finish(secret_generator("cpu", seed))
     return mean.arrays, facts
 
@@ -124,11 +129,11 @@ def test_no_site_moves_the_sum_by_more_than_the_bound() -> None:
 
 def test_sites_count_alike_whatever_their_cases() -> None:
     mean = PrivateMean(start(), Central(clip=10.0, sigma=TINY))
-    mean.add(moved(b=1.0), 1000.0)
-    mean.add(moved(b=3.0), 1.0)
+    mean.add(reply(moved(b=1.0), 1000))
+    mean.add(reply(moved(b=3.0)))
     mean.finish(secret_generator("cpu", 0))
     assert update(mean.arrays) == pytest.approx([0, 0, 2.0, 0], abs=1e-6)
-    assert (mean.weight, mean.replies) == (1001.0, 2)
+    assert mean.replies == 2
 
 
 def test_the_order_of_replies_changes_nothing_but_rounding() -> None:
@@ -143,7 +148,7 @@ def test_the_order_of_replies_changes_nothing_but_rounding() -> None:
 def test_a_small_update_is_not_lost_between_large_ones() -> None:
     mean = PrivateMean({"a": torch.zeros(1)}, Central(clip=10.0, sigma=TINY))
     for value in (1.0, 3e-8, -1.0):
-        mean.add({"a": np.array([value], np.float32)}, 1.0)
+        mean.add(reply({"a": np.array([value], np.float32)}))
     mean.finish(secret_generator("cpu", 0))
     assert float(mean.arrays["a"]) == pytest.approx(1e-8, rel=0.01)
 
@@ -151,7 +156,7 @@ def test_a_small_update_is_not_lost_between_large_ones() -> None:
 def test_arrays_keep_their_type_and_the_start_its_values() -> None:
     given = start()
     mean = PrivateMean(given, Central(clip=1.0, sigma=1.0))
-    mean.add(moved(a=(1.0, 1.0)), 1.0)
+    mean.add(reply(moved(a=(1.0, 1.0))))
     mean.finish(secret_generator("cpu", 0))
     assert {n: (v.dtype, v.shape) for n, v in mean.arrays.items()} == {
         n: (v.dtype, v.shape) for n, v in given.items()
@@ -163,11 +168,11 @@ def test_a_reply_that_is_no_update_is_refused_and_leaves_no_trace() -> None:
     mean = PrivateMean(start(), Central(clip=1.0, sigma=TINY))
     for wrong in ({"a": moved()["a"]}, {**moved(), "c": moved()["a"]}, moved(b=math.nan), moved(b=math.inf)):
         with pytest.raises(ValueError, match=r"finite|global model"):
-            mean.add(wrong, 1.0)
-    mean.add(moved(b=0.5), 1.0)
+            mean.add(reply(wrong))
+    mean.add(reply(moved(b=0.5)))
     mean.finish(secret_generator("cpu", 0))
     assert update(mean.arrays) == pytest.approx([0, 0, 0.5, 0], abs=1e-6)
-    assert (mean.replies, mean.weight) == (1, 1.0)
+    assert mean.replies == 1
 
 
 # noise
@@ -179,7 +184,7 @@ def noise_of(
     first = {"a": torch.zeros(40_000), "b": torch.zeros(100, 200)}
     mean = PrivateMean(first, Central(clip=clip, sigma=sigma))
     for _ in range(replies):
-        mean.add({name: array.numpy() for name, array in first.items()}, 1.0)
+        mean.add(reply({name: array.numpy() for name, array in first.items()}))
     facts = mean.finish(secret_generator("cpu", seed))
     return np.concatenate([v.numpy().ravel() for v in mean.arrays.values()]), facts
 
@@ -215,7 +220,7 @@ def test_nothing_leaves_without_noise_and_noise_is_added_once() -> None:
     mean = PrivateMean(start(), Central(clip=1.0, sigma=1.0))
     with pytest.raises(RuntimeError, match="nothing to release"):
         mean.finish(secret_generator("cpu", 0))
-    mean.add(moved(b=1.0), 1.0)
+    mean.add(reply(moved(b=1.0)))
     assert mean.arrays == {}
     mean.finish(secret_generator("cpu", 0))
     with pytest.raises(RuntimeError, match="released before"):

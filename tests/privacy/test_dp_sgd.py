@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedbrats.algorithms.fedprox import FedProx
+from fedbrats.algorithms.fedprox import proximal
 from fedbrats.config import ConfigError, TrainConfig
 from fedbrats.privacy.dp_sgd import (
     DpSgd,
@@ -109,7 +109,7 @@ def test_a_penalty_is_added_after_clipping_and_whole() -> None:
     network = nn.Conv3d(1, 1, 1, bias=False)
     with torch.no_grad():
         network.weight.fill_(3.0)
-    pull = FedProx(mu=0.5).penalty(network)
+    pull = proximal(network, 0.5)
     with torch.no_grad():
         network.weight.fill_(5.0)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)

@@ -1,0 +1,94 @@
+"""What the two halves of an algorithm are given and what they return; `fedavg.FedAvg` has the hooks themselves.
+
+The server half sees one cohort (sites that train one model together) and runs in this order: `told` before a round,
+`collect` when it begins, the collector's `add` once per usable reply in site order, `step` when enough have come. The
+site half runs at each site: `begin` when the received model is loaded, `end` when it has been trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Arrays = Mapping[str, Tensor]
+Penalty = Callable[[], Tensor]  # an extra loss term (scalar) of the weights as they are
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One usable reply of a round. Arrays are by name, read-only, of the agreed shapes and dtypes."""
+
+    site: str
+    arrays: Mapping[str, np.ndarray]
+    cases: int  # training cases of the site, n_k
+    steps: int  # optimiser steps that it took
+    loss: float | None = None  # mean training loss; None where it stays at the site
+    beside: Mapping[str, np.ndarray] = field(default_factory=dict)  # of the trained arrays, where some travel
+
+
+class Collector(Protocol):
+    """What the replies of one round become; they are added one at a time, in the order of the sites."""
+
+    @property
+    def replies(self) -> int:
+        """Replies so far."""
+
+    @property
+    def arrays(self) -> dict[str, Tensor]:
+        """What they became, by name; read when all have been added."""
+
+    def add(self, reply: Reply) -> None:
+        """Add one checked reply.
+
+        Raises:
+            ValueError: it cannot be used after all; it is then left out and the message is the reason.
+        """
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the server remembers of one model from round to round; saved with it in every checkpoint."""
+
+    arrays: dict[str, Tensor] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)  # anything JSON holds
+
+
+@dataclass(frozen=True)
+class Group:
+    """What the server half knows of its cohort."""
+
+    sites: int  # all that belong to it, N, whether asked or not
+    trainable: frozenset[str]  # the arrays that are trained; others are running statistics
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What an algorithm has at a site beside the model, by name of the trained array, on the CPU."""
+
+    start: dict[str, Tensor] = field(default_factory=dict)  # the weights as they were received
+    received: dict[str, Tensor] = field(default_factory=dict)  # what `told` gave
+    kept: dict[str, Tensor] = field(default_factory=dict)  # what the site kept last time, {} at first
+
+
+@dataclass(frozen=True)
+class Left:
+    """What the site half leaves after a round."""
+
+    kept: dict[str, Tensor] = field(default_factory=dict)  # for the site's own next round; stays there
+    sent: dict[str, Tensor] = field(default_factory=dict)  # travels beside the model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Company:
+    """What else a run does, as far as an algorithm may have something against it."""
+
+    patient_privacy: bool = False  # privacy=dp_sgd: training losses stay at the sites
+    central_privacy: bool = False  # privacy=central: the server clips the updates and noises their mean
+    own_start: bool = False  # personalization in which a site does not start from what it receives
+    optimizer: torch.optim.Optimizer | None = None  # of the sites
+    clip_norm: float | None = None  # train.clip_norm

@@ -1,0 +1,55 @@
+"""Whole runs of algorithms that remember something: a killed one goes on to the same bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from fedbrats.run import run
+from tests.tiny import tiny
+
+PLAIN = ("train/optimizer=sgd_plain", "train.optimizer.lr=0.05")
+ALGORITHMS = {
+    "fedadam": ("strategy=fedadam",),
+    "scaffold": ("strategy=scaffold", *PLAIN),
+    "median": ("strategy=median",),
+    "fedcostwavg": ("strategy=fedcostwavg",),
+}
+MEMORY = {"fedadam": ["m/", "v/"], "scaffold": [""]}  # how its arrays begin
+SITES = ("CBICA", "TCIA01", "TCIA02")
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_killed_run_goes_on_to_the_same_bytes(cache: Path, tmp_path: Path, name: str) -> None:
+    more = (*ALGORITHMS[name], "arms=[federated]", "rounds=3", "runtime.keep_checkpoints=2")
+    whole = run(tiny(cache, *more), tmp_path / "whole")
+    stopped = run(tiny(cache, *more), tmp_path / "stopped")
+    # As a kill in round 3 leaves it: the last checkpoint is that of round 2, the sites are one round ahead.
+    shutil.rmtree(stopped / "checkpoints" / "round_00003")
+    last = {"round": 2, "folder": "round_00002"}
+    (stopped / "checkpoints" / "last.json").write_text(json.dumps(last))
+    run(tiny(cache, f"run.resume={stopped}"), stopped, [f"run.resume={stopped}"])
+    files = [f.relative_to(whole) for f in (whole / "checkpoints" / "round_00003").iterdir()]
+    files += [f.relative_to(whole) for f in whole.glob("sites/*/state/algorithm/round_00003.safetensors")]
+    assert len(files) == 2 + (name in MEMORY) + 3 * (name == "scaffold")
+    for file in (*files, Path("cases.csv")):
+        assert (whole / file).read_bytes() == (stopped / file).read_bytes(), file
+
+
+@pytest.mark.parametrize("name", ["fedadam", "scaffold"])
+def test_running_statistics_have_no_part_in_what_is_remembered(
+    cache: Path, tmp_path: Path, name: str
+) -> None:
+    unet = ("model=residual_unet_small", "model.norm=batch", "train.patch=[16,16,16]")
+    folder = run(tiny(cache, *ALGORITHMS[name], "arms=[federated]", "rounds=1", model=unet), tmp_path / "run")
+    model = load_file(folder / "checkpoints" / "round_00001" / "federated.safetensors")
+    memory = load_file(folder / "checkpoints" / "round_00001" / "federated.memory.safetensors")
+    statistics = {name for name in model if name.endswith(("running_mean", "running_var"))}
+    assert statistics
+    assert all(float(model[name].min()) >= 0 for name in statistics if name.endswith("running_var"))
+    expected = {f"{start}{array}" for array in model.keys() - statistics for start in MEMORY[name]}
+    assert memory.keys() == expected
