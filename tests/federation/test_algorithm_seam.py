@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from safetensors.torch import load_file
 from torch import Tensor
 
 from fedbrats.algorithms.base import Arrays, Collector, Group, Memory
@@ -225,6 +226,8 @@ def test_a_site_sends_the_change_of_its_control_variate_and_keeps_the_variate(tm
     for name, change in sent.items():
         way = start[name].detach().numpy() - new[name]
         np.testing.assert_allclose(change * 0.01 * 2, way, atol=1e-7, err_msg=name)  # rate 0.01, 2 steps
+    kept = load_file(site.folder / "sites" / "A" / "state" / "algorithm" / "round_00001.safetensors")
+    assert all(np.array_equal(kept[name].numpy(), change) for name, change in sent.items())  # c_k was 0
     second = arrays_of(site.train(2, zeros()).content["beside"])
     site.restart()  # without Flower's context the site's own storage knows
     again = arrays_of(site.train(2, zeros()).content["beside"])
