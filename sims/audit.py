@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from fedbrats.audit.files import AuditError, failures, result_table
+from fedbrats.audit.run import audit_run
 from fedbrats.config import ConfigError
-from fedbrats.privacy.audit_files import AuditError, failures, result_table
-from fedbrats.privacy.audit_run import audit_run
 
 
 def main() -> int:

@@ -8,22 +8,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedbrats.losses.compound import DiceCE
-from fedbrats.losses.deep_supervision import deep_supervised
-from fedbrats.privacy.accounting import Entry, final_epsilon, rdp_epsilon
-from fedbrats.privacy.audit import Subject, step_checks
-from fedbrats.privacy.audit_accounts import (
+from fedbrats.audit.accounts import (
     epsilon_again,
     ledger_covers,
     noise_sources,
     reserved_first,
     sampling,
 )
+from fedbrats.audit.step import Subject, step_checks
+from fedbrats.losses.compound import DiceCE
+from fedbrats.losses.deep_supervision import deep_supervised
+from fedbrats.privacy.accounting import Entry, final_epsilon, rdp_epsilon
 from fedbrats.privacy.ledger import Ledger
 from fedbrats.privacy.mechanism import Batch, PrivateStep
 from fedbrats.privacy.noise import secret_generator
 from fedbrats.privacy.sampler import draw_patients
-from tests.privacy import planted
+from tests.audit import planted
 
 ENTRY = Entry(1.0, 0.25, 8)
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from scipy.stats import binom, chisquare
 
+from fedbrats.audit.step import DEVIATIONS, Check, at_most, cosine, surprise
 from fedbrats.privacy.accounting import Entry, final_epsilon, merge, rdp_epsilon
-from fedbrats.privacy.audit import DEVIATIONS, Check, at_most, cosine, surprise
 from fedbrats.privacy.noise import gaussian
 from fedbrats.privacy.sampler import draw_patients
 

@@ -13,6 +13,18 @@ from typing import Any
 import matplotlib.image
 import pytest
 
+from fedbrats.audit import canary
+from fedbrats.audit import run as audit
+from fedbrats.audit.files import AuditError, failures, read_spent, result_table
+from fedbrats.audit.run import (
+    Audited,
+    account_checks,
+    attacks,
+    round_reserved,
+    sampling_checks,
+    subject_of,
+)
+from fedbrats.audit.step import patches_of_a_patient
 from fedbrats.config import load_config, save_config, typed
 from fedbrats.data.prepare import prepare
 from fedbrats.federation import site_privacy, site_work
@@ -21,19 +33,8 @@ from fedbrats.federation.site_cases import write_site_cases
 from fedbrats.federation.site_runtime import SiteRuntime
 from fedbrats.federation.site_work import RELEASED, SiteWork
 from fedbrats.federation.spending import write_spent
-from fedbrats.privacy import audit_run, canary
-from fedbrats.privacy.audit import patches_of_a_patient
-from fedbrats.privacy.audit_files import AuditError, failures, read_spent, result_table
-from fedbrats.privacy.audit_run import (
-    Audited,
-    account_checks,
-    attacks,
-    round_reserved,
-    sampling_checks,
-    subject_of,
-)
 from fedbrats.targets import ConfigError
-from tests.privacy import planted
+from tests.audit import planted
 from tests.tiny import ROOT, tiny
 
 SITES = ("TCIA01", "TCIA02", "CBICA")
@@ -93,8 +94,8 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_a_right_run_passes_and_leaves_pictures(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(audit_run, "CANARIES", 200)
-    monkeypatch.setitem(audit_run.demonstrate.__kwdefaults__, "iterations", 3)
+    monkeypatch.setattr(audit, "CANARIES", 200)
+    monkeypatch.setitem(audit.demonstrate.__kwdefaults__, "iterations", 3)
     ledgers = {site: (folder / "sites" / site / "privacy" / "ledger.json").read_text() for site in SITES}
     assert command(monkeypatch, str(folder)) == 0
     printed = capsys.readouterr().out
@@ -125,8 +126,8 @@ def test_a_right_run_passes_and_leaves_pictures(
 
 
 def test_without_inversion_there_are_no_pictures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_run, "CANARIES", 50)
-    monkeypatch.setattr(audit_run, "many_steps", lambda attack: canary.many_steps(attack, repeats=50))
+    monkeypatch.setattr(audit, "CANARIES", 50)
+    monkeypatch.setattr(audit, "many_steps", lambda attack: canary.many_steps(attack, repeats=50))
     change(folder / "privacy.json", lambda c: c["sites"]["TCIA01"].update(epsilon=0.1))
     assert command(monkeypatch, str(folder), "--no-inversion") == 1
     content = json.loads((folder / "audit.json").read_text())
@@ -179,8 +180,8 @@ def test_training_before_the_ledger_is_found(folder: Path, monkeypatch: pytest.M
 def test_wrong_samplers_and_shared_noise_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = audited(folder)
     assert all(check.passed for check in sampling_checks(run))
-    made = audit_run.secret_generator
-    monkeypatch.setattr(audit_run, "secret_generator", lambda device, seed, *parts: made(device, 3))
+    made = audit.secret_generator
+    monkeypatch.setattr(audit, "secret_generator", lambda device, seed, *parts: made(device, 3))
     assert [check.name for check in sampling_checks(run) if not check.passed] == ["noise sources"]
 
 
@@ -194,16 +195,16 @@ def test_a_wrong_step_is_found_in_the_run(folder: Path) -> None:
 
 
 def test_the_second_attack_is_made_like_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_run, "CANARIES", 50)
+    monkeypatch.setattr(audit, "CANARIES", 50)
     run = audited(folder)
     easy, as_in_run, _ = attacks(run)
     dearest = run.spent[0].dearest
     assert (as_in_run.sigma, as_in_run.sample_rate) == (1.0, dearest.sample_rate)
     assert as_in_run.steps == 4  # two rounds of two steps
     assert (easy.sigma, easy.steps) == (4.0, 1)
-    monkeypatch.setattr(audit_run, "MOST_GRADIENTS", 3.5 * dearest.sample_rate * 25)
+    monkeypatch.setattr(audit, "MOST_GRADIENTS", 3.5 * dearest.sample_rate * 25)
     assert attacks(run)[1].steps == 3
-    monkeypatch.setattr(audit_run, "MOST_GRADIENTS", 1)
+    monkeypatch.setattr(audit, "MOST_GRADIENTS", 1)
     assert attacks(run)[1].steps == 1
 
 
@@ -233,7 +234,7 @@ def test_a_strangers_configuration_builds_nothing(folder: Path) -> None:
     config.loss["_target_"] = "os.system"
     save_config(config, folder / "config.yaml")
     with pytest.raises(ConfigError, match=r"os\.system"):
-        audit_run.audit_run(folder)
+        audit.audit_run(folder)
 
 
 def test_a_table_says_what_failed() -> None:

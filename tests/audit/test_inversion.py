@@ -9,10 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedbrats.data.cache import CachedCase
-from fedbrats.data.cases import MODALITIES
-from fedbrats.data.entries import make_layout, write_entry
-from fedbrats.privacy.inversion import (
+from fedbrats.audit.inversion import (
     PLAIN,
     SHOWN,
     Recovered,
@@ -27,9 +24,12 @@ from fedbrats.privacy.inversion import (
     total_variation,
     tumour_slice,
 )
+from fedbrats.data.cache import CachedCase
+from fedbrats.data.cases import MODALITIES
+from fedbrats.data.entries import make_layout, write_entry
 from fedbrats.privacy.mechanism import Batch, PrivateStep
 from fedbrats.privacy.noise import secret_generator
-from tests.privacy import planted
+from tests.audit import planted
 
 
 def slice_of(side: int = 24) -> Batch:

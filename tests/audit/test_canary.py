@@ -10,8 +10,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from fedbrats.privacy.accounting import gaussian_epsilon
-from fedbrats.privacy.canary import (
+from fedbrats.audit.canary import (
     Attack,
     audit_scores,
     distinguish,
@@ -20,9 +19,10 @@ from fedbrats.privacy.canary import (
     one_run,
     p_value,
 )
+from fedbrats.privacy.accounting import gaussian_epsilon
 from fedbrats.privacy.mechanism import PrivateStep
 from fedbrats.privacy.noise import secret_generator
-from tests.privacy import planted
+from tests.audit import planted
 
 CLIP = 10.0
 

@@ -16,6 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedbrats.audit.accounts import (
+    epsilon_again,
+    ledger_covers,
+    noise_sources,
+    reserved_first,
+    sampling,
+)
+from fedbrats.audit.canary import Attack, Bound, many_steps, one_run
+from fedbrats.audit.files import AuditError, Spent, finite, read_spent
+from fedbrats.audit.inversion import demonstrate, pictures, sentence, tumour_slice
+from fedbrats.audit.step import Check, Subject, at_most, step_checks
 from fedbrats.config import load_config
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.patches import draw_batch
@@ -28,18 +39,7 @@ from fedbrats.federation.site_work import RELEASED, SiteWork
 from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.losses.ramp import set_round
 from fedbrats.privacy.accounting import Entry
-from fedbrats.privacy.audit import Check, Subject, at_most, step_checks
-from fedbrats.privacy.audit_accounts import (
-    epsilon_again,
-    ledger_covers,
-    noise_sources,
-    reserved_first,
-    sampling,
-)
-from fedbrats.privacy.audit_files import AuditError, Spent, finite, read_spent
-from fedbrats.privacy.canary import Attack, Bound, many_steps, one_run
 from fedbrats.privacy.dp_sgd import DpSgd
-from fedbrats.privacy.inversion import demonstrate, pictures, sentence, tumour_slice
 from fedbrats.privacy.ledger import LedgerError
 from fedbrats.privacy.mechanism import Batch
 from fedbrats.privacy.noise import secret_generator

@@ -18,8 +18,8 @@ import torch
 from scipy.stats import beta, binom
 from torch import Tensor, nn
 
+from fedbrats.audit.accounts import Draw
 from fedbrats.privacy.accounting import Entry, final_epsilon
-from fedbrats.privacy.audit_accounts import Draw
 from fedbrats.privacy.mechanism import Batch, PrivateStep
 from fedbrats.privacy.sampler import draw_patients
 
