@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from fedbrats.compare import write_comparison
 from fedbrats.report.run_folder import RunFolderError
+from fedbrats.studies.compare import write_comparison
 
 
 def main() -> int:

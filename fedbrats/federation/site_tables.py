@@ -14,8 +14,8 @@ from fedbrats.data.cache import CachedCase, restore
 from fedbrats.data.regions import REGIONS, regions_from_labels
 from fedbrats.metrics.hd95 import hd95
 from fedbrats.metrics.overlap import dice
+from fedbrats.metrics.uncertainty import case_uncertainty, reliability
 from fedbrats.postprocess.steps import Step
-from fedbrats.uncertainty import case_uncertainty, reliability
 
 
 @dataclass

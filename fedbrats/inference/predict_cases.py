@@ -25,9 +25,9 @@ from fedbrats.inference.predict import Prediction
 from fedbrats.inference.reading import BadCase, Folder, open_folder
 from fedbrats.inference.system import System, load_system
 from fedbrats.inference.tables import Result, Scores, remove_tables, write_cases
+from fedbrats.metrics.uncertainty import case_uncertainty, entropy
 from fedbrats.report.html import write_prediction_report
 from fedbrats.report.uncertainty_figures import write_uncertainty_figures
-from fedbrats.uncertainty import case_uncertainty, entropy
 
 log = logging.getLogger(__name__)
 Say = Callable[[str], object]

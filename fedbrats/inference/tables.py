@@ -20,8 +20,8 @@ from fedbrats.data.regions import REGIONS, regions_from_labels
 from fedbrats.federation.site_tables import bin_rows, step_rows
 from fedbrats.inference.system import System
 from fedbrats.metrics.score import CASE_COLUMNS, score_case, worst_scores
+from fedbrats.metrics.uncertainty import reliability
 from fedbrats.results import TABLE_COLUMNS, reliability_rows, write_table
-from fedbrats.uncertainty import reliability
 
 ARM = "prediction"
 Row = dict[str, Any]

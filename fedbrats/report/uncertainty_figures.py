@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from fedbrats.metrics.uncertainty import rejection_ratio
 from fedbrats.report.style import BLACK, GREY, REGION_COLOURS, new_figure, styled
 from fedbrats.report.uncertainty_tables import (
     calibration_error,
@@ -19,7 +20,6 @@ from fedbrats.report.uncertainty_tables import (
     read_bins,
     read_doubts,
 )
-from fedbrats.uncertainty import rejection_ratio
 
 WIDTH = 3.5  # inches of a panel
 

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from fedbrats.data.regions import REGIONS
+from fedbrats.metrics.uncertainty import expected_calibration_error, rejection_ratio, retained
 from fedbrats.report.arms import arm_rank, report_arms
 from fedbrats.report.cells import number
 from fedbrats.report.run_folder import optional_table
-from fedbrats.uncertainty import expected_calibration_error, rejection_ratio, retained
 
 KEYS = ("arm", "site", "case", "region")
 BINS = ("bin_low", "bin_high", "voxels", "mean_probability", "observed")

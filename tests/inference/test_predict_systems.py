@@ -13,7 +13,7 @@ import pytest
 from fedbrats.config import ConfigError
 from fedbrats.data.intensity import read_reference, write_reference
 from fedbrats.data.regions import REGIONS
-from fedbrats.uncertainty import case_uncertainty
+from fedbrats.metrics.uncertainty import case_uncertainty
 from tests.inference.run_folders import labels, make_run, masks, predict, write_case
 
 MEMBERS = {"federated": 0, "local:A": 1, "local:B": 2}

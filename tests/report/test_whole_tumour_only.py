@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from fedbrats.compare import compare, write_comparison
 from fedbrats.report.arms import merge_local_arms
 from fedbrats.report.figures import learning_curves, metric_boxes
 from fedbrats.report.html import write_report
@@ -19,6 +18,7 @@ from fedbrats.report.overlays import choose_overlays
 from fedbrats.report.run_folder import RunFolder, read_run
 from fedbrats.report.tables import institution_table
 from fedbrats.report.terminal import print_result_table
+from fedbrats.studies.compare import compare, write_comparison
 from tests.report.fake_extras import write_postprocess, write_uncertainty
 from tests.report.fake_run import write_run
 

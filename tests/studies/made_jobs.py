@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from fedbrats.compare_jobs import Job
+from fedbrats.studies.jobs import Job
 
 FEDAVG, FEDPROX = "fedbrats.algorithms.fedavg.FedAvg", "fedbrats.algorithms.fedprox.FedProx"
 

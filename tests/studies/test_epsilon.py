@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from fedbrats.compare_epsilon import curve_context, dice_over_epsilon
-from fedbrats.compare_jobs import Job, described, differing, is_seed
-from fedbrats.report.compare_figures import epsilon_curve
-from tests.compare_jobs import job
+from fedbrats.report.compare.figures import epsilon_curve
+from fedbrats.studies.epsilon import curve_context, dice_over_epsilon
+from fedbrats.studies.jobs import Job, described, differing, is_seed
+from tests.studies.made_jobs import job
 
 DP = {"privacy._target_": "fedbrats.privacy.dp_sgd.DpSgd", "privacy.delta": 1e-5, "privacy.clip": 1.0}
 

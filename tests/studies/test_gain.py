@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedbrats.compare_gain import gain_context, gains, t_interval
-from fedbrats.compare_jobs import Job
-from fedbrats.report.compare_figures import gain_figure
+from fedbrats.report.compare.figures import gain_figure
 from fedbrats.report.personal_tables import interval
-from tests.compare_jobs import FEDPROX, job
+from fedbrats.studies.gain import gain_context, gains, t_interval
+from fedbrats.studies.jobs import Job
+from tests.studies.made_jobs import FEDPROX, job
 
 SHIFT = {"data.phantom.shift": 2.0}
 

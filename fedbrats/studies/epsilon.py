@@ -8,13 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from fedbrats.compare_jobs import NEUTRAL, Job, described, differing, is_seed, shown
 from fedbrats.data.regions import REGIONS
 from fedbrats.report.cells import number
-from fedbrats.report.compare_figures import epsilon_curve
+from fedbrats.report.compare.figures import epsilon_curve
 from fedbrats.report.html import data_uri
 from fedbrats.report.privacy_tables import epsilon_text
 from fedbrats.report.tables import EVERY_SITE
+from fedbrats.studies.jobs import NEUTRAL, Job, described, differing, is_seed, shown
 
 # Settings that say how much is spent: they place a job on its line. Other settings of the mechanism make lines.
 SPENDING = ("privacy._target_", "privacy.sigma", "privacy.target_epsilon", "privacy.max_epsilon")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedbrats.uncertainty import (
+from fedbrats.metrics.uncertainty import (
     case_uncertainty,
     entropy,
     expected_calibration_error,

@@ -13,14 +13,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from fedbrats.compare import compare, job_table, write_comparison
-from fedbrats.compare_gain import gain_over
-from fedbrats.compare_jobs import find_jobs, read_job
 from fedbrats.report.run_folder import RunFolderError, read_run
+from fedbrats.studies.compare import compare, job_table, write_comparison
+from fedbrats.studies.gain import gain_over
+from fedbrats.studies.jobs import find_jobs, read_job
 from tests.report.fake_extras import add_personal, site_budget, write_privacy
 from tests.report.fake_run import write_run
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.tiny import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from fedbrats.compare_jobs import NEUTRAL, Job, described, differing, is_seed, read_jobs, shown
 from fedbrats.data.regions import REGIONS
 from fedbrats.report.arms import arm_title
 from fedbrats.report.cells import MISSING
-from fedbrats.report.compare_figures import gain_figure
+from fedbrats.report.compare.figures import gain_figure
 from fedbrats.report.html import data_uri
 from fedbrats.report.personal_tables import interval
+from fedbrats.studies.jobs import NEUTRAL, Job, described, differing, is_seed, read_jobs, shown
 
 SHIFT = "data.phantom.shift"
 PLAIN = "FedAvg"  # what others are measured against, where a sweep has it

@@ -9,9 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from fedbrats.compare_epsilon import curve_context, dice_over_epsilon
-from fedbrats.compare_gain import gain_context, gains
-from fedbrats.compare_jobs import PRIVATE_ARMS, SEED, Job, differing, read_jobs, shown
 from fedbrats.data.regions import REGIONS
 from fedbrats.report.arms import arm_title
 from fedbrats.report.cells import MISSING, number
@@ -19,6 +16,9 @@ from fedbrats.report.html import write_page
 from fedbrats.report.privacy_tables import epsilon_text
 from fedbrats.report.tables import EVERY_SITE
 from fedbrats.report.words import plural
+from fedbrats.studies.epsilon import curve_context, dice_over_epsilon
+from fedbrats.studies.gain import gain_context, gains
+from fedbrats.studies.jobs import PRIVATE_ARMS, SEED, Job, differing, read_jobs, shown
 
 OVER_SEEDS = "over seeds"
 RESULT_COLUMNS = (
@@ -124,7 +124,7 @@ def write_comparison(sweep: Path) -> tuple[Path, ...]:
         "curve": curve_context(dice_over_epsilon(jobs)),
         "gain": gain_context(gain, unmatched),
     }
-    page = write_page(sweep / "compare.html", "compare.html.j2", context)
+    page = write_page(sweep / "compare.html", "compare/compare.html.j2", context)
     return (*(sweep / name for name in tables), page)
 
 
