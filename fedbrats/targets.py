@@ -77,7 +77,7 @@ def check_trusted(node: Any, where: str) -> None:
 
 
 def _is_trusted(target: str) -> bool:
-    """Whether `target` is defined where it says; `fedbrats.run.os.system` is not, though it can be reached that way."""
+    """Whether `target` is defined where it says; `fedbrats.environment.os.system` is not, though it can be found."""
     if not target.startswith(TRUSTED):
         return False
     try:

@@ -32,7 +32,7 @@ def main(wanted: list[str]) -> None:
     from rich.table import Table
 
     from fedbrats.bench import PARTS, machine
-    from fedbrats.command import register_with_hydra
+    from fedbrats.commands.compose import register_with_hydra
     from fedbrats.config import typed
 
     unknown = sorted(set(wanted) - PARTS.keys())

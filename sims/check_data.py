@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fedbrats.data.listing import institution_table, list_folder, read_overrides
+from fedbrats.commands.check_data import institution_table, list_folder, read_overrides
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 

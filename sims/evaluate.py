@@ -13,7 +13,7 @@ import sys
 
 from rich.console import Console
 
-from fedbrats.metrics.evaluate_files import evaluate, json_line, read_arguments, summary_table
+from fedbrats.commands.evaluate.evaluate_files import evaluate, json_line, read_arguments, summary_table
 
 
 def main(arguments: list[str]) -> int:

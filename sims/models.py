@@ -16,8 +16,8 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
+from fedbrats.commands.models.table import config_of, look_at, measure, model_names, render
 from fedbrats.config import ConfigError
-from fedbrats.models.table import config_of, look_at, measure, model_names, render
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 

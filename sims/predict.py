@@ -37,10 +37,10 @@ def main(arguments: list[str]) -> int:
     if not arguments or set(arguments) & {"-h", "--help"}:
         console.print(__doc__, markup=False)
         return 0 if arguments else 2
-    from fedbrats.command import EXPECTED
-    from fedbrats.inference.arguments import read_arguments
-    from fedbrats.inference.predict_cases import predict_cases
-    from fedbrats.inference.tables import case_table
+    from fedbrats.commands.errors import EXPECTED
+    from fedbrats.commands.predict.arguments import read_arguments
+    from fedbrats.commands.predict.predict_cases import predict_cases
+    from fedbrats.commands.predict.tables import case_table
 
     try:
         config = read_arguments(arguments)

@@ -10,7 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from fedbrats.command import explain_errors, register_with_hydra
+from fedbrats.commands.compose import register_with_hydra
+from fedbrats.commands.errors import explain_errors
 from fedbrats.engines.warm import warm_up
 
 register_with_hydra()
@@ -19,8 +20,8 @@ register_with_hydra()
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def main(config: DictConfig) -> None:
     """Compose the configuration and run it."""
+    from fedbrats.commands.run.run import run
     from fedbrats.report.terminal import print_result_table
-    from fedbrats.run import run
 
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     hydra_config = HydraConfig.get()

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 
-from fedbrats.command import register_with_hydra
+from fedbrats.commands.compose import register_with_hydra
 from fedbrats.config import Config, ConfigError, load_config, save_config, typed
 from fedbrats.models.build import build_network
 

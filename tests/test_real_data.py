@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from fedbrats.command import register_with_hydra
+from fedbrats.commands.compose import register_with_hydra
+from fedbrats.commands.run.run import run
 from fedbrats.privacy.accounting import gaussian_epsilon
-from fedbrats.run import run
 from tests.tiny import ROOT
 
 REAL = os.environ.get("FEDBRATS_REAL_DATA")

@@ -7,7 +7,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from fedbrats.command import register_with_hydra
+from fedbrats.commands.compose import register_with_hydra
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ("model=segresnet_small", "model.blocks_down=[1,1]", "model.blocks_up=[1]", "train.patch=[16,16,16]")

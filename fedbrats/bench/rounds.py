@@ -13,13 +13,13 @@ from flwr.serverapp import Grid, ServerApp
 from torch import Tensor
 
 from fedbrats.algorithms.fedavg import FedAvg
+from fedbrats.commands.run.run import start_engine
 from fedbrats.config import Config
 from fedbrats.federation.arms import FEDERATED, Cohort
 from fedbrats.federation.asking import join
 from fedbrats.federation.checkpoint import Model
 from fedbrats.federation.record import Row
 from fedbrats.federation.server import Federation, run_round
-from fedbrats.run import start_engine
 
 Result = tuple[str, str, str]  # what, figure, bound
 

@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 
 from fedbrats.algorithms.fedavg import WeightedMean
 from fedbrats.bench.rounds import Result, federated_rounds, with_workers
+from fedbrats.commands.run.run import write_inputs
 from fedbrats.config import Config
 from fedbrats.data.nifti import read_volume
 from fedbrats.data.patches import draw_batch
@@ -26,7 +27,6 @@ from fedbrats.federation.site_runtime import SiteRuntime
 from fedbrats.initial import initial_arrays
 from fedbrats.models.build import build_network, channels_last
 from fedbrats.outputs import targets
-from fedbrats.run import write_inputs
 from fedbrats.seeding import generator
 from fedbrats.training import batches
 

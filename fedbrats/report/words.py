@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 
 from fedbrats.data.regions import REGIONS
-from fedbrats.progress import duration
 from fedbrats.report.arms import arm_title
 from fedbrats.report.run_folder import RunFolder
 from fedbrats.report.tables import EVERY_SITE, failures, worst_institution
@@ -234,3 +233,13 @@ def skipped_cases(run: RunFolder) -> list[dict[str, Any]]:
             seen.add(key)
             out.append(record)
     return out
+
+
+def duration(seconds: float) -> str:
+    """Seconds as "45 s", "3 min 05 s" or "2 h 10 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -179,7 +179,10 @@ def test_what_a_network_cannot_do_is_said_before(
     ("node", "target"),
     [
         ("model", "os.system"),
-        ("model", "fedbrats.run.json.loads"),  # can be reached through this package, is not of it
+        (
+            "model",
+            "fedbrats.environment.json.loads",
+        ),  # can be reached through this package, is not of it
         ("loss", "builtins.exec"),
         ("optimizer", "torch.hub.load"),
         ("step", "subprocess.run"),

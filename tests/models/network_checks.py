@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, max_pool3d
 
-from fedbrats.command import register_with_hydra
+from fedbrats.commands.compose import register_with_hydra
 from tests.tiny import ROOT
 
 

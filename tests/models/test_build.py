@@ -9,7 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from fedbrats.command import register_with_hydra
+from fedbrats.commands.compose import register_with_hydra
 from fedbrats.config import Config, ConfigError, typed
 from fedbrats.models.build import (
     Resized,

@@ -9,13 +9,13 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
-from fedbrats.command import register_with_hydra
+from fedbrats.commands.compose import register_with_hydra
+from fedbrats.commands.models.table import look_at, model_names
 from fedbrats.config import Config, typed
 from fedbrats.inference.predict import predict
 from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.models import facts
 from fedbrats.models.build import build_network, dimensions, input_rules, output_channels, patch_of, window_of
-from fedbrats.models.table import look_at, model_names
 from fedbrats.outputs import labels_from_probabilities
 from tests.tiny import ROOT
 

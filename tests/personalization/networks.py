@@ -9,10 +9,10 @@ from hydra import compose, initialize_config_dir
 from monai.networks.nets import BasicUNet, DynUNet
 from torch import nn
 
-from fedbrats.command import register_with_hydra
+from fedbrats.commands.compose import register_with_hydra
+from fedbrats.commands.models.table import model_names
 from fedbrats.config import typed
 from fedbrats.models.build import build_network
-from fedbrats.models.table import model_names
 from tests.tiny import ROOT
 
 SMALL = [name for name in model_names(ROOT / "conf") if name.endswith("_small")]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from fedbrats.run import run
+from fedbrats.commands.run.run import run
 from tests.tiny import tiny
 
 PLAIN = ("train/optimizer=sgd_plain", "train.optimizer.lr=0.05")

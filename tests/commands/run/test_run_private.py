@@ -16,10 +16,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fedbrats.commands.run.run import run
 from fedbrats.config import ConfigError
 from fedbrats.inference.members import load_member, parse_spec
 from fedbrats.privacy.accounting import Entry, gaussian_epsilon, rdp_epsilon
-from fedbrats.run import run
 from tests.tiny import ROOT, tiny, tiny_overrides
 
 DP = ("privacy=dp_sgd", "privacy.target_epsilon=null", "privacy.sigma=1.5", "arms=[federated]")
@@ -115,7 +115,7 @@ sys.path[:0] = [{root!r}]
 from tests.tiny import tiny
 from fedbrats.privacy.mechanism import PrivateStep
 import fedbrats.privacy.mechanism as mechanism
-from fedbrats.run import run
+from fedbrats.commands.run.run import run
 real, taken = PrivateStep.gradients, []
 def slow(self, patients):
     taken.append(1)

@@ -14,11 +14,11 @@ import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from fedbrats.commands.predict.system import System
 from fedbrats.data.cache import CachedCase, restore
 from fedbrats.data.institutions import institution_from_name
 from fedbrats.data.regions import REGIONS, regions_from_labels
 from fedbrats.federation.site_tables import bin_rows, step_rows
-from fedbrats.inference.system import System
 from fedbrats.metrics.score import CASE_COLUMNS, score_case, worst_scores
 from fedbrats.metrics.uncertainty import reliability
 from fedbrats.results import TABLE_COLUMNS, reliability_rows, write_table

@@ -3,10 +3,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedbrats.commands.evaluate.label_files import (
+    case_name,
+    find_label_files,
+    pair_files,
+    recognise_labels,
+    same_grid,
+)
 from fedbrats.config import ConfigError
 from fedbrats.data.nifti import Source
 from fedbrats.data.regions import BRATS_2017, BRATS_2023, BRATS_2024
-from fedbrats.metrics.label_files import case_name, find_label_files, pair_files, recognise_labels, same_grid
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from fedbrats import results
+from fedbrats.commands.run.progress import Progress
 from fedbrats.config import Config, ConfigError, TrainConfig, save_config, typed
 from fedbrats.data.partition import Site
 from fedbrats.data.prepare import Prepared, prepare
@@ -34,7 +35,6 @@ from fedbrats.initial import agreed_arrays, check_init, initial_arrays, trainabl
 from fedbrats.models.build import regions_of
 from fedbrats.privacy.central import Central
 from fedbrats.privacy.dp_sgd import DpSgd
-from fedbrats.progress import Progress
 from fedbrats.report.html import write_report
 from fedbrats.settings import (
     check_private_sites,

@@ -14,7 +14,8 @@ from fedbrats.config import ConfigError
 from fedbrats.data.intensity import read_reference, write_reference
 from fedbrats.data.regions import REGIONS
 from fedbrats.metrics.uncertainty import case_uncertainty
-from tests.inference.run_folders import labels, make_run, masks, predict, write_case
+from tests.commands.predict.small_cases import labels, masks, predict, write_case
+from tests.inference.run_folders import make_run
 
 MEMBERS = {"federated": 0, "local:A": 1, "local:B": 2}
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fedbrats import progress as module
-from fedbrats.progress import Progress, duration, scores
+from fedbrats.commands.run import progress as module
+from fedbrats.commands.run.progress import Progress, scores
 
 
 class Terminal(io.StringIO):
@@ -135,13 +135,6 @@ def test_scores_ignore_empty_and_non_finite_values() -> None:
         )
         == {}
     )
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")]
-)
-def test_duration(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_the_live_table_keeps_the_last_known_dice() -> None:

@@ -15,12 +15,12 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from fedbrats.commands.evaluate.label_files import Pair, case_name, pair_files, recognise_labels, same_grid
 from fedbrats.config import ConfigError, MetricsConfig
 from fedbrats.data.institutions import institution_from_name
 from fedbrats.data.nifti import Source, VolumeError, read_volume, spacing_of
 from fedbrats.data.regions import REGIONS, LabelSystem, label_numbers, regions_from_labels, to_canonical
 from fedbrats.metrics.hd95 import check_convention
-from fedbrats.metrics.label_files import Pair, case_name, pair_files, recognise_labels, same_grid
 from fedbrats.metrics.score import CASE_COLUMNS, SCORES, VOLUMES, score_case, worst_scores
 from fedbrats.metrics.summary import ALL_SITES, LOWER_IS_BETTER, summarise
 

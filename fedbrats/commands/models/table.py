@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from rich.table import Table
 
-from fedbrats.command import register_with_hydra
+from fedbrats.commands.compose import register_with_hydra
 from fedbrats.config import Config, ConfigError, typed
 from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.models import facts

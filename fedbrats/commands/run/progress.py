@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedbrats.data.regions import REGIONS
+from fedbrats.report.words import duration
 
 LOCAL = "local"
 
@@ -194,13 +195,3 @@ def in_words(known: Mapping[str, float]) -> str:
 def _regions(names: Collection[str]) -> tuple[str, ...]:
     """The regions among `names`: all that a network predicts, once there was a validation."""
     return tuple(region for region in REGIONS if region in names)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as "45 s", "3 min 05 s" or "2 h 10 min"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

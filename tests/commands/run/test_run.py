@@ -16,11 +16,11 @@ import psutil
 import pytest
 import yaml
 
+from fedbrats.commands.run.run import run
 from fedbrats.config import ConfigError
 from fedbrats.data.prepare import DataError
 from fedbrats.federation.record import COLUMNS
 from fedbrats.metrics.score import CASE_COLUMNS
-from fedbrats.run import run
 from tests.tiny import ROOT, tiny, tiny_overrides
 
 TRAINING = ["CBICA", "TCIA01", "TCIA02"]

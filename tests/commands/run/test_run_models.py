@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedbrats.commands.run.run import run
 from fedbrats.config import ConfigError
-from fedbrats.run import run
 from tests.tiny import tiny
 
 ONE_ARM = "arms=[federated]"

@@ -12,6 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from fedbrats.commands.predict.arguments import PredictConfig
+from fedbrats.commands.predict.reading import BadCase, Folder, open_folder
+from fedbrats.commands.predict.system import System, load_system
+from fedbrats.commands.predict.tables import Result, Scores, remove_tables, write_cases
 from fedbrats.config import Config, ConfigError
 from fedbrats.data.cache import CachedCase, restore
 from fedbrats.data.cases import Case
@@ -19,12 +23,8 @@ from fedbrats.data.entries import CacheError
 from fedbrats.data.nifti import Source, write_labels
 from fedbrats.data.regions import REGIONS, regions_from_labels, to_source
 from fedbrats.environment import describe_environment, write_json
-from fedbrats.inference.arguments import PredictConfig
 from fedbrats.inference.maps import write_map
 from fedbrats.inference.predict import Prediction
-from fedbrats.inference.reading import BadCase, Folder, open_folder
-from fedbrats.inference.system import System, load_system
-from fedbrats.inference.tables import Result, Scores, remove_tables, write_cases
 from fedbrats.metrics.uncertainty import case_uncertainty, entropy
 from fedbrats.report.html import write_prediction_report
 from fedbrats.report.uncertainty_figures import write_uncertainty_figures

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from fedbrats.commands.predict.arguments import PredictConfig, inference_settings, postprocess_settings
 from fedbrats.config import Config, ConfigError, InferenceConfig
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.intensity import Normaliser, matched_to, normaliser, read_reference
 from fedbrats.data.regions import REGIONS
 from fedbrats.federation import exchange
 from fedbrats.federation.site_runtime import pick_device
-from fedbrats.inference.arguments import PredictConfig, inference_settings, postprocess_settings
 from fedbrats.inference.ensemble import combine
 from fedbrats.inference.members import Member, Spec, check_inference, load_localiser, load_member, parse_spec
 from fedbrats.inference.predict import Prediction

@@ -1,4 +1,4 @@
-"""What the scripts in `sims/` share: Hydra's schema and resolver, and errors as one readable line."""
+"""What goes wrong in a command, as one readable line and an exit status."""
 
 from __future__ import annotations
 
@@ -14,21 +14,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fedbrats import config as config_module
 from fedbrats.config import ConfigError
 
 EXPECTED = (ConfigError, ValueError, OSError, RuntimeError)  # explained in one line; anything else is a bug
 log = logging.getLogger(__name__)
-
-
-def _run_folder(resume: str | None, name: str) -> str:
-    return str(resume) if resume else f"outputs/{name}"
-
-
-def register_with_hydra() -> None:
-    """Register the schema and the resolver that `conf/config.yaml` uses; may be called again."""
-    config_module.register()
-    OmegaConf.register_new_resolver("fedbrats.run_folder", _run_folder, replace=True)
 
 
 @contextlib.contextmanager

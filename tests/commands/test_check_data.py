@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.data.brats_files import write_case
+from tests.tiny import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 REAL = os.environ.get("FEDBRATS_REAL_DATA")
 
 

@@ -1,17 +1,17 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 
+from fedbrats.commands.evaluate.evaluate_files import EvaluateConfig, evaluate, read_arguments
 from fedbrats.config import ConfigError
 from fedbrats.data.nifti import VolumeError
-from fedbrats.metrics.evaluate_files import EvaluateConfig, evaluate, read_arguments
 from fedbrats.metrics.score import CASE_COLUMNS
+from tests.tiny import ROOT
 
 AFFINE = np.array([[-1.0, 0, 0, 9], [0, -1, 0, 11], [0, 0, 2, -3], [0, 0, 0, 1]])  # LPS, 2 mm slices
 
@@ -152,7 +152,7 @@ def test_wrong_settings_fail_before_any_work(folders):
 
 
 def test_command_prints_only_json(folders):
-    script = Path(__file__).parents[2] / "sims" / "evaluate.py"
+    script = ROOT / "sims" / "evaluate.py"
     paths = [f"{key}={folders / value}" for key, value in (("predictions", "guess"), ("references", "truth"))]
     command = [sys.executable, str(script), *paths, "metrics.convention=captk", "metrics.bootstrap=50"]
     done = subprocess.run(command, cwd=folders, capture_output=True, text=True, check=True)

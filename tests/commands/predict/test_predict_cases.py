@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fedbrats.commands.run.run import run
 from fedbrats.config import load_config
 from fedbrats.data.prepare import data_root
 from fedbrats.data.regions import REGIONS
 from fedbrats.metrics.overlap import dice
 from fedbrats.metrics.score import CASE_COLUMNS
-from fedbrats.run import run
-from tests.inference.run_folders import AFFINE, labels, make_run, masks, predict, volumes, write_case
+from tests.commands.predict.small_cases import AFFINE, labels, masks, predict, volumes, write_case
+from tests.inference.run_folders import make_run
 from tests.tiny import ROOT, tiny
 
 

@@ -1,0 +1,1 @@
+"""`evaluate`: scores of label files, whichever tool wrote them."""

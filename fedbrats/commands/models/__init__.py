@@ -1,0 +1,1 @@
+"""`models`: the table of networks."""

@@ -1,0 +1,1 @@
+"""`predict`: the cases of a folder, with the models of run folders."""

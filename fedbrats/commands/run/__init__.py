@@ -1,0 +1,1 @@
+"""`run`: one federation, from a configuration to a report."""
