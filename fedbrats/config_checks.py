@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
-
-from hydra.utils import instantiate
-from torch import nn
 
 from fedbrats.algorithms.base import Company
 from fedbrats.config import (
@@ -21,13 +16,13 @@ from fedbrats.config import (
     RuntimeConfig,
     TrainConfig,
 )
-from fedbrats.models.build import check_loss, check_network, dimensions, wrapped
+from fedbrats.federation.parts import Parts, parts_of
+from fedbrats.models.build import check_loss, check_network, dimensions
 from fedbrats.personalization.base import Personalization, local_and_travelling
-from fedbrats.postprocess.steps import build_steps, check_steps
+from fedbrats.postprocess.steps import check_steps
 from fedbrats.privacy.central import Central
 from fedbrats.privacy.checks import check_privacy
 from fedbrats.privacy.dp_sgd import DpSgd
-from fedbrats.targets import build_once, check_target
 
 
 def _require(ok: bool, message: str) -> None:
@@ -67,50 +62,41 @@ def check_config(config: Config) -> None:
 
 def _check_targets(config: Config) -> None:
     """Check and build what the configuration names, the network with a patch through it."""
-    nodes: dict[str, Any] = {key: getattr(config, key) for key in ("model", "loss", "strategy")}
-    nodes["model"] = {key: value for key, value in config.model.items() if key != "input"}
-    nodes |= {key: node for key in ("privacy", "personalization") if (node := getattr(config, key))}
-    nodes |= {f"postprocess.steps[{i}]": step for i, step in enumerate(config.postprocess.steps)}
-    for key, node in (nodes | {"train.optimizer": config.train.optimizer}).items():
-        check_target(key, node)
-    built = build_once(nodes, config.train.optimizer)
-    network, loss = wrapped(built["model"], config.model), instantiate(config.loss)
-    channels, kind = check_network(config, network), dimensions(built["model"])
-    check_loss(loss, channels, kind)
-    personal = built.get("personalization")
-    if personal is not None:
-        _check_personal(config, personal, network)
-    _check_algorithm(config, built)
+    parts = parts_of(config)
+    channels, kind = check_network(config, parts.blank), dimensions(parts.blank)
+    check_loss(parts.loss, channels, kind)
+    if parts.personalization is not None:
+        _check_personal(config, parts.personalization, parts)
+    _check_algorithm(config, parts)
     if config.privacy:
-        check_privacy(config, built["privacy"], network, loss, channels, kind, personal)
+        check_privacy(config, parts, channels, kind)
     try:
-        check_steps(build_steps(config.postprocess), channels)
+        check_steps(parts.steps, channels)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
 
-def _check_algorithm(config: Config, built: Mapping[str, Any]) -> None:
+def _check_algorithm(config: Config, parts: Parts) -> None:
     """What the algorithm of the federation cannot be combined with, it says itself."""
-    privacy = built.get("privacy")
     company = Company(
-        patient_privacy=isinstance(privacy, DpSgd),
-        central_privacy=isinstance(privacy, Central),
-        own_start=getattr(built.get("personalization"), "own_start", False),
-        optimizer=built["train.optimizer"],
+        patient_privacy=isinstance(parts.privacy, DpSgd),
+        central_privacy=isinstance(parts.privacy, Central),
+        own_start=parts.personalization is not None and parts.personalization.own_start,
+        optimizer=parts.optimizer,
         clip_norm=config.train.clip_norm,
     )
-    if reason := built["strategy"].refuses(company):
-        raise ConfigError(f"strategy ({type(built['strategy']).__name__}) {reason}.")
+    if reason := parts.algorithm.refuses(company):
+        raise ConfigError(f"strategy ({type(parts.algorithm).__name__}) {reason}.")
 
 
-def _check_personal(config: Config, personal: Personalization, network: nn.Module) -> None:
+def _check_personal(config: Config, personal: Personalization, parts: Parts) -> None:
     """Something must stay or be trained for a site, and what sites remember must fit the model that is tested."""
     _require(
         "federated" in config.arms,
         f"personalization: arms={config.arms} has no federated model to personalise; add federated, or set "
         "personalization=none.",
     )
-    local_and_travelling(network, personal.stays(network))
+    local_and_travelling(parts.blank, parts.stays)
     _require(
         not personal.keeps_state or config.report.select == "last",
         f"report.select={config.report.select} and this personalization exclude each other: sites keep their own "

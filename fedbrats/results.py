@@ -13,11 +13,11 @@ import pandas as pd
 
 from fedbrats.data.partition import Site
 from fedbrats.data.regions import REGIONS
-from fedbrats.federation.replies import EvaluateReply
-from fedbrats.federation.site_cases import pseudonym
+from fedbrats.federation.server.replies import EvaluateReply
 from fedbrats.metrics.score import CASE_COLUMNS, worst_scores
 from fedbrats.metrics.summary import ALL_SITES, summarise
 from fedbrats.report.arms import merge_local_arms, percent_of_pooled
+from fedbrats.runs.site_cases import pseudonym
 
 TEXT = ("arm", "site", "phase", "status")  # a site may be called 1 or NA
 NUMBERS = {column: [""] for column in ("cases", "loss", "seconds", "bytes_down", "bytes_up")}

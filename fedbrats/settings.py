@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from hydra.utils import instantiate
 
 from fedbrats.config import Config, ConfigError, load_config
 from fedbrats.data.prepare import Prepared
-from fedbrats.federation.site_runtime import pick_device
+from fedbrats.devices import cores, pick_device
+from fedbrats.federation.parts import parts_of
 from fedbrats.inference.members import LOCATE, one_spec
 from fedbrats.privacy.dp_sgd import DpSgd, check_sites
 
@@ -80,7 +79,7 @@ def check_private_sites(config: Config, prepared: Prepared) -> None:
     Raises:
         ConfigError: delta is not below 1/N at a site, or `privacy.sites` names a stranger.
     """
-    settings = instantiate(config.privacy) if config.privacy else None
+    settings = parts_of(config).privacy
     if not isinstance(settings, DpSgd):
         return
     of = prepared.patients
@@ -111,8 +110,3 @@ def settle(config: Config) -> Config:
         train=replace(config.train, init=init),
         runtime=replace(config.runtime, workers=workers, device=device.type),
     )
-
-
-def cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

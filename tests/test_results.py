@@ -12,9 +12,9 @@ import pytest
 from fedbrats import results
 from fedbrats.data.partition import Site
 from fedbrats.data.regions import REGIONS
-from fedbrats.federation import record
-from fedbrats.federation.replies import EvaluateReply
+from fedbrats.federation.server.replies import EvaluateReply
 from fedbrats.metrics.score import CASE_COLUMNS, SCORES, VOLUMES
+from fedbrats.runs import rounds
 
 CONVENTION = "brats2023"
 SITES = [
@@ -171,16 +171,16 @@ def test_cases_csv_holds_every_row(tmp_path: Path) -> None:
 
 def test_summary_counts_bytes_and_failed_replies(tmp_path: Path) -> None:
     file = tmp_path / "rounds.csv"
-    record.start(file, 0)
+    rounds.start(file, 0)
     rows = [
-        record.row(1, "federated", "A", "train", bytes_down=100, bytes_up=90, seconds=1.5),
-        record.row(1, "federated", "B", "train", "failed: no reply", bytes_down=100),
-        record.row(1, "federated", "server", "round", bytes_down=200, bytes_up=90, seconds=9.0),
-        record.row(1, "federated", "A", "val", bytes_down=100, bytes_up=0, seconds=0.5),
-        record.row(1, "local:A", "A", "train", bytes_down=0, bytes_up=0, seconds=2.0),
-        record.row(2, "federated", "A", "test", "failed: site error", bytes_down=100),
+        rounds.row(1, "federated", "A", "train", bytes_down=100, bytes_up=90, seconds=1.5),
+        rounds.row(1, "federated", "B", "train", "failed: no reply", bytes_down=100),
+        rounds.row(1, "federated", "server", "round", bytes_down=200, bytes_up=90, seconds=9.0),
+        rounds.row(1, "federated", "A", "val", bytes_down=100, bytes_up=0, seconds=0.5),
+        rounds.row(1, "local:A", "A", "train", bytes_down=0, bytes_up=0, seconds=2.0),
+        rounds.row(2, "federated", "A", "test", "failed: site error", bytes_down=100),
     ]
-    record.append(file, rows)
+    rounds.append(file, rows)
     results.write_summary(tmp_path, "finished", rounds=2)
     written = json.loads((tmp_path / "summary.json").read_text())
     assert (written["status"], written["rounds"]) == ("finished", 2)
@@ -193,11 +193,11 @@ def test_summary_counts_bytes_and_failed_replies(tmp_path: Path) -> None:
 
 
 def test_sites_called_like_numbers_or_missing_values_keep_their_names(tmp_path: Path) -> None:
-    record.start(tmp_path / "rounds.csv", 0)
+    rounds.start(tmp_path / "rounds.csv", 0)
     rows = [
-        record.row(1, "federated", site, "train", "failed: x", bytes_down=1) for site in ("1", "NA", "007")
+        rounds.row(1, "federated", site, "train", "failed: x", bytes_down=1) for site in ("1", "NA", "007")
     ]
-    record.append(tmp_path / "rounds.csv", rows)
+    rounds.append(tmp_path / "rounds.csv", rows)
     results.write_summary(tmp_path, "finished")
     written = json.loads((tmp_path / "summary.json").read_text())
     assert [reply["site"] for reply in written["failed_replies"]] == ["1", "NA", "007"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,12 +85,3 @@ def _spent(site: str, facts: Mapping[str, Any]) -> Spent:
     history = tuple(Entry(float(s), float(q), int(n)) for s, q, n in facts["history"])
     numbers = {key: float(facts[key]) for key in ("epsilon", "epsilon_rdp", "delta")}
     return Spent(site=site, history=history, **numbers)
-
-
-def finite(value: Any) -> Any:
-    """`value` for JSON, which has no infinity."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {key: finite(v) for key, v in value.items()}
-    return [finite(v) for v in value] if isinstance(value, list | tuple) else value

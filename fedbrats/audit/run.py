@@ -24,25 +24,25 @@ from fedbrats.audit.accounts import (
     sampling,
 )
 from fedbrats.audit.canary import Attack, Bound, many_steps, one_run
-from fedbrats.audit.files import AuditError, Spent, finite, read_spent
+from fedbrats.audit.files import AuditError, Spent, read_spent
 from fedbrats.audit.inversion import demonstrate, pictures, sentence, tumour_slice
 from fedbrats.audit.step import Check, Subject, at_most, step_checks
-from fedbrats.config import load_config
+from fedbrats.config import load_config, save_config
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.patches import draw_batch
-from fedbrats.environment import write_json
-from fedbrats.federation import site_privacy
 from fedbrats.federation.arms import FEDERATED
-from fedbrats.federation.site_cases import site_folder
-from fedbrats.federation.site_runtime import SiteRuntime
-from fedbrats.federation.site_work import RELEASED, SiteWork
+from fedbrats.federation.site.site import Site
+from fedbrats.federation.site.warm import Warm
+from fedbrats.federation.site.work import RELEASED, SiteWork
+from fedbrats.files import finite, write_json
 from fedbrats.losses.deep_supervision import deep_supervised
-from fedbrats.losses.ramp import set_round
+from fedbrats.losses.in_round import in_round
 from fedbrats.privacy.accounting import Entry
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.privacy.ledger import LedgerError
 from fedbrats.privacy.mechanism import Batch
 from fedbrats.privacy.noise import secret_generator
+from fedbrats.runs.site_cases import site_folder
 from fedbrats.seeding import generator, seed_torch
 from fedbrats.targets import check_trusted
 
@@ -59,24 +59,20 @@ class Audited:
     """A run under audit: of its sites the one that spent most comes first."""
 
     folder: Path
-    runtime: SiteRuntime
+    warm: Warm
     spent: list[Spent]
+    sites: dict[str, Site]
     count: Iterator[int] = field(default_factory=itertools.count)
 
     @property
-    def site(self) -> str:
+    def site(self) -> Site:
         """The site that spent most, whose settings are audited."""
-        return self.spent[0].site
+        return self.sites[self.spent[0].site]
 
     @property
     def settings(self) -> DpSgd:
         """Of that site."""
-        return site_privacy.settings_of(self.runtime, self.site)
-
-    @property
-    def patients(self) -> int:
-        """Training patients of that site."""
-        return len(self.runtime.cases(self.site).by_patient("train"))
+        return self.site.budget.settings
 
     def noise(self, device: torch.device | str = "cpu") -> torch.Generator:
         """A generator of the run's kind, another one each time."""
@@ -95,10 +91,9 @@ def audit_run(folder: Path, inversion: bool = True, say: Callable[[str], object]
     """
     spent = read_spent(folder)
     check_trusted(asdict(load_config(folder / "config.yaml")), str(folder))
-    run = Audited(folder, SiteRuntime(folder), spent)
-    config = run.runtime.config
-    seed_torch(config.seed, "audit")
-    set_round(run.runtime.loss, config.rounds, config.rounds)
+    warm = Warm(folder)
+    run = Audited(folder, warm, spent, {one.site: Site(one.site, warm) for one in spent})
+    seed_torch(warm.config.seed, "audit")
     say("checks of the accounts")
     checks = [*account_checks(run), *sampling_checks(run), round_reserved(run)]
     say("checks of the step")
@@ -122,10 +117,11 @@ def account_checks(run: Audited) -> Iterator[Check]:
     """Epsilon of every site from what it released, and whether its ledger holds all of that."""
     for one in run.spent:
         yield epsilon_again(one.site, one.history, one.delta, one.epsilon, one.epsilon_rdp)
-        if not site_privacy.storage(run.runtime, one.site).is_dir():
+        budget = run.sites[one.site].budget
+        if not budget.storage.is_dir():
             continue  # deployed: the ledger lies at the site
         try:
-            held = site_privacy.ledger(run.runtime, one.site).entries()
+            held = budget.ledger().entries()
         except LedgerError as error:
             yield Check(
                 name=f"ledger of {one.site}", passed=False, measured=math.inf, bound=0, says=str(error)
@@ -136,13 +132,14 @@ def account_checks(run: Audited) -> Iterator[Check]:
 
 def sampling_checks(run: Audited) -> Iterator[Check]:
     """Who is drawn, and whether sites, rounds and purposes have noise of their own, as `SiteWork` makes it."""
-    sites = [one.site for one in run.spent]
-    patients = {site: len(run.runtime.cases(site).by_patient("train")) for site in sites}
-    rates = {site: site_privacy.settings_of(run.runtime, site).sample_rate(n) for site, n in patients.items()}
+    budgets = [site.budget for site in run.sites.values()]
+    rates = [budget.settings.sample_rate(budget.patients) for budget in budgets]
     # Where everybody is always drawn there is nothing to see.
-    rarest = min(sites, key=lambda site: rates[site])
-    yield from sampling(patients[rarest], rates[rarest], run.noise())
-    named = itertools.product(range(1, 1 + math.ceil(NOISES / len(sites))), sites, ("noise", "patients"))
+    rarest = rates.index(min(rates))
+    yield from sampling(budgets[rarest].patients, rates[rarest], run.noise())
+    named = itertools.product(
+        range(1, 1 + math.ceil(NOISES / len(run.sites))), run.sites, ("noise", "patients")
+    )
     seed = run.settings.insecure_seed
     yield noise_sources([secret_generator("cpu", seed, site, round_, use) for round_, site, use in named])
 
@@ -150,28 +147,27 @@ def sampling_checks(run: Audited) -> Iterator[Check]:
 def round_reserved(run: Audited) -> Check:
     """Train one round of one step in a copy of the site's storage, and watch its ledger."""
     with tempfile.TemporaryDirectory() as copy:
-        own = site_folder(Path(copy), run.site)
+        own = site_folder(Path(copy), run.site.name)
         own.mkdir(parents=True)
-        shutil.copy(run.folder / "config.yaml", copy)
-        shutil.copy(site_folder(run.folder, run.site) / "cases.json", own)
-        trial = SiteRuntime(Path(copy))
+        config = load_config(run.folder / "config.yaml")
+        one_step = replace(config.train, local_steps=1, local_epochs=None, site_steps={}, site_epochs={})
+        save_config(replace(config, train=one_step), Path(copy) / "config.yaml")
+        shutil.copy(run.site.storage / "cases.json", own)
+        trial = Site(run.site.name, Warm(Path(copy)))
         # Never into a ledger that outlives the run, nor stopped by what was spent before.
-        trial.privacy = replace(run.settings, ledger=None, max_epsilon=None)
-        train = trial.config.train
-        train.local_steps, train.local_epochs, train.site_steps, train.site_epochs = 1, None, {}, {}
-        set_round(trial.loss, 1, trial.config.rounds)
-        plan = site_privacy.plan_of(trial, run.site, 1)
+        trial.budget = replace(trial.budget, settings=replace(run.settings, ledger=None, max_epsilon=None))
+        plan = trial.budget.plan(1)
 
         def spent() -> list[Entry]:
-            return site_privacy.ledger(trial, run.site).entries()
+            return trial.budget.ledger().entries()
 
         def round_(watch: Callable[[], None]) -> None:
             def watched(case: CachedCase, values: np.ndarray) -> np.ndarray:
                 watch()
                 return values
 
-            trial.normalise = lambda site: watched  # type: ignore[method-assign]
-            SiteWork(trial, run.site, FEDERATED, 1).fit(RELEASED, trial.network)
+            trial.normalise = watched
+            SiteWork(trial, FEDERATED, 1).fit(RELEASED, trial.warm.network)
 
         return reserved_first(spent, round_, Entry(plan.sigma, plan.sample_rate, plan.steps))
 
@@ -182,22 +178,23 @@ def subject_of(run: Audited) -> Subject:
     Raises:
         AuditError: there is one patient only.
     """
-    runtime, settings = run.runtime, run.settings
+    warm, settings, config = run.warm, run.settings, run.warm.config
+    loss = in_round(warm.parts.loss, config.rounds, config.rounds)
 
     def values(outputs: Tensor, labels: Tensor) -> Tensor:
-        return deep_supervised(runtime.loss, outputs, labels, runtime.config.train.deep_supervision)
+        return deep_supervised(loss, outputs, labels, config.train.deep_supervision)
 
     drawn = list(itertools.islice(_patients(run), PATIENTS))
     if len(drawn) < 2:
         raise AuditError(f"{run.folder}: fewer than two training patients, so none can be left out")
     return Subject(
-        network=runtime.network,
+        network=warm.network,
         values=values,
         patients=drawn,
-        noise=lambda: run.noise(runtime.device),
+        noise=lambda: run.noise(warm.device),
         clip=settings.clip,
         sigma=run.spent[0].dearest.sigma,
-        expected=settings.sample_rate(run.patients) * run.patients,
+        expected=settings.sample_rate(run.site.budget.patients) * run.site.budget.patients,
         engine=settings.engine,
         chunk=settings.chunk,
     )
@@ -205,26 +202,26 @@ def subject_of(run: Audited) -> Subject:
 
 def _patients(run: Audited) -> Iterator[Batch]:
     """The patches of a step of one training patient after the other."""
-    runtime, train = run.runtime, run.runtime.config.train
-    rng = generator(runtime.config.seed, "audit")
-    for one in run.spent:
-        for cases in runtime.cases(one.site).by_patient("train"):
+    warm, train, rules = run.warm, run.warm.config.train, run.warm.parts.rules
+    rng = generator(warm.config.seed, "audit")
+    for site in run.sites.values():
+        for cases in site.cases.by_patient("train"):
             drawn = draw_batch(
                 cases,
                 rng,
-                patch=train.patch or runtime.rules.patch,
+                patch=train.patch or rules.patch,
                 batch=run.settings.patches,
                 tumour_share=train.tumour_share,
-                planes=runtime.rules.planes,
-                normalise=runtime.normalise(one.site),
+                planes=rules.planes,
+                normalise=site.normalise,
             )
-            images, labels = (torch.from_numpy(array).to(runtime.device) for array in drawn)
+            images, labels = (torch.from_numpy(array).to(warm.device) for array in drawn)
             yield images, labels
 
 
 def attacks(run: Audited) -> list[Bound]:
     """Canaries: against a small claim, against the run's own noise, and against one step many times."""
-    settings, dearest, seed = run.settings, run.spent[0].dearest, run.runtime.config.seed
+    settings, dearest, seed = run.settings, run.spent[0].dearest, run.warm.config.seed
     easy = Attack(
         sigma=EASY_SIGMA,
         clip=settings.clip,
@@ -254,7 +251,7 @@ def invert_slice(run: Audited) -> dict[str, Any]:
         clip=run.settings.clip,
         sigma=run.spent[0].dearest.sigma,
         noise=run.noise,
-        seed=run.runtime.config.seed,
+        seed=run.warm.config.seed,
     )
     (run.folder / PICTURES).mkdir(exist_ok=True)
     images = []
@@ -267,10 +264,10 @@ def invert_slice(run: Audited) -> dict[str, Any]:
 
 
 def _slice(run: Audited) -> Batch | None:
-    for one in run.spent:
-        for case in run.runtime.cases(one.site).train:
+    for site in run.sites.values():
+        for case in site.cases.train:
             if len(case.tumour):
-                return tumour_slice(case, run.runtime.normalise(one.site))
+                return tumour_slice(case, site.normalise)
     return None
 
 

@@ -14,9 +14,11 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import nn
 
+from fedbrats.arrays import fingerprint, load, signature, travelling
 from fedbrats.bench.rounds import Result, federated_rounds, with_workers
 from fedbrats.config import Config
-from fedbrats.federation import exchange
+from fedbrats.federation import questions
+from fedbrats.federation.wire import from_record, to_record
 
 TOY_FLOATS = 5_000_000  # 20 MB of float32
 OVERHEAD_ROUNDS = 5
@@ -34,25 +36,25 @@ class ToyNetwork(nn.Module):
 def toy_client_app() -> ClientApp:
     """A site without data: it loads the model, adds one and sends it back, as exact as a real one in what travels."""
     network, app = ToyNetwork(), ClientApp()
-    expected = exchange.signature(exchange.travelling(network))
+    expected = signature(travelling(network))
 
     def take(message: Message) -> None:
-        exchange.load(network, exchange.from_record(message.content["arrays"], expected))
+        load(network, from_record(message.content["arrays"], expected))
 
-    @app.query()
+    @app.query(questions.JOIN.partition(".")[2])
     def _(message: Message, context: Context) -> Message:
         facts = {"site": str(context.node_config["site"]), "train": 1, "val": 1, "test": 0}
-        facts["arrays"] = exchange.fingerprint(expected)
+        facts["arrays"] = fingerprint(expected)
         return Message(RecordDict({"facts": ConfigRecord(facts)}), reply_to=message)
 
     @app.train()
     def _(message: Message, context: Context) -> Message:
         take(message)
-        metrics = MetricRecord({"num-examples": 1, "loss": 0.0, "seconds": 0.0})
-        arrays = exchange.to_record(exchange.travelling(network))
+        metrics = MetricRecord({"num-examples": 1, "steps": 1, "loss": 0.0, "seconds": 0.0})
+        arrays = to_record(travelling(network))
         return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 
-    @app.evaluate()
+    @app.evaluate(questions.VALIDATE.partition(".")[2])
     def _(message: Message, context: Context) -> Message:
         take(message)
         dice = {f"dice-{region}": 1.0 for region in ("wt", "tc", "et")}

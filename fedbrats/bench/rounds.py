@@ -16,10 +16,11 @@ from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.commands.run.run import start_engine
 from fedbrats.config import Config
 from fedbrats.federation.arms import FEDERATED, Cohort
-from fedbrats.federation.asking import join
-from fedbrats.federation.checkpoint import Model
-from fedbrats.federation.record import Row
-from fedbrats.federation.server import Federation, run_round
+from fedbrats.federation.server.joining import join
+from fedbrats.federation.server.round_loop import run_round
+from fedbrats.federation.server.state import Federation
+from fedbrats.runs.checkpoint import Model
+from fedbrats.runs.rounds import Row
 
 Result = tuple[str, str, str]  # what, figure, bound
 

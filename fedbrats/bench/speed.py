@@ -22,9 +22,11 @@ from fedbrats.config import Config
 from fedbrats.data.nifti import read_volume
 from fedbrats.data.patches import draw_batch
 from fedbrats.data.prepare import prepare
-from fedbrats.federation.site import make_client_app
-from fedbrats.federation.site_runtime import SiteRuntime
-from fedbrats.initial import initial_arrays
+from fedbrats.federation.initial import initial_arrays
+from fedbrats.federation.parts import parts_of
+from fedbrats.federation.site.app import make_client_app
+from fedbrats.federation.site.site import Site
+from fedbrats.federation.site.warm import Warm
 from fedbrats.models.build import build_network, channels_last
 from fedbrats.outputs import targets
 from fedbrats.seeding import generator
@@ -44,14 +46,14 @@ def bare_loop(folder: str, sites: Sequence[str], ordered: bool = False, ready: A
 
     Network, optimiser, loss, patches and augmentation are those of a run; there is no Flower, no message, no check.
     """
-    runtime = SiteRuntime(Path(folder))
-    config, train = runtime.config, runtime.config.train
+    warm = Warm(Path(folder))
+    config, train, loss = warm.config, warm.config.train, warm.parts.loss
     torch.set_num_threads(config.runtime.threads)
-    network = build_network(config.model).to(runtime.device)
+    network = build_network(config.model).to(warm.device)
     if ordered:
         network = channels_last(network)
     weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    cases = {site: runtime.cases(site).train for site in sites}
+    opened = {name: Site(name, warm) for name in sites}
     if ready is not None:
         ready.wait()
     started = time.perf_counter()
@@ -62,14 +64,15 @@ def bare_loop(folder: str, sites: Sequence[str], ordered: bool = False, ready: A
             network.train()
             optimizer = instantiate(train.optimizer)(network.parameters())
             rng = generator(0, site, round_)
-            work = (train, runtime.rules, runtime.steps(site), runtime.device)
-            for images, labels in batches(cases[site], rng, *work):
+            work = (train, warm.parts.rules, opened[site].steps(), warm.device)
+            for images, labels in batches(opened[site].cases.train, rng, *work):
                 optimizer.zero_grad(set_to_none=True)
-                with torch.autocast(runtime.device.type, dtype=torch.bfloat16, enabled=runtime.amp):
+                with torch.autocast(warm.device.type, dtype=torch.bfloat16, enabled=warm.amp):
                     logits = network(images)
-                runtime.loss(logits.float(), targets(labels, logits.shape[1]).float()).mean().backward()
+                loss(logits.float(), targets(labels, logits.shape[1]).float()).mean().backward()
                 optimizer.step()
-            mean.take({name: t.cpu().numpy() for name, t in network.state_dict().items()}, len(cases[site]))
+            arrays = {name: t.cpu().numpy() for name, t in network.state_dict().items()}
+            mean.take(arrays, len(opened[site].cases.train))
         weights = mean.arrays
     return time.perf_counter() - started
 
@@ -99,7 +102,9 @@ def engine_speed(folder: Path, config: Config) -> list[Result]:
     one_last = bare_loop(str(folder), sites, ordered=True)
     two = bare_loops(str(folder), [sites[0::2], sites[1::2]])
     ours = {
-        w: federated_rounds(folder, with_workers(config, w), sites, client, initial_arrays(config))
+        w: federated_rounds(
+            folder, with_workers(config, w), sites, client, initial_arrays(parts_of(config), None)
+        )
         for w in (0, 2)
     }
     return [
@@ -127,7 +132,7 @@ def ray_speed(folder: Path, config: Config) -> list[Result]:
     client = partial(make_client_app, str(folder))
     one = bare_loop(str(folder), sites)
     whole, rounds = federated_rounds(
-        folder, with_workers(config, 2, "ray"), sites, client, initial_arrays(config)
+        folder, with_workers(config, 2, "ray"), sites, client, initial_arrays(parts_of(config), None)
     )
     return [
         ("(b) ray engine, whole / rounds", f"{whole:.2f} s / {sum(rounds):.2f} s", ""),
@@ -172,7 +177,7 @@ def gpu_speed(folder: Path, config: Config) -> list[Result]:
     client = partial(make_client_app, str(folder))
     steps = len(sites) * big.rounds * int(big.train.local_steps or 0)
     bare = bare_loop(str(folder), sites, ordered=True)
-    whole, rounds = federated_rounds(folder, big, sites, client, initial_arrays(big))
+    whole, rounds = federated_rounds(folder, big, sites, client, initial_arrays(parts_of(big), None))
     return [
         ("(f) GPU bare loop", f"{steps / bare:.2f} steps/s", ""),
         (

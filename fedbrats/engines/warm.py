@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 FORKS = sys.platform == "linux"  # elsewhere forking after such imports is not safe
-MODULES = ["fedbrats.federation.site"]
+MODULES = ["fedbrats.federation.site.app"]
 
 
 def worker_context() -> Any:

@@ -14,18 +14,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fedbrats.arrays import Signature, load, signature, travelling
 from fedbrats.config import Config, ConfigError, InferenceConfig, InputConfig, load_config
 from fedbrats.config_checks import check_config
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.intensity import Normaliser
 from fedbrats.data.regions import regions_from_labels
-from fedbrats.federation import exchange
 from fedbrats.federation.arms import FEDERATED, LOCAL
-from fedbrats.federation.checkpoint import tensor_file
 from fedbrats.inference.locate import refine
 from fedbrats.inference.predict import Prediction, predict
 from fedbrats.models.build import build_network, channels_last, input_rules, window_of
 from fedbrats.outputs import labels_from_probabilities
+from fedbrats.runs.checkpoint import tensor_file
 from fedbrats.targets import check_trusted
 
 BEST, LAST = "best", "last"
@@ -170,9 +170,9 @@ def load_member(spec: Spec, device: torch.device) -> Member:
     arrays, round_ = _load(spec, config)
     _check_whole(spec, config, arrays)
     with torch.device("meta"):
-        check_arrays(spec, exchange.travelling(build_network(config.model)), arrays)
+        check_arrays(spec, travelling(build_network(config.model)), arrays)
     network = channels_last(build_network(config.model).to(device)).eval()
-    exchange.load(network, {name: tensor.numpy() for name, tensor in arrays.items()})
+    load(network, {name: tensor.numpy() for name, tensor in arrays.items()})
     return Member(spec, round_, config, input_rules(config.model), network, device)
 
 
@@ -181,7 +181,7 @@ def _check_whole(spec: Spec, config: Config, arrays: Mapping[str, Tensor]) -> No
     if not config.personalization or spec.arm != FEDERATED:
         return
     with torch.device("meta"):
-        missing = exchange.travelling(build_network(config.model)).keys() - arrays.keys()
+        missing = travelling(build_network(config.model)).keys() - arrays.keys()
     if missing:
         raise ConfigError(
             f"checkpoint={spec}: {len(missing)} arrays of that model stayed at the sites (personalization="
@@ -214,7 +214,7 @@ def check_arrays(spec: Spec, expected: dict[str, Tensor], found: dict[str, Tenso
     Raises:
         ConfigError: they are not.
     """
-    wanted, given = exchange.signature(expected), exchange.signature(found)
+    wanted, given = signature(expected), signature(found)
     differing = [name for name in (*wanted, *given) if wanted.get(name) != given.get(name)]
     differing = list(dict.fromkeys(differing))
     if not differing:
@@ -227,10 +227,10 @@ def check_arrays(spec: Spec, expected: dict[str, Tensor], found: dict[str, Tenso
     )
 
 
-def _shape(signature: exchange.Signature, name: str) -> str:
-    if name not in signature:
+def _shape(found: Signature, name: str) -> str:
+    if name not in found:
         return "not there"
-    shape, dtype = signature[name]
+    shape, dtype = found[name]
     return f"{list(shape)} {dtype}"
 
 

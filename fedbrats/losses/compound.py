@@ -10,6 +10,7 @@ from fedbrats.data.regions import REGIONS
 from fedbrats.losses.channels import as_float, check_not_negative
 from fedbrats.losses.cross_entropy import CrossEntropy
 from fedbrats.losses.dice import Dice
+from fedbrats.losses.in_round import value
 from fedbrats.outputs import is_softmax, predicted_regions
 
 
@@ -66,10 +67,15 @@ class WeightedSum(nn.Module):
         self.weights = {name: float(weight) for name, weight in weights.items()}
         self.terms = nn.ModuleDict(dict(terms.items()))
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Loss of each sample, float32 [B]; `logits` and `target` are [B, C, ...]."""
+    @property
+    def by_round(self) -> bool:
+        """Whether a term changes over the rounds."""
+        return any(getattr(term, "by_round", False) for term in self.terms.values())
+
+    def forward(self, logits: Tensor, target: Tensor, when: float = 0.0) -> Tensor:
+        """Loss of each sample, float32 [B]; `logits` and `target` are [B, C, ...], `when` as in `in_round`."""
         logits, target = as_float(logits, target)
-        values = [self.weights[name] * term(logits, target) for name, term in self.terms.items()]
+        values = [self.weights[name] * value(term, logits, target, when) for name, term in self.terms.items()]
         return sum(values[1:], start=values[0])
 
 
@@ -85,8 +91,13 @@ class PerRegion(nn.Module):
         super().__init__()
         self.terms = nn.ModuleDict({"WT": WT, "TC": TC, "ET": ET})
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Loss of each sample, float32 [B]; `logits` and `target` are [B, 1 or 3, ...].
+    @property
+    def by_round(self) -> bool:
+        """Whether the loss of a region changes over the rounds."""
+        return any(getattr(term, "by_round", False) for term in self.terms.values())
+
+    def forward(self, logits: Tensor, target: Tensor, when: float = 0.0) -> Tensor:
+        """Loss of each sample, float32 [B]; `logits` and `target` are [B, 1 or 3, ...], `when` as in `in_round`.
 
         Raises:
             ValueError: the channels are softmax classes, which cannot be taken apart.
@@ -98,6 +109,7 @@ class PerRegion(nn.Module):
             )
         regions = predicted_regions(logits.shape[1])
         values = [
-            self.terms[region](logits[:, i : i + 1], target[:, i : i + 1]) for i, region in enumerate(regions)
+            value(self.terms[region], logits[:, i : i + 1], target[:, i : i + 1], when)
+            for i, region in enumerate(regions)
         ]
         return sum(values[1:], start=values[0]) / len(values)

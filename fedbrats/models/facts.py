@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from fedbrats.federation.exchange import travelling
+from fedbrats.arrays import travelling
 from fedbrats.personalization.norms import norm_arrays
 
 NORMS = {

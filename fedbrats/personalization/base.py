@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedbrats.algorithms.base import Penalty
-from fedbrats.federation.exchange import travelling
+from fedbrats.arrays import travelling
 from fedbrats.targets import ConfigError
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from fedbrats.federation.exchange import travelling
+from fedbrats.arrays import travelling
 from fedbrats.personalization.base import LocalWork, Personalization
 from fedbrats.personalization.head_local import arrays_of
 from fedbrats.personalization.heads import head_modules

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from fedbrats.federation.exchange import travelling
+from fedbrats.arrays import travelling
 from fedbrats.personalization.base import Personalization
 from fedbrats.personalization.heads import head_modules
 from fedbrats.personalization.unseen import check_choice

@@ -6,7 +6,7 @@ from monai.networks.nets import SegResNet, UNet
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
-from fedbrats.federation.exchange import travelling
+from fedbrats.arrays import travelling
 
 # _NormBase is BatchNorm (SyncBatchNorm too) and InstanceNorm of any dimension.
 NORMS: tuple[type[nn.Module], ...] = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)

@@ -14,7 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from fedbrats.targets import ConfigError
 
-CHOICES = ("average", "recalibrate", "instance")  # of networks with BatchNorm
+AVERAGE, RECALIBRATE, INSTANCE = "average", "recalibrate", "instance"
+CHOICES = (AVERAGE, RECALIBRATE, INSTANCE)  # of networks with BatchNorm
 
 
 def check_choice(unseen: str, choices: Collection[str] = CHOICES) -> None:

@@ -8,53 +8,39 @@ import torch
 from torch import nn
 
 from fedbrats.config import Config, ConfigError
-from fedbrats.federation.exchange import travelling
-from fedbrats.models.build import input_rules
+from fedbrats.federation.parts import Parts
 from fedbrats.models.facts import mixing_modules
 from fedbrats.outputs import targets
-from fedbrats.personalization.base import Personalization
-from fedbrats.postprocess.steps import build_steps
 from fedbrats.privacy.central import Central, check_central
 from fedbrats.privacy.dp_sgd import DpSgd
 
 SHOWN = 3
 
 
-def check_privacy(
-    config: Config,
-    settings: Any,
-    network: nn.Module,
-    loss: Any,
-    channels: int,
-    kind: int,
-    personal: Personalization | None,
-) -> None:
+def check_privacy(config: Config, parts: Parts, channels: int, kind: int) -> None:
     """Check that what `privacy` promises can be kept.
 
     Args:
         config: of the run.
-        settings: `DpSgd` or `Central`.
-        network: built on the meta device.
-        loss: as configured.
+        parts: that it names.
         channels: of the network's output.
         kind: 2 or 3 dimensions.
-        personal: the method of personalisation, if any.
 
     Raises:
         ConfigError: it cannot; the message names the key, the reason and the fix.
     """
+    settings, personal = parts.privacy, parts.personalization
     if "federated" not in config.arms:
         raise ConfigError(
             f"privacy: nothing is sent in arms={config.arms}; add federated, or set privacy=none."
         )
     if isinstance(settings, Central):
-        stays = set(personal.stays(network)) if personal else set()
-        check_central(network, [name for name in travelling(network) if name not in stays])
+        check_central(parts.blank, [name for name in parts.signature if name not in parts.stays])
         return
     assert isinstance(settings, DpSgd)
-    _check_network(network)
-    _check_loss(loss, channels, kind)
-    _check_statistics(config, settings)
+    _check_network(parts.blank)
+    _check_loss(parts.loss, channels, kind)
+    _check_statistics(parts, settings)
     _check_validation(config, settings)
     if config.train.clip_norm is not None:
         raise ConfigError(
@@ -100,10 +86,10 @@ def _check_loss(loss: Any, channels: int, kind: int) -> None:
         )
 
 
-def _check_statistics(config: Config, settings: DpSgd) -> None:
-    fitted = [step for step in build_steps(config.postprocess) if not step.fitted]
+def _check_statistics(parts: Parts, settings: DpSgd) -> None:
+    fitted = [step for step in parts.steps if not step.fitted]
     used = {
-        "histogram": (input_rules(config.model).normalise == "histogram", "model.input.normalise=histogram"),
+        "histogram": (parts.rules.normalise == "histogram", "model.input.normalise=histogram"),
         "thresholds": (bool(fitted), "postprocess has steps that are fitted on patients"),
     }
     for name, (there, what) in used.items():

@@ -27,12 +27,14 @@ from fedbrats.audit.run import (
 from fedbrats.audit.step import patches_of_a_patient
 from fedbrats.config import load_config, save_config, typed
 from fedbrats.data.prepare import prepare
-from fedbrats.federation import site_privacy, site_work
 from fedbrats.federation.arms import FEDERATED
-from fedbrats.federation.site_cases import write_site_cases
-from fedbrats.federation.site_runtime import SiteRuntime
-from fedbrats.federation.site_work import RELEASED, SiteWork
-from fedbrats.federation.spending import write_spent
+from fedbrats.federation.server.spending import write_spent
+from fedbrats.federation.site import work
+from fedbrats.federation.site.budget import Budget, Plan
+from fedbrats.federation.site.site import Site
+from fedbrats.federation.site.warm import Warm
+from fedbrats.federation.site.work import RELEASED, SiteWork
+from fedbrats.runs.site_cases import write_site_cases
 from fedbrats.targets import ConfigError
 from tests.audit import planted
 from tests.tiny import ROOT, tiny
@@ -57,12 +59,13 @@ def finished(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_config(config, folder / "config.yaml")
     for site in prepared.sites:
         write_site_cases(folder, site, prepared.cached)
-    runtime, found = SiteRuntime(folder), {}
-    for site in SITES:
+    warm, found = Warm(folder), {}
+    for name in SITES:
+        own = Site(name, warm)
         for round_ in (1, 2):
-            SiteWork(runtime, site, FEDERATED, round_).fit(RELEASED, runtime.network)
-        found[site] = site_privacy.summary(runtime, site)
-    write_spent(folder, runtime.privacy, found, {}, {}, "")
+            SiteWork(own, FEDERATED, round_).fit(RELEASED, warm.network)
+        found[name] = own.budget.summary()
+    write_spent(folder, warm.parts.privacy, found, {}, {}, "")
     return folder
 
 
@@ -73,7 +76,8 @@ def folder(finished: Path, tmp_path: Path) -> Path:
 
 
 def audited(folder: Path) -> Audited:
-    return Audited(folder, SiteRuntime(folder), read_spent(folder))
+    warm, spent = Warm(folder), read_spent(folder)
+    return Audited(folder, warm, spent, {one.site: Site(one.site, warm) for one in spent})
 
 
 def change(file: Path, edit: Callable[[Any], object]) -> None:
@@ -141,7 +145,7 @@ def test_the_site_that_spent_most_comes_first(folder: Path) -> None:
     assert [one.site for one in run.spent][-1] == "CBICA"  # twice the noise of the others
     assert run.spent[0].epsilon >= run.spent[1].epsilon > run.spent[2].epsilon
     assert run.settings.sigma == 1.0
-    patients = len(run.runtime.cases(run.site).by_patient("train"))
+    patients = len(run.site.cases.by_patient("train"))
     made = subject_of(run)
     assert made.expected == pytest.approx(min(1.5, patients))
     assert (made.sigma, made.clip) == (1.0, 0.5)
@@ -170,10 +174,10 @@ def test_training_before_the_ledger_is_found(folder: Path, monkeypatch: pytest.M
     run = audited(folder)
     assert round_reserved(run).passed
 
-    def forgotten(runtime: SiteRuntime, site: str, round_: int) -> tuple[site_privacy.Plan, float]:
-        return site_privacy.plan_of(runtime, site, round_), 0.0
+    def forgotten(budget: Budget, round_: int) -> tuple[Plan, float]:
+        return budget.plan(round_), 0.0
 
-    monkeypatch.setattr(site_privacy, "reserve", forgotten)
+    monkeypatch.setattr(Budget, "reserve", forgotten)
     assert not round_reserved(run).passed
 
 
@@ -188,7 +192,7 @@ def test_wrong_samplers_and_shared_noise_are_found(folder: Path, monkeypatch: py
 def test_a_wrong_step_is_found_in_the_run(folder: Path) -> None:
     """The step under audit is the one that trains."""
     made = subject_of(audited(folder))
-    assert made.make is site_work.PrivateStep
+    assert made.make is work.PrivateStep
     assert patches_of_a_patient(made).passed
     object.__setattr__(made, "make", planted.PatchAsUnit)
     assert not patches_of_a_patient(made).passed

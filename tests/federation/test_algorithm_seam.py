@@ -18,12 +18,14 @@ from fedbrats.algorithms.base import Arrays, Collector, Group, Memory
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.algorithms.fedcostwavg import FedCostWAvg
 from fedbrats.algorithms.scaffold import Scaffold
+from fedbrats.arrays import travelling
 from fedbrats.engines.sites import answer, new_context
-from fedbrats.federation import exchange
+from fedbrats.federation import wire
 from fedbrats.federation.arms import Cohort
-from fedbrats.federation.checkpoint import Model, load_checkpoint, save_checkpoint
-from fedbrats.federation.server import Federation, run_round
-from fedbrats.federation.site import make_client_app
+from fedbrats.federation.server.round_loop import run_round
+from fedbrats.federation.server.state import Federation
+from fedbrats.federation.site.app import make_client_app
+from fedbrats.runs.checkpoint import Model, load_checkpoint, save_checkpoint
 from tests.federation.toy import (
     ARRAYS,
     FakeGrid,
@@ -47,7 +49,7 @@ def beside(value: float, cases: int, **changed: Any) -> Answer:
 
     def answered(message: Message) -> Message:
         reply = train_reply(constant(value), to=message, **{"num-examples": cases, **changed})
-        reply.content["beside"] = exchange.to_record({"w": torch.full_like(ARRAYS["w"], value)})
+        reply.content["beside"] = wire.to_record({"w": torch.full_like(ARRAYS["w"], value)})
         return reply
 
     return answered
@@ -72,8 +74,8 @@ def test_an_array_for_every_trained_one_travels_beside_the_model_and_is_counted(
     for round_ in (1, 2):
         rows = run_round(FakeGrid([beside(1.0, 1), beside(1.0, 2), listening]), fed, round_)
     assert [{n: t.unique().tolist() for n, t in part.items()} for part in told] == [{"w": [0]}, {"w": [1]}]
-    plain = exchange.size_bytes(exchange.to_record(ARRAYS))
-    extra = exchange.size_bytes(exchange.to_record({"w": ARRAYS["w"]}))
+    plain = wire.size_bytes(RecordDict({"arrays": wire.to_record(ARRAYS)}))
+    extra = wire.size_bytes(RecordDict({"beside": wire.to_record({"w": ARRAYS["w"]})}))
     assert {(r["bytes_down"], r["bytes_up"]) for r in rows if r["phase"] == "train"} == {
         (plain + extra, plain + extra)
     }
@@ -94,7 +96,7 @@ def test_infinity_beside_the_model_is_left_out(tmp_path: Path) -> None:
 
     def spoiled(message: Message) -> Message:
         reply = sends(2.0, 5)(message)
-        reply.content["beside"] = exchange.to_record({"w": torch.full_like(ARRAYS["w"], float("inf"))})
+        reply.content["beside"] = wire.to_record({"w": torch.full_like(ARRAYS["w"], float("inf"))})
         return reply
 
     rows = run_round(FakeGrid([beside(1.0, 1), beside(1.0, 2), spoiled]), fed, 1)
@@ -194,9 +196,9 @@ class Site:
 
     def train(self, round_: int, told: Mapping[str, Tensor] | None, arm: str = "federated") -> Message:
         torch.manual_seed(0)
-        content = RecordDict({"arrays": exchange.to_record(exchange.travelling(toy_network()))})
+        content = RecordDict({"arrays": wire.to_record(travelling(toy_network()))})
         if told is not None:
-            content["beside"] = exchange.to_record(told)
+            content["beside"] = wire.to_record(told)
         content["config"] = ConfigRecord({"arm": arm, "round": round_, "checkpointed": 0, "lr-factor": 1.0})
         return answer(self.app, request(2, "train", content), self.context)
 

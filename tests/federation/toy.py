@@ -13,20 +13,20 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fedbrats.algorithms.fedavg import FedAvg
+from fedbrats.arrays import Signature, signature
 from fedbrats.config import Config, DataConfig, TrainConfig, save_config
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.entries import make_layout, write_entry
 from fedbrats.data.partition import Site
 from fedbrats.data.regions import BRATS_2017, REGIONS, regions_from_labels
 from fedbrats.engines.sites import set_identity, set_message_id
-from fedbrats.federation import record
 from fedbrats.federation.arms import Cohort
-from fedbrats.federation.asking import Member
-from fedbrats.federation.checkpoint import Model
-from fedbrats.federation.exchange import Signature, signature, to_record
-from fedbrats.federation.server import Federation
-from fedbrats.federation.site_cases import write_site_cases
+from fedbrats.federation.server.state import Federation, Member
+from fedbrats.federation.wire import to_record
 from fedbrats.metrics.score import SCORES, VOLUMES
+from fedbrats.runs.checkpoint import Model
+from fedbrats.runs.rounds import Row, start
+from fedbrats.runs.site_cases import write_site_cases
 
 set_identity(1)  # without it Flower makes no message
 
@@ -144,7 +144,7 @@ class Quiet:
     def reply(self, arm: str, site: str, phase: str, ok: bool, seconds: float) -> None:
         self.replies.append((arm, site, phase, ok))
 
-    def round_finished(self, round_: int, rows: list[record.Row]) -> None:
+    def round_finished(self, round_: int, rows: list[Row]) -> None:
         self.rounds.append(round_)
 
 
@@ -158,7 +158,7 @@ def federation(
     """A server whose models all start as `ARRAYS`; by default one federated cohort of all members that train."""
     cohorts = cohorts or [Cohort("federated", tuple(s for s, m in members.items() if m.train))]
     models = {c.arm: Model({n: t.clone() for n, t in ARRAYS.items()}) for c in cohorts}
-    record.start(folder / "rounds.csv", 0)
+    start(folder / "rounds.csv", 0)
     return Federation(
         algorithm=algorithm or FedAvg(timeout=5.0),
         cohorts=cohorts,

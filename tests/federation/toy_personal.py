@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from fedbrats.federation import exchange
-from fedbrats.federation.site_runtime import SiteRuntime
+from fedbrats.arrays import travelling
+from fedbrats.federation import wire
 from tests.federation.toy import toy_network, write_toy_run
+from tests.federation.toy_sites import Process
 
 HOSPITALS = {
     "A": {"train": ["a1", "a2"], "val": ["a3"], "test": ["a4"]},
@@ -24,19 +25,19 @@ def method(name: str, **settings: Any) -> dict[str, Any]:
     return {"_target_": f"fedbrats.personalization.{name}.{kind}", **settings}
 
 
-def runtime(tmp_path: Path, personal: dict[str, Any]) -> SiteRuntime:
+def runtime(tmp_path: Path, personal: dict[str, Any]) -> Process:
     folder, _ = write_toy_run(tmp_path, HOSPITALS, personalization=personal, rounds=3)
-    return SiteRuntime(folder)
+    return Process(folder)
 
 
 def arrays() -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    return {n: t.detach().clone() for n, t in exchange.travelling(toy_network()).items()}
+    return {n: t.detach().clone() for n, t in travelling(toy_network()).items()}
 
 
 def sent_without(stays: tuple[str, ...]) -> Any:
-    return exchange.to_record({n: t for n, t in arrays().items() if n not in stays})
+    return wire.to_record({n: t for n, t in arrays().items() if n not in stays})
 
 
-def own(found: SiteRuntime, site: str, before: int) -> dict[str, torch.Tensor]:
-    return {n.removeprefix("stays/"): t for n, t in found.state_before(site, before).items()}
+def own(found: Process, site: str, before: int) -> dict[str, torch.Tensor]:
+    return {n.removeprefix("stays/"): t for n, t in found.site(site).state_before(before).items()}

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from flwr.app import Message
 
-from fedbrats.federation import server
-from fedbrats.federation.asking import Member
+from fedbrats.federation.server import round_loop
+from fedbrats.federation.server.state import Federation, Member
 from tests.federation.toy import ARRAYS, FakeGrid, error_message, federation, train_reply
 
 CASES = {"A": 1, "B": 2, "C": 5}  # training cases; site i is node i + 2
@@ -48,11 +48,11 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(handle))
 
 
-def values(fed: server.Federation, arm: str = "federated") -> list[float]:
+def values(fed: Federation, arm: str = "federated") -> list[float]:
     return [float(t.mean()) for t in fed.models[arm].arrays.values()]
 
 
-def serve(tmp_path: Path, handlers: Sequence[Answer], **options: Any) -> server.Federation:
+def serve(tmp_path: Path, handlers: Sequence[Answer], **options: Any) -> Federation:
     fed = federation(tmp_path, options.pop("members", members()), **options)
-    server.serve(FakeGrid(handlers), fed)
+    round_loop.serve(FakeGrid(handlers), fed)
     return fed

@@ -12,8 +12,9 @@ from hydra import compose, initialize_config_dir
 from fedbrats.commands.compose import register_with_hydra
 from fedbrats.config import Config, save_config, typed
 from fedbrats.data.regions import BRATS_2017
-from fedbrats.federation.checkpoint import Model, save_best, save_checkpoint
-from fedbrats.initial import initial_arrays
+from fedbrats.federation.initial import initial_arrays
+from fedbrats.federation.parts import parts_of
+from fedbrats.runs.checkpoint import Model, save_best, save_checkpoint
 from fedbrats.settings import settle
 from tests.tiny import OVERRIDES, ROOT, tiny
 
@@ -48,7 +49,7 @@ def make_run(
     for round_ in range(1, rounds + 1):
         models = {}
         for arm, seed in (arms or {"federated": 0}).items():
-            arrays = initial_arrays(replace(config, seed=100 * seed + round_))
+            arrays = initial_arrays(parts_of(replace(config, seed=100 * seed + round_)), None)
             models[arm] = Model(arrays, best_round=1, best_score=0.5)
             if round_ == 1:
                 save_best(folder / "checkpoints", arm, arrays)

@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fedbrats.arrays import travelling
 from fedbrats.config import ConfigError, InferenceConfig, load_config, save_config
-from fedbrats.federation import exchange
+from fedbrats.federation.initial import initial_arrays
+from fedbrats.federation.parts import parts_of
 from fedbrats.inference.members import Spec, check_inference, load_localiser, load_member, parse_spec
-from fedbrats.initial import initial_arrays
 from tests.inference.run_folders import make_run
 
 CPU = torch.device("cpu")
@@ -29,7 +30,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def weights(run: Path, arm: str, round_: int) -> dict[str, torch.Tensor]:
-    return initial_arrays(replace(load_config(run / "config.yaml"), seed=100 * ARMS[arm] + round_))
+    return initial_arrays(
+        parts_of(replace(load_config(run / "config.yaml"), seed=100 * ARMS[arm] + round_)), None
+    )
 
 
 @pytest.mark.parametrize(
@@ -59,17 +62,13 @@ def test_the_named_round_is_loaded(text: str, round_: int, run: Path) -> None:
     assert member.round == round_
     assert not member.network.training
     expected = weights(run, "federated", round_)
-    assert all(
-        torch.equal(tensor, expected[name]) for name, tensor in exchange.travelling(member.network).items()
-    )
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in travelling(member.network).items())
 
 
 def test_arms_have_their_own_files(run: Path) -> None:
     member = load_member(Spec(run, "local:TCIA01", "3"), CPU)
     expected = weights(run, "local:TCIA01", 3)
-    assert all(
-        torch.equal(tensor, expected[name]) for name, tensor in exchange.travelling(member.network).items()
-    )
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in travelling(member.network).items())
 
 
 def test_the_run_decides_between_best_and_last(tmp_path: Path) -> None:
@@ -181,7 +180,7 @@ def test_what_a_network_cannot_do_is_said_before(
         ("model", "os.system"),
         (
             "model",
-            "fedbrats.environment.json.loads",
+            "fedbrats.files.json.loads",
         ),  # can be reached through this package, is not of it
         ("loss", "builtins.exec"),
         ("optimizer", "torch.hub.load"),

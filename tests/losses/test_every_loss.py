@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from fedbrats.losses.ramp import set_round
+from fedbrats.losses.in_round import Loss, in_round
 from tests.losses.samples import SHAPES, sample
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "loss"
@@ -25,14 +25,18 @@ CASES = [
 ]
 
 
-def build(name: str) -> nn.Module:
-    """The loss of conf/loss/`name`, late in a run so that no part of it is off."""
-    loss = instantiate(OmegaConf.load(CONF / f"{name}.yaml"))
-    set_round(loss, 9, 10)
-    return loss
+def configured(name: str) -> nn.Module:
+    """The loss of conf/loss/`name`."""
+    found: nn.Module = instantiate(OmegaConf.load(CONF / f"{name}.yaml"))
+    return found
 
 
-def gradient(loss: nn.Module, logits: Tensor, target: Tensor) -> Tensor:
+def build(name: str) -> Loss:
+    """The same late in a run, so that no part of it is off."""
+    return in_round(configured(name), 9, 10)
+
+
+def gradient(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
     logits = logits.clone().requires_grad_()
     return torch.autograd.grad(loss(logits, target).sum(), logits)[0]
 
@@ -131,12 +135,12 @@ def test_classes_and_regions_take_different_ways(name: str) -> None:
 
 
 def test_the_settings_of_the_papers_arrive() -> None:
-    jonsson = build("focal_dice")
+    jonsson = configured("focal_dice")
     focal = jonsson.terms["focal"]
     assert jonsson.weights == {"focal": 0.8, "dice": 0.2}
     assert (focal.factor, focal.sigmoid.gamma, focal.sigmoid.alpha) == (0.25, 1.0, None)
-    assert build("dice_topk").terms["topk"].share == 0.1
-    assert build("dice_topk").terms["dice"].dice.squared_pred
-    assert build("dice_squared").dice.squared_pred
-    assert (build("dice_boundary").start, build("dice_boundary").end) == (0.01, 0.5)
-    assert type(build("dice_bce_per_region").terms["ET"]).__name__ == "CrossEntropy"
+    assert configured("dice_topk").terms["topk"].share == 0.1
+    assert configured("dice_topk").terms["dice"].dice.squared_pred
+    assert configured("dice_squared").dice.squared_pred
+    assert (configured("dice_boundary").start, configured("dice_boundary").end) == (0.01, 0.5)
+    assert type(configured("dice_bce_per_region").terms["ET"]).__name__ == "CrossEntropy"

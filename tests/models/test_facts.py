@@ -7,7 +7,7 @@ import torch
 from monai.networks.nets import DynUNet
 from torch import nn
 
-from fedbrats.federation.exchange import travelling
+from fedbrats.arrays import travelling
 from fedbrats.models import facts
 from fedbrats.models.residual_unet import residual_unet
 

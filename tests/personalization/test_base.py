@@ -10,7 +10,7 @@ from monai.networks.nets import DynUNet
 from torch import nn
 
 from fedbrats.algorithms.fedprox import FedProx
-from fedbrats.federation.exchange import travelling
+from fedbrats.arrays import travelling
 from fedbrats.personalization.base import (
     Personalization,
     added,

@@ -8,7 +8,7 @@ from hydra.utils import get_method
 from omegaconf import OmegaConf
 from torch import nn
 
-from fedbrats.federation.exchange import travelling
+from fedbrats.arrays import travelling
 from fedbrats.models.residual_unet import residual_unet
 from fedbrats.models.segresnet import segresnet
 from fedbrats.personalization.norms import (

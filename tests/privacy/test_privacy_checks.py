@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from monai.losses import DiceLoss
 from torch import Tensor, nn
 
-from fedbrats.config import Config, ConfigError
+from fedbrats.algorithms.fedavg import FedAvg
+from fedbrats.config import Config, ConfigError, PostprocessConfig
+from fedbrats.federation.parts import Parts
 from fedbrats.losses.compound import DiceCE
+from fedbrats.personalization.base import Personalization
 from fedbrats.personalization.bn_local import BnLocal
 from fedbrats.personalization.bn_stats_local import BnStatsLocal
 from fedbrats.privacy.central import Central
@@ -20,11 +24,33 @@ from fedbrats.privacy.dp_sgd import DpSgd
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
+def parts(
+    network: nn.Module,
+    privacy: Any,
+    loss: Loss | None = None,
+    personal: Personalization | None = None,
+    model: dict[str, Any] | None = None,
+) -> Parts:
+    """The parts of a configuration that has these."""
+    return Parts(
+        algorithm=FedAvg(),
+        loss=loss or DiceCE(),
+        privacy=privacy,
+        personalization=personal,
+        optimizer=torch.optim.SGD([nn.Parameter(torch.zeros(1))]),
+        blank=network,
+        model=model or {"_target_": "unused"},
+        patch=[16, 16, 16],
+        postprocess=PostprocessConfig(),
+        seed=0,
+    )
+
+
 def check(network: nn.Module | None = None, loss: Loss | None = None) -> None:
     config = Config(model={"_target_": "unused"})
     config.train.clip_norm = None
     network = network or nn.Sequential(nn.Conv3d(4, 4, 1), nn.GroupNorm(2, 4), nn.Conv3d(4, 3, 1))
-    check_privacy(config, DpSgd(sigma=1.0), network, loss or DiceCE(), 3, 3, None)
+    check_privacy(config, parts(network, DpSgd(sigma=1.0), loss), 3, 3)
 
 
 def per_sample(logits: Tensor, target: Tensor) -> Tensor:
@@ -78,17 +104,18 @@ def test_central_privacy_takes_batch_norm_whose_statistics_stay() -> None:
     network = nn.Sequential(nn.Conv3d(4, 4, 1), nn.BatchNorm3d(4), nn.Conv3d(4, 3, 1))
     config, settings = Config(model={"_target_": "unused"}), Central(clip=1.0, sigma=1.0)
     with pytest.raises(ConfigError, match="2 arrays that are no parameters travel"):
-        check_privacy(config, settings, network, DiceCE(), 3, 3, None)
+        check_privacy(config, parts(network, settings), 3, 3)
     for personal in (BnLocal(), BnStatsLocal()):
-        check_privacy(config, settings, network, DiceCE(), 3, 3, personal)
+        check_privacy(config, parts(network, settings, personal=personal), 3, 3)
 
 
 def test_a_histogram_of_patients_may_be_declared_public() -> None:
-    config = Config(model={"_target_": "unused", "input": {"normalise": "histogram"}})
-    network = nn.Conv3d(4, 3, 1)
+    model = {"_target_": "unused", "input": {"normalise": "histogram"}}
+    config, network = Config(model=model), nn.Conv3d(4, 3, 1)
     with pytest.raises(ConfigError, match=r"privacy\.public=\[histogram\]"):
-        check_privacy(config, DpSgd(sigma=1.0), network, DiceCE(), 3, 3, None)
-    check_privacy(config, DpSgd(sigma=1.0, public=["histogram"]), network, DiceCE(), 3, 3, None)
+        check_privacy(config, parts(network, DpSgd(sigma=1.0), model=model), 3, 3)
+    public = DpSgd(sigma=1.0, public=["histogram"])
+    check_privacy(config, parts(network, public, model=model), 3, 3)
 
 
 def test_layers_that_look_at_one_patient_pass() -> None:

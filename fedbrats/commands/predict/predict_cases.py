@@ -22,7 +22,8 @@ from fedbrats.data.cases import Case
 from fedbrats.data.entries import CacheError
 from fedbrats.data.nifti import Source, write_labels
 from fedbrats.data.regions import REGIONS, regions_from_labels, to_source
-from fedbrats.environment import describe_environment, write_json
+from fedbrats.environment import describe_environment
+from fedbrats.files import write_json
 from fedbrats.inference.maps import write_map
 from fedbrats.inference.predict import Prediction
 from fedbrats.metrics.uncertainty import case_uncertainty, entropy

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from fedbrats import arrays
 from fedbrats.commands.predict.arguments import PredictConfig, inference_settings, postprocess_settings
 from fedbrats.config import Config, ConfigError, InferenceConfig
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.intensity import Normaliser, matched_to, normaliser, read_reference
 from fedbrats.data.regions import REGIONS
-from fedbrats.federation import exchange
-from fedbrats.federation.site_runtime import pick_device
+from fedbrats.devices import pick_device
 from fedbrats.inference.ensemble import combine
 from fedbrats.inference.members import Member, Spec, check_inference, load_localiser, load_member, parse_spec
 from fedbrats.inference.predict import Prediction
@@ -97,7 +97,7 @@ def _description(member: Member) -> dict[str, Any]:
         "round": member.round,
         "model": member.config.model.get("_target_"),
         "normalise": member.rules.normalise,
-        "arrays": exchange.fingerprint(exchange.signature(exchange.travelling(member.network))),
+        "arrays": arrays.fingerprint(arrays.signature(arrays.travelling(member.network))),
     }
 
 

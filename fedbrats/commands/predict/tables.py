@@ -18,7 +18,7 @@ from fedbrats.commands.predict.system import System
 from fedbrats.data.cache import CachedCase, restore
 from fedbrats.data.institutions import institution_from_name
 from fedbrats.data.regions import REGIONS, regions_from_labels
-from fedbrats.federation.site_tables import bin_rows, step_rows
+from fedbrats.federation.site.tables import bin_rows, step_rows
 from fedbrats.metrics.score import CASE_COLUMNS, score_case, worst_scores
 from fedbrats.metrics.uncertainty import reliability
 from fedbrats.results import TABLE_COLUMNS, reliability_rows, write_table

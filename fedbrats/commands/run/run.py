@@ -14,28 +14,32 @@ from typing import Any
 import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
-from hydra.utils import instantiate
 from omegaconf import DictConfig
-from torch import Tensor
 
 from fedbrats import results
 from fedbrats.commands.run.progress import Progress
 from fedbrats.config import Config, ConfigError, TrainConfig, save_config, typed
 from fedbrats.data.partition import Site
 from fedbrats.data.prepare import Prepared, prepare
-from fedbrats.environment import describe_environment, write_json
-from fedbrats.federation import arms, checkpoint, record
-from fedbrats.federation.asking import FederationError, join
-from fedbrats.federation.central_privacy import CentralPrivacy
-from fedbrats.federation.final_test import test_all, write_personalization, write_privacy
-from fedbrats.federation.server import Federation, serve
-from fedbrats.federation.site import make_client_app
-from fedbrats.federation.site_cases import site_folder, write_site_cases
-from fedbrats.initial import agreed_arrays, check_init, initial_arrays, trainable_arrays
-from fedbrats.models.build import regions_of
+from fedbrats.environment import describe_environment
+from fedbrats.federation import arms
+from fedbrats.federation.initial import check_init, initial_arrays
+from fedbrats.federation.parts import Parts, parts_of
+from fedbrats.federation.server.central_privacy import CentralPrivacy
+from fedbrats.federation.server.final_test import test_all, write_privacy
+from fedbrats.federation.server.joining import join
+from fedbrats.federation.server.personal import write_personalization
+from fedbrats.federation.server.round_loop import serve
+from fedbrats.federation.server.state import Federation, FederationError
+from fedbrats.federation.site.app import make_client_app
+from fedbrats.files import write_json
 from fedbrats.privacy.central import Central
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.report.html import write_report
+from fedbrats.runs import rounds
+from fedbrats.runs.checkpoint import Model, load_checkpoint
+from fedbrats.runs.privacy import collect_steps
+from fedbrats.runs.site_cases import site_folder, write_site_cases
 from fedbrats.settings import (
     check_private_sites,
     check_same_cases,
@@ -82,7 +86,7 @@ def run(config: DictConfig | Config, folder: Path, overrides: Sequence[str] = ()
         if resumed:
             check_same_cases(folder, prepared)
         write_inputs(folder, settled, prepared, overrides)
-        if said := write_personalization(folder, settled):
+        if said := write_personalization(folder, settled, parts_of(settled)):
             progress.message(said)
         try:
             rows = _federate(folder, settled, prepared, progress)
@@ -120,32 +124,29 @@ def write_inputs(folder: Path, config: Config, prepared: Prepared, overrides: Se
     write_json(site_folder(folder, pooled.name) / "members.json", members)
 
 
-def _federation(folder: Path, config: Config, sites: list[Site], observer: Progress) -> Federation:
+def _federation(
+    folder: Path, config: Config, parts: Parts, sites: list[Site], observer: Progress
+) -> Federation:
     """The server's state, from the newest checkpoint where there is one."""
     training = [site.name for site in sites if not site.holdout]
-    algorithm = instantiate(config.strategy)
-    cohorts = arms.cohorts(config.arms, training, algorithm)
-    snapshot = checkpoint.load_checkpoint(folder / "checkpoints")
-    if snapshot:
-        models, finished = snapshot.models, snapshot.round
-    else:
-        finished, (_, stays) = 0, agreed_arrays(config)
-        models = {
-            c.arm: checkpoint.Model(_without(initial_arrays(config), stays if c.federated else ()))
-            for c in cohorts
-        }
-    record.start(folder / "rounds.csv", finished)
-    privacy = instantiate(config.privacy) if config.privacy else None
+    cohorts = arms.cohorts(config.arms, training, parts.algorithm)
+    snapshot = load_checkpoint(folder / "checkpoints")
+    models, finished = (snapshot.models, snapshot.round) if snapshot else ({}, 0)
+    for cohort in cohorts if not snapshot else ():
+        start = initial_arrays(parts, config.train.init)
+        models[cohort.arm] = Model(parts.without_stays(start) if cohort.federated else start)
+    rounds.start(folder / "rounds.csv", finished)
+    privacy = parts.privacy
     patients = privacy if isinstance(privacy, DpSgd) else None
     return Federation(
-        algorithm=algorithm,
+        algorithm=parts.algorithm,
         cohorts=cohorts,
         models=models,
         folder=folder,
         rounds=config.rounds,
         observer=observer,
-        regions=regions_of(config),
-        trainable=trainable_arrays(config),
+        regions=parts.regions,
+        trainable=parts.trainable,
         evaluate_every=config.runtime.evaluate_every,
         checkpoint_every=config.runtime.checkpoint_every,
         keep_checkpoints=config.runtime.keep_checkpoints,
@@ -158,10 +159,6 @@ def _federation(folder: Path, config: Config, sites: list[Site], observer: Progr
     )
 
 
-def _without(arrays: dict[str, Tensor], stays: Sequence[str]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in arrays.items() if name not in stays}
-
-
 def _lr_factor(train: TrainConfig) -> Callable[[list[float]], float]:
     """The server's part of the learning rate, from the validation losses so far."""
     if train.schedule != "plateau":
@@ -172,25 +169,26 @@ def _lr_factor(train: TrainConfig) -> Callable[[list[float]], float]:
 
 def _federate(folder: Path, config: Config, prepared: Prepared, progress: Progress) -> list[dict[str, Any]]:
     """Train all arms and test their models; rows of `cases.csv`."""
-    names = [site.name for site in prepared.sites]
+    names, parts = [site.name for site in prepared.sites], parts_of(config)
     if arms.POOLED in config.arms:
         names.append(arms.POOLED_SITE)
-    fed = _federation(folder, config, prepared.sites, progress)
+    fed = _federation(folder, config, parts, prepared.sites, progress)
     progress.start(config.rounds, [cohort.arm for cohort in fed.cohorts])
     rows: list[dict[str, Any]] = []
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        expected, stays = agreed_arrays(config)
-        fed.members = join(grid, expected, names, fed.algorithm.timeout, stays)
+        fed.members = join(grid, parts.signature, names, fed.algorithm.timeout, parts.stays)
         serve(grid, fed)
-        rows.extend(test_all(grid, fed, config, prepared.sites))
-        write_privacy(grid, fed, config)
+        rows.extend(test_all(grid, fed, config, parts, prepared.sites))
+        write_privacy(grid, fed, parts)
 
     start_engine(
         config, app, partial(make_client_app, str(folder)), names, site_loads(config, prepared.sites)
     )
+    if isinstance(parts.privacy, DpSgd):
+        collect_steps(folder, names)
     return rows
 
 

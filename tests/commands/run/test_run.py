@@ -15,12 +15,18 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from flwr.app import RecordDict
 
 from fedbrats.commands.run.run import run
 from fedbrats.config import ConfigError
 from fedbrats.data.prepare import DataError
-from fedbrats.federation.record import COLUMNS
+from fedbrats.federation.initial import initial_arrays
+from fedbrats.federation.parts import parts_of
+from fedbrats.federation.site.site import Site
+from fedbrats.federation.site.warm import Warm
+from fedbrats.federation.wire import size_bytes, to_record
 from fedbrats.metrics.score import CASE_COLUMNS
+from fedbrats.runs.rounds import COLUMNS
 from tests.tiny import ROOT, tiny, tiny_overrides
 
 TRAINING = ["CBICA", "TCIA01", "TCIA02"]
@@ -79,17 +85,14 @@ def test_no_test_case_is_ever_trained_on_by_any_arm(reference: Path) -> None:
 
 
 def test_pooled_takes_as_many_steps_as_the_sites_together(reference: Path) -> None:
-    from fedbrats.federation.site_runtime import SiteRuntime
-
-    runtime = SiteRuntime(reference)
-    assert runtime.steps("pooled") == sum(runtime.steps(site) for site in TRAINING) == 6
+    warm = Warm(reference)
+    steps = {name: Site(name, warm).steps() for name in ("pooled", *TRAINING)}
+    assert steps["pooled"] == sum(steps[name] for name in TRAINING) == 6
 
 
 def test_bytes_are_counted_for_the_federation_alone(reference: Path) -> None:
-    from fedbrats.federation.exchange import size_bytes, to_record
-    from fedbrats.initial import initial_arrays
-
-    model = size_bytes(to_record(initial_arrays(_stored_config(reference))))
+    start = initial_arrays(parts_of(_stored_config(reference)), None)
+    model = size_bytes(RecordDict({"arrays": to_record(start)}))
     rounds = rows_of(reference / "rounds.csv")
     down = {int(r["bytes_down"]) for r in rounds if r["phase"] == "train" and r["arm"] == "federated"}
     assert down == {model}

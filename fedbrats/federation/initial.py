@@ -1,0 +1,92 @@
+"""The weights that a run starts from: drawn from the seed, or taken from a run on public data (`train.init`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fedbrats.arrays import travelling
+from fedbrats.config import Config, ConfigError
+from fedbrats.data.cache import CachedCase
+from fedbrats.federation.parts import Parts
+from fedbrats.inference.members import check_arrays, load_arrays, one_spec
+
+
+def initial_arrays(parts: Parts, init: str | None) -> dict[str, Tensor]:
+    """The travelling arrays of the untrained network, the same for every arm; copies.
+
+    Args:
+        parts: of the configuration.
+        init: `train.init`, the run whose model is the start; None takes the weights of the seed.
+
+    Raises:
+        ConfigError: `init` names no trained model, or one of another network.
+    """
+    if init is None:
+        return {name: tensor.detach().clone() for name, tensor in travelling(parts.network).items()}
+    spec = one_spec(init, "train.init")
+    try:
+        found = load_arrays(spec)
+        check_arrays(spec, travelling(parts.blank), found)
+    except ConfigError as error:
+        raise ConfigError(f"train.init={init}: {error}") from error
+    return found
+
+
+def check_init(config: Config, cached: Mapping[str, CachedCase], sites: Iterable[Any], private: bool) -> None:
+    """Check that the run of `train.init` has not seen cases that it may not have seen.
+
+    No run may start from a network that was trained on its own test cases; a private one not from a network that was
+    trained on any case of its sites, because that network would carry them out without noise.
+
+    Args:
+        config: of this run.
+        cached: its preprocessed cases by name; an entry is named by the contents of its files.
+        sites: its sites, with `train`, `val` and `test`.
+        private: whether patients are protected.
+
+    Raises:
+        ConfigError: it has, or does not say what it trained on.
+    """
+    if config.train.init is None:
+        return
+    run = one_spec(str(config.train.init), "train.init").run
+    seen, splits = _seen(run), ("train", "val", "test") if private else ("test",)
+    both = sorted(
+        case
+        for site in sites
+        for split in splits
+        for case in getattr(site, split)
+        if cached[case].folder.name in seen
+    )
+    if both:
+        what = (
+            "cases of these sites, which it would carry out without noise"
+            if private
+            else "test cases of this run"
+        )
+        raise ConfigError(
+            f"train.init={config.train.init}: that run trained on {len(both)} {what}, such as {both[0]}; start from a "
+            "run on other (public) data, or set train.init=null."
+        )
+
+
+def _seen(run: Path) -> set[str]:
+    """Names of the cache entries that a run trained or validated on."""
+    lists = sorted((run / "sites").glob("*/cases.json"))
+    if not lists:
+        raise ConfigError(
+            f"train.init={run}: no sites/*/cases.json there, so nobody knows what it trained on."
+        )
+    found: set[str] = set()
+    for file in lists:
+        try:
+            splits = json.loads(file.read_text())
+            found |= {Path(entry["folder"]).name for split in ("train", "val") for entry in splits[split]}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"train.init: {file} cannot be read ({error})") from error
+    return found

@@ -1,0 +1,17 @@
+"""What a server may ask a site: Flower's message types, `category` or `category.action`, as both sides know them.
+
+A question is a file on each side: `server/` has what a good reply to it is, `site/` has who answers it. A message
+carries a `config` record with what is asked of whom, and where a model travels an `arrays` record.
+"""
+
+from __future__ import annotations
+
+JOIN = "query.join"  # who are you and what do you hold
+TRAIN = "train"  # one round of local training
+VALIDATE = "evaluate.validate"  # score a model on the validation cases
+FIT = "evaluate.fit"  # fit the post-processing on the validation cases
+TEST = "evaluate.test"  # score a model on the test cases, everything about each
+STAYS = "query.stays"  # the arrays that stay at the site, once, for their mean
+SPENT = "query.spent"  # what the privacy of the site's patients has cost
+
+ALL = (JOIN, TRAIN, VALIDATE, FIT, TEST, STAYS, SPENT)

@@ -1,0 +1,148 @@
+"""How the server asks: one question to many sites, one checked answer after the other in a fixed order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fedbrats.federation.arms import Cohort
+from fedbrats.federation.server.replies import BadReply
+from fedbrats.federation.server.state import Federation, Member
+from fedbrats.federation.wire import size_bytes, to_record
+from fedbrats.runs import rounds
+from fedbrats.runs.checkpoint import Model
+
+POLL_SECONDS = 0.02  # for engines whose pull does not wait
+
+
+class Usable(Protocol):
+    """A reply that has been checked."""
+
+    def columns(self) -> dict[str, Any]:
+        """What it adds to its row of `rounds.csv`."""
+
+
+R = TypeVar("R", bound=Usable)
+R_co = TypeVar("R_co", bound=Usable, covariant=True)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One message to one site on behalf of one cohort."""
+
+    cohort: Cohort
+    site: str
+    content: RecordDict
+
+
+@dataclass(frozen=True)
+class Question(Generic[R]):
+    """What is asked, and what a good reply to it is.
+
+    kind: of `questions`; phase: its name in `rounds.csv`; check: decodes a reply, raises BadReply where it cannot be
+    used; counted: whether the bytes of the request count.
+    """
+
+    kind: str
+    phase: str
+    check: Callable[[Message, Request], R]
+    counted: bool = True
+
+
+@dataclass(frozen=True)
+class Answer(Generic[R_co]):
+    """What became of a request: its row of `rounds.csv` and, unless it is left out, the checked reply."""
+
+    request: Request
+    reply: R_co | None
+    row: rounds.Row
+
+
+def ask(
+    grid: Grid, fed: Federation, question: Question[R], requests: Sequence[Request], round_: int
+) -> Iterator[Answer[R]]:
+    """Send all requests, then yield the answer to each in their order.
+
+    A reply that does not come within `strategy.timeout`, or cannot be used, is left out with its reason in its row.
+    """
+    fed.observer.round_started(round_, len(requests))
+    timeout = fed.algorithm.timeout
+    for request, message in replies_in_order(
+        grid, requests, fed.members, question.kind, str(round_), timeout
+    ):
+        exchanges = request.cohort.federated
+        values: dict[str, Any] = {"status": "ok"}
+        if question.counted:
+            values["bytes_down"] = size_bytes(request.content) if exchanges else 0
+        reply: R | None = None
+        try:
+            reply = question.check(arrived(message, timeout), request)
+            values |= reply.columns()
+        except BadReply as error:
+            values["status"] = f"failed: {error}"
+        if "bytes_up" in values and not exchanges:
+            values["bytes_up"] = 0
+        row = rounds.row(round_, request.cohort.arm, request.site, question.phase, **values)
+        seconds = row["seconds"] or 0.0
+        fed.observer.reply(request.cohort.arm, request.site, question.phase, reply is not None, seconds)
+        yield Answer(request, reply, row)
+
+
+def replies_in_order(
+    grid: Grid,
+    requests: Sequence[Request],
+    members: Mapping[str, Member],
+    kind: str,
+    group: str,
+    timeout: float,
+) -> Iterator[tuple[Request, Message | None]]:
+    """Send all requests, then yield each with its reply in the order of the requests, None after the timeout.
+
+    A reply is asked for only when its turn has come, so the caller holds one at a time whatever the number of sites.
+    """
+    messages = [
+        Message(request.content, members[request.site].node, kind, ttl=timeout, group_id=group)
+        for request in requests
+    ]
+    ids = list(grid.push_messages(messages))
+    deadline = time.monotonic() + timeout
+    for request, message_id in zip(requests, ids, strict=True):
+        reply: Message | None = None
+        while True:
+            reply = next(iter(grid.pull_messages([message_id])), None)
+            if reply is not None or time.monotonic() > deadline:
+                break
+            time.sleep(POLL_SECONDS)
+        yield request, reply
+
+
+def arrived(message: Message | None, timeout: float) -> Message:
+    """The reply that came within `timeout` seconds. Raises BadReply where none did."""
+    if message is None:
+        raise BadReply(f"no reply within {timeout:g} s (strategy.timeout)")
+    return message
+
+
+def model_requests(
+    models: Mapping[str, Model],
+    config: dict[str, Any],
+    pairs: Sequence[tuple[Cohort, str]],
+    by_arm: dict[str, dict[str, Any]] | None = None,
+    beside: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> list[Request]:
+    """One request per pair; the sites of a cohort share one record of its model and what `by_arm` adds.
+
+    `beside`: what travels beside the models, by arm.
+    """
+    added, more, records = by_arm or {}, beside or {}, dict[str, dict[str, Any]]()
+    for arm in {c.arm: c for c, _ in pairs}:
+        records[arm] = {"arrays": to_record(models[arm].arrays)}
+        records[arm] |= {"beside": to_record(more[arm])} if more.get(arm) else {}
+        records[arm]["config"] = ConfigRecord({"arm": arm, **config, **added.get(arm, {})})
+    return [Request(c, site, RecordDict(records[c.arm])) for c, site in pairs]

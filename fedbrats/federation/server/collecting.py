@@ -1,0 +1,106 @@
+"""What the replies of one cohort become in one round, and the model that follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.app import Message
+from torch import Tensor
+
+from fedbrats.algorithms.base import Collector, Memory, Reply
+from fedbrats.arrays import BadArrays, require_finite
+from fedbrats.federation.arms import Cohort
+from fedbrats.federation.server.replies import (
+    STOPPED,
+    BadReply,
+    Stopped,
+    TrainReply,
+    check_train_reply,
+    stop_reason,
+)
+from fedbrats.federation.server.state import Federation
+from fedbrats.runs import rounds
+
+
+class Collected:
+    """The usable replies of one cohort in one round, as they come in."""
+
+    def __init__(self, fed: Federation, cohort: Cohort) -> None:
+        """Begin a round; `fed.models` holds what the sites were sent."""
+        self._fed, self._cohort = fed, cohort
+        model, self._expected = fed.models[cohort.arm], fed.expected(cohort.arm)
+        trained = fed.group(cohort).trainable if cohort.algorithm.beside else ()
+        self._beside = {name: form for name, form in self._expected.items() if name in trained}
+        self._found: Collector = cohort.algorithm.collect(model.memory)
+        if fed.protection is not None and cohort.federated:
+            self._found = fed.protection.collect(model.arrays)
+        self._asked = fed.training(cohort)
+        self._losses: list[tuple[int, float]] = []  # cases and loss of those that said it
+        self._cases = 0
+
+    def check(self, message: Message, site: str) -> TrainReply | Stopped:
+        """Check the reply of `site` and add it.
+
+        Raises:
+            BadReply: it cannot be used; nothing of it has been added.
+        """
+        fed, federated = self._fed, self._cohort.federated
+        if federated and (reason := stop_reason(message)):
+            fed.stopped[site] = reason
+            self._asked.remove(site)
+            return Stopped(reason)
+        reply = check_train_reply(
+            message,
+            self._expected,
+            fed.members[site].train,
+            with_loss=not (federated and fed.losses_stay),
+            beside=self._beside,
+        )
+        try:
+            self._found.add(Reply(site, reply.arrays, reply.cases, reply.steps, reply.loss, reply.beside))
+        except ValueError as error:
+            raise BadReply(str(error)) from error
+        self._cases += reply.cases
+        if reply.loss is not None:
+            self._losses.append((reply.cases, reply.loss))
+        return reply
+
+    def finish(self, round_: int) -> rounds.Row:
+        """Make the cohort's next model of the replies, or keep the old one when there are too few."""
+        fed, cohort = self._fed, self._cohort
+        model, asked = fed.models[cohort.arm], len(self._asked)
+        if not asked:
+            status = f"{STOPPED}every site has reached its privacy budget; the model stays"
+            return rounds.row(round_, cohort.arm, rounds.SERVER, "round", status)
+        needed, problem = cohort.algorithm.needed(asked), ""
+        if self._found.replies < needed:
+            problem = (
+                f"{self._found.replies} of {asked} replies usable, quorum needs {needed}; the old model stays"
+            )
+        else:
+            if fed.protection is not None and cohort.federated:
+                fed.protection.release(self._found, round_)
+            group = fed.group(cohort)
+            arrays, memory = cohort.algorithm.step(model.arrays, self._found, model.memory, group)
+            try:
+                _require_finite(arrays, memory)
+            except BadArrays as error:  # finite replies whose sum is beyond float32
+                problem = f"what the replies became, {error}; the old model stays"
+        if problem:
+            model.failed_in_a_row += 1
+            return rounds.row(round_, cohort.arm, rounds.SERVER, "round", f"failed: {problem}")
+        model.arrays, model.memory, model.failed_in_a_row = arrays, memory, 0
+        values: dict[str, Any] = {"cases": self._cases, "loss": self._loss}
+        return rounds.row(round_, cohort.arm, rounds.SERVER, "round", **values)
+
+    @property
+    def _loss(self) -> float | str:
+        """Mean training loss over the cases, "" where the losses stay at the sites."""
+        cases = sum(n for n, _ in self._losses)
+        return sum(n * loss for n, loss in self._losses) / cases if cases else ""
+
+
+def _require_finite(arrays: Mapping[str, Tensor], memory: Memory) -> None:
+    for found in (arrays, memory.arrays):
+        require_finite({name: array.numpy() for name, array in found.items()})

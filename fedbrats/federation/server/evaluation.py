@@ -1,0 +1,92 @@
+"""The server's half of evaluation: validation of every cohort in a round, the test of one model at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.serverapp import Grid
+
+from fedbrats.federation import questions
+from fedbrats.federation.arms import PERSONAL, Cohort
+from fedbrats.federation.server.asking import Question, Request, ask, model_requests
+from fedbrats.federation.server.replies import EvaluateReply, check_evaluate_reply
+from fedbrats.federation.server.state import Federation
+from fedbrats.runs import rounds
+from fedbrats.runs.checkpoint import save_best
+
+
+def _question(fed: Federation, kind: str, split: str) -> Question[EvaluateReply]:
+    return Question(
+        kind,
+        split,
+        lambda message, request: check_evaluate_reply(
+            message, fed.regions, getattr(fed.members[request.site], split), with_rows=split == "test"
+        ),
+    )
+
+
+def validate(
+    grid: Grid, fed: Federation, round_: int
+) -> tuple[list[rounds.Row], dict[str, dict[str, float]]]:
+    """Validate every cohort's model on its sites' validation cases and keep the best ones.
+
+    Returns:
+        Rows of `rounds.csv`, and the mean Dice by arm and region.
+    """
+    told = [c for c in fed.cohorts if not (c.federated and fed.validation_stays)]
+    pairs = [(c, s) for c in told for s in c.sites if fed.members[s].val]
+    requests = model_requests(fed.models, {"round": round_}, pairs)
+    good: dict[str, list[EvaluateReply]] = {c.arm: [] for c in fed.cohorts}
+    rows = []
+    for answer in ask(grid, fed, _question(fed, questions.VALIDATE, "val"), requests, round_):
+        rows.append(answer.row)
+        good[answer.request.cohort.arm] += [answer.reply] if answer.reply else []
+    asked = {c.arm: sum(1 for pair in pairs if pair[0] is c) for c in fed.cohorts}
+    dice = {}
+    for arm, replies in good.items():
+        if not replies:
+            continue
+        cases = sum(r.cases for r in replies)
+        dice[arm] = {r: sum(x.cases * x.dice[r] for x in replies) / cases for r in fed.regions}
+        if len(replies) == asked[arm]:  # a mean over fewer sites would not be comparable between rounds
+            fed.models[arm].val_losses.append(sum(x.cases * x.loss for x in replies) / cases)
+            _keep_if_best(fed, arm, round_, sum(dice[arm].values()) / len(fed.regions))
+    return rows, dice
+
+
+def score_model(
+    grid: Grid,
+    fed: Federation,
+    cohort: Cohort,
+    arrays: ArrayRecord,
+    round_: int,
+    parameters: Sequence[dict[str, float]],
+    *,
+    whole: bool = False,
+) -> tuple[list[rounds.Row], dict[str, EvaluateReply]]:
+    """Evaluate one model on the test cases of every site, held-out institutions included.
+
+    Personal models are tested where they were trained only. `parameters` are those of the steps of post-processing,
+    fitted ones included; `whole`: `arrays` hold the mean of those that stay at the sites, too.
+
+    Returns:
+        Rows of `rounds.csv` and the usable replies by site.
+    """
+    own = cohort.sites if cohort.arm == PERSONAL else fed.members
+    sites = [s for s, member in sorted(fed.members.items()) if member.test and s in own]
+    facts: dict[str, Any] = {"arm": cohort.arm, "round": round_, "whole": whole}
+    config = ConfigRecord({**facts, "steps": json.dumps(list(parameters))})
+    requests = [Request(cohort, s, RecordDict({"arrays": arrays, "config": config})) for s in sites]
+    answers = list(ask(grid, fed, _question(fed, questions.TEST, "test"), requests, round_))
+    usable = {answer.request.site: answer.reply for answer in answers if answer.reply}
+    return [answer.row for answer in answers], usable
+
+
+def _keep_if_best(fed: Federation, arm: str, round_: int, score: float) -> None:
+    model = fed.models[arm]
+    if score > model.best_score:
+        model.best_score, model.best_round = score, round_
+        save_best(fed.folder / "checkpoints", arm, model.arrays)

@@ -1,0 +1,79 @@
+"""The end of a run: every model tested at every institution, and what was spent written down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flwr.serverapp import Grid
+
+from fedbrats import results
+from fedbrats.config import Config
+from fedbrats.data.partition import Site
+from fedbrats.federation.arms import FEDERATED, PERSONAL, Cohort
+from fedbrats.federation.parts import Parts
+from fedbrats.federation.server.evaluation import score_model
+from fedbrats.federation.server.fitting import describe_steps, fit_steps_of
+from fedbrats.federation.server.personal import global_record
+from fedbrats.federation.server.spending import ask_spent, write_spent
+from fedbrats.federation.server.state import Federation
+from fedbrats.federation.wire import to_record
+from fedbrats.files import write_json
+from fedbrats.privacy.dp_sgd import DpSgd
+from fedbrats.runs import rounds
+from fedbrats.runs.checkpoint import load_best
+
+PERSONAL_SCORES = (
+    "Scores of the personal models leave each site exactly; a model that its site tuned without noise tells through "
+    "them about its patients."
+)
+
+
+def test_all(
+    grid: Grid, fed: Federation, config: Config, parts: Parts, sites: list[Site]
+) -> list[dict[str, Any]]:
+    """Test the chosen model of every cohort, and the sites' personal models; rows of `cases.csv`.
+
+    Also writes `rounds.csv` further, the tables of the test and `postprocess.json`.
+    """
+    rows: list[dict[str, Any]] = []
+    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in results.TABLE_COLUMNS}
+    fitted = {}
+    for cohort in fed.cohorts:
+        model = fed.models[cohort.arm]
+        chosen = results.selected_round(model.best_round, fed.finished_round, config.report.select)
+        best = chosen == model.best_round and chosen != fed.finished_round
+        arrays = load_best(fed.folder / "checkpoints", cohort.arm) if best else model.arrays
+        sent, steps = to_record(arrays), parts.steps
+        fits, parameters, by_site = fit_steps_of(grid, fed, cohort, sent, chosen, steps)
+        fitted[cohort.arm] = describe_steps(steps, parameters, by_site)
+        rounds.append(fed.folder / "rounds.csv", fits)
+        whole, tested = False, [(cohort, sent)]
+        if cohort.arm == FEDERATED and parts.personalization:
+            whole, sent_global = global_record(grid, fed, parts, cohort, chosen, sent)
+            tested = [(cohort, sent_global), (Cohort(PERSONAL, cohort.sites), sent)]
+        for asked, model_record in tested:
+            is_whole = whole and asked is cohort
+            more, replies = score_model(grid, fed, asked, model_record, chosen, parameters, whole=is_whole)
+            rounds.append(fed.folder / "rounds.csv", more)
+            of = [s for s in sites if asked.arm != PERSONAL or s.name in cohort.sites]
+            rows += results.case_rows(asked.arm, of, replies, config.metrics.convention, fed.regions)
+            for name, found in results.test_tables(asked.arm, of, replies).items():
+                tables[name] += found
+    for name, found in tables.items():
+        results.write_table(fed.folder, name, found)
+    if parts.steps:
+        write_json(fed.folder / "postprocess.json", fitted)
+    return rows
+
+
+def write_privacy(grid: Grid, fed: Federation, parts: Parts) -> None:
+    """Ask what was spent and write `privacy.json` with its tables; nothing for a run without privacy."""
+    if fed.protection is not None:
+        fed.protection.write(fed)
+    settings = parts.privacy
+    cohort = next((c for c in fed.cohorts if c.arm == FEDERATED), None)
+    if not isinstance(settings, DpSgd) or cohort is None:
+        return
+    found, failed = ask_spent(grid, fed, cohort)
+    personal = PERSONAL_SCORES if parts.personalization else ""
+    write_spent(fed.folder, settings, found, failed, fed.stopped, personal)

@@ -1,0 +1,212 @@
+"""A reply is checked before it is used: nothing a site sends can stop the run or spoil the model unnoticed."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+
+from fedbrats.arrays import BadArrays, Signature, require_finite
+from fedbrats.federation.wire import from_record, size_bytes
+from fedbrats.metrics.score import SCORES, VOLUMES
+from fedbrats.runs.rounds import dice_columns
+
+REASON_LENGTH = 300
+STOPPED = "stopped: "  # begins the status of a site that trains no further
+STEP_NUMBERS = ("order", "dice", "hd95", "changed_voxels")
+BIN_NUMBERS = ("bin_low", "bin_high", "voxels", "sum_probability", "sum_truth")
+# The tables of a test reply: columns of words and of numbers.
+TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "rows": (("case", "region", "status"), (*SCORES, *VOLUMES, "uncertainty")),
+    "steps": (("case", "region", "step"), STEP_NUMBERS),
+    "reliability": (("region",), BIN_NUMBERS),
+}
+
+
+class BadReply(ValueError):
+    """A reply that is left out; the message is the reason the report gives."""
+
+
+@dataclass(frozen=True)
+class TrainReply:
+    """A usable result of one site's local training."""
+
+    arrays: dict[str, np.ndarray]
+    cases: int
+    steps: int
+    loss: float | None  # None where it stays at the site
+    beside: dict[str, np.ndarray]
+    seconds: float
+    bytes_up: int
+
+    def columns(self) -> dict[str, Any]:
+        """Of `rounds.csv`."""
+        loss = "" if self.loss is None else self.loss
+        return {
+            "cases": self.cases,
+            "loss": loss,
+            "seconds": round(self.seconds, 4),
+            "bytes_up": self.bytes_up,
+        }
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A site that trains no further, and why."""
+
+    reason: str
+
+    def columns(self) -> dict[str, Any]:
+        """Of `rounds.csv`."""
+        return {"status": f"{STOPPED}{self.reason}", "bytes_up": 0}
+
+
+@dataclass(frozen=True)
+class EvaluateReply:
+    """A usable result of evaluating one model on one site's cases."""
+
+    cases: int
+    loss: float
+    dice: dict[str, float]  # by region
+    seconds: float
+    rows: list[dict[str, Any]]  # one per case and region, with the site's own pseudonyms
+    steps: list[dict[str, Any]] = field(default_factory=list)  # scores after each step of post-processing
+    reliability: list[dict[str, Any]] = field(default_factory=list)  # by region and bin of the probability
+
+    def columns(self) -> dict[str, Any]:
+        """Of `rounds.csv`."""
+        values = {"cases": self.cases, "loss": self.loss, **dice_columns(self.dice)}
+        return values | {"seconds": round(self.seconds, 4), "bytes_up": 0}
+
+
+def content_of(message: Message, **kinds: type) -> Any:
+    """The records of a reply; every one must be of the kind named for it. Raises BadReply."""
+    if message.has_error():
+        raise BadReply(f"site error: {message.error.reason or message.error.code}"[:REASON_LENGTH])
+    content = message.content
+    if set(content) != set(kinds):
+        raise BadReply(f"records {sorted(content)}, expected {' and '.join(kinds)}"[:REASON_LENGTH])
+    for name, kind in kinds.items():
+        if not isinstance(content[name], kind):
+            raise BadReply(f"{name} is a {type(content[name]).__name__}, expected a {kind.__name__}")
+    return content
+
+
+def number_of(metrics: Any, key: str) -> float:
+    """The finite number `key` of `metrics`. Raises BadReply."""
+    value = metrics.get(key)
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadReply(f"{key} is {value!r}, expected a finite number")
+    return float(value)
+
+
+def stop_reason(message: Message) -> str:
+    """Why a site trains no further (its privacy budget), "" for any other reply.
+
+    Raises:
+        BadReply: it stops without a reason.
+    """
+    if message.has_error() or set(message.content) != {"stopped"}:
+        return ""
+    reason = content_of(message, stopped=ConfigRecord)["stopped"].get("reason")
+    if not isinstance(reason, str) or not reason:
+        raise BadReply("stopped without a reason")
+    return reason[:REASON_LENGTH]
+
+
+def check_train_reply(
+    message: Message,
+    expected: Signature,
+    registered_cases: int,
+    *,
+    with_loss: bool = True,
+    beside: Signature | None = None,
+) -> TrainReply:
+    """Decode a training reply.
+
+    Args:
+        message: the site's reply, an error reply included.
+        expected: the agreed arrays.
+        registered_cases: training cases the site registered when it joined; its weight must equal them.
+        with_loss: whether the reply must tell its training loss; if not, it must not.
+        beside: what must travel beside the arrays; if nothing, nothing may.
+
+    Raises:
+        BadReply: site error; missing or unexpected records or arrays; other shape (a broadcastable one too) or
+            dtype; non-finite values or loss; a weight that is not the registered number of cases.
+    """
+    wanted = {"arrays": expected, **({"beside": beside} if beside else {})}
+    content = content_of(message, metrics=MetricRecord, **dict.fromkeys(wanted, ArrayRecord))
+    metrics, found = content["metrics"], {"beside": dict[str, np.ndarray]()}
+    _check_weight(metrics, registered_cases)
+    try:
+        for name, form in wanted.items():
+            found[name] = from_record(content[name], form)
+            require_finite(found[name])
+    except BadArrays as error:
+        raise BadReply(str(error)[:REASON_LENGTH]) from error
+    seconds, steps, loss = number_of(metrics, "seconds"), number_of(metrics, "steps"), None
+    if not steps >= 1 or steps != int(steps):
+        raise BadReply(f"steps is {steps:g}, expected a whole number of at least 1")
+    if with_loss:
+        loss = number_of(metrics, "loss")
+    elif "loss" in metrics:
+        raise BadReply("a training loss, which a private site keeps at home")
+    return TrainReply(
+        found["arrays"], registered_cases, int(steps), loss, found["beside"], seconds, size_bytes(content)
+    )
+
+
+def check_evaluate_reply(
+    message: Message, regions: tuple[str, ...], registered_cases: int, *, with_rows: bool
+) -> EvaluateReply:
+    """Decode an evaluation reply.
+
+    Args:
+        message: the site's reply, an error reply included.
+        regions: whose Dice it must hold.
+        registered_cases: cases of this split the site registered when it joined; its weight must equal them.
+        with_rows: whether one row per case and region belongs to it (the test at the end).
+
+    Raises:
+        BadReply: site error, missing or unexpected records, a loss that is not finite, a Dice outside [0, 1], a
+            weight that is not the registered number of cases, rows that are not what `cases.csv` needs.
+    """
+    kinds: dict[str, type] = {"metrics": MetricRecord} | ({"cases": ConfigRecord} if with_rows else {})
+    content = content_of(message, **kinds)
+    metrics = content["metrics"]
+    _check_weight(metrics, registered_cases)
+    dice = {region: number_of(metrics, f"dice-{region.lower()}") for region in regions}
+    for region, value in dice.items():
+        if not 0 <= value <= 1:
+            raise BadReply(f"Dice {region} is {value}, expected a value in [0, 1]")
+    tables: dict[str, list[dict[str, Any]]] = {"rows": [], "steps": [], "reliability": []}
+    if with_rows:
+        tables = {name: _rows(content["cases"].get(name), *columns) for name, columns in TABLES.items()}
+    loss, seconds = number_of(metrics, "loss"), number_of(metrics, "seconds")
+    return EvaluateReply(registered_cases, loss, dice, seconds, **tables)
+
+
+def _check_weight(metrics: Any, registered_cases: int) -> None:
+    cases = number_of(metrics, "num-examples")
+    if cases != registered_cases:
+        raise BadReply(f"weight {cases:g}, but the site registered {registered_cases} cases")
+
+
+def _rows(text: Any, words: tuple[str, ...], numbers: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Rows that travel as JSON; each has text in the columns `words` and finite values in `numbers`."""
+    try:
+        rows = json.loads(text)
+        for row in rows:
+            values = [row[key] for key in numbers]
+            if not all(isinstance(row[key], str) for key in words) or not all(map(math.isfinite, values)):
+                raise ValueError(f"row {row}")
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise BadReply(
+            f"case rows cannot be used: {type(error).__name__}: {error}"[:REASON_LENGTH]
+        ) from error
+    return rows

@@ -1,0 +1,100 @@
+"""What the server does: ask the sites round by round, check and aggregate their replies, keep the models.
+
+It speaks to a Flower `Grid` and knows no engine. All arms advance together: in each round every cohort's sites train,
+then every cohort's model is validated, then everything is checkpointed, so one resume point serves all arms.
+"""
+
+from __future__ import annotations
+
+import time
+
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fedbrats.federation import questions
+from fedbrats.federation.arms import POOLED, Cohort
+from fedbrats.federation.server.asking import Question, ask, model_requests
+from fedbrats.federation.server.collecting import Collected
+from fedbrats.federation.server.evaluation import validate
+from fedbrats.federation.server.state import Federation, FederationError
+from fedbrats.runs import rounds
+from fedbrats.runs.checkpoint import save_checkpoint
+
+
+def serve(grid: Grid, fed: Federation) -> None:
+    """Train all cohorts for the remaining rounds; `fed.members` must be known.
+
+    Raises:
+        FederationError: `strategy.max_failed_rounds` rounds failed in a row in the federated arm (without one, in the
+            pooled arm). The last checkpoint and all rows stay on disk.
+    """
+    for round_ in range(fed.finished_round + 1, fed.rounds + 1):
+        if fed.protection is not None:
+            fed.protection.begin(fed, round_)
+        rows = run_round(grid, fed, round_)
+        rounds.append(fed.folder / "rounds.csv", rows)
+        fed.finished_round = round_
+        if round_ % fed.checkpoint_every == 0 or round_ == fed.rounds:
+            save_checkpoint(fed.folder / "checkpoints", round_, fed.models, keep=fed.keep_checkpoints)
+            fed.checkpointed = round_
+        fed.observer.round_finished(round_, rows)
+        _stop_after_failures(fed, round_, rows)
+
+
+def run_round(grid: Grid, fed: Federation, round_: int) -> list[rounds.Row]:
+    """Train and, where it is due, validate every cohort once; rows of `rounds.csv`."""
+    rows, summaries = _train_phase(grid, fed, round_)
+    if round_ % fed.evaluate_every == 0 or round_ == fed.rounds:
+        val_rows, dice = validate(grid, fed, round_)
+        rows += val_rows
+        for arm, scores in dice.items():
+            summaries[arm].update(rounds.dice_columns(scores))
+    return rows + list(summaries.values())
+
+
+def _train_phase(grid: Grid, fed: Federation, round_: int) -> tuple[list[rounds.Row], dict[str, rounds.Row]]:
+    """Rows of the replies, and by arm the row of what they became."""
+    requests = model_requests(
+        fed.models,
+        {"round": round_, "checkpointed": fed.checkpointed},
+        [(c, s) for c in fed.cohorts for s in fed.training(c)],
+        {c.arm: {"lr-factor": fed.lr_factor(fed.models[c.arm].val_losses)} for c in fed.cohorts},
+        {c.arm: _told(fed, c) for c in fed.cohorts},
+    )
+    started = time.perf_counter()
+    collected = {cohort.arm: Collected(fed, cohort) for cohort in fed.cohorts}
+    question = Question(
+        questions.TRAIN,
+        "train",
+        lambda message, request: collected[request.cohort.arm].check(message, request.site),
+    )
+    rows = [answer.row for answer in ask(grid, fed, question, requests, round_)]
+    seconds = time.perf_counter() - started
+    summaries = {arm: found.finish(round_) for arm, found in collected.items()}
+    for arm, summary in summaries.items():
+        mine = [r for r in rows if r["arm"] == arm]
+        summary["seconds"] = round(seconds, 4)
+        summary["bytes_down"] = sum(r["bytes_down"] for r in mine)
+        summary["bytes_up"] = sum(r["bytes_up"] or 0 for r in mine)
+    return rows, summaries
+
+
+def _told(fed: Federation, cohort: Cohort) -> dict[str, Tensor]:
+    model = fed.models[cohort.arm]
+    return cohort.algorithm.told(model.arrays, model.memory, fed.group(cohort))
+
+
+def _stop_after_failures(fed: Federation, round_: int, rows: list[rounds.Row]) -> None:
+    decisive = next((c.arm for c in fed.cohorts if c.federated), None)
+    decisive = decisive or next((c.arm for c in fed.cohorts if c.arm == POOLED), None)
+    if decisive is None or fed.models[decisive].failed_in_a_row < fed.algorithm.max_failed_rounds:
+        return
+    reasons = [
+        f"{r['site']}: {r['status']}"
+        for r in rows
+        if r["arm"] == decisive and r["phase"] == "train" and r["status"] != "ok"
+    ]
+    raise FederationError(
+        f"{decisive}: {fed.models[decisive].failed_in_a_row} failed rounds in a row "
+        f"(strategy.max_failed_rounds), last in round {round_}. {'; '.join(reasons[:5])}"
+    )

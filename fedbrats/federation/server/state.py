@@ -1,0 +1,98 @@
+"""What the server holds during a run, and whom it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from fedbrats.algorithms.base import Group
+from fedbrats.algorithms.fedavg import FedAvg
+from fedbrats.arrays import Signature, signature
+from fedbrats.data.regions import REGIONS
+from fedbrats.federation.arms import Cohort
+from fedbrats.runs.checkpoint import Model
+from fedbrats.runs.rounds import Row
+
+
+class FederationError(RuntimeError):
+    """A federation that cannot start or go on; the message says why."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A site as it registered itself: how to reach it and how many cases it holds."""
+
+    node: int
+    train: int
+    val: int
+    test: int
+
+
+class ServerPrivacy(Protocol):
+    """Client-level privacy at the server (`central_privacy.py`)."""
+
+    def begin(self, fed: Federation, round_: int) -> None:
+        """Before a round: stop all sites if it would spend more than the budget."""
+
+    def collect(self, arrays: Mapping[str, Tensor]) -> Any:
+        """What collects the replies to the model `arrays`."""
+
+    def release(self, found: Any, round_: int) -> None:
+        """Account for a release, then add its noise to what was collected."""
+
+    def write(self, fed: Federation) -> None:
+        """Write `privacy.json` at the end."""
+
+
+class Observer(Protocol):
+    """Where progress is shown."""
+
+    def round_started(self, round_: int, expected_replies: int) -> None:
+        """A phase of `round_` begins that waits for so many replies."""
+
+    def reply(self, arm: str, site: str, phase: str, ok: bool, seconds: float) -> None:
+        """One site has answered, or failed to."""
+
+    def round_finished(self, round_: int, rows: list[Row]) -> None:
+        """`rows` are those of `rounds.csv`."""
+
+
+@dataclass
+class Federation:
+    """Everything the server holds during a run."""
+
+    algorithm: FedAvg  # of the federation
+    cohorts: list[Cohort]
+    models: dict[str, Model]  # by arm
+    folder: Path  # run folder
+    rounds: int
+    observer: Observer
+    regions: tuple[str, ...] = REGIONS  # that the network predicts
+    trainable: frozenset[str] = frozenset()  # the arrays that are trained; others are running statistics
+    evaluate_every: int = 1
+    checkpoint_every: int = 1
+    keep_checkpoints: int = 1
+    lr_factor: Callable[[list[float]], float] = field(default=lambda losses: 1.0)  # of the validation losses
+    protection: ServerPrivacy | None = None  # client-level privacy, applied to the federated arm
+    losses_stay: bool = False  # patient-level privacy: the federated arm's training losses never leave a site
+    validation_stays: bool = False  # and neither do its validation scores
+    finished_round: int = 0
+    checkpointed: int = 0
+    members: dict[str, Member] = field(default_factory=dict)
+    stopped: dict[str, str] = field(default_factory=dict)  # sites that reached their privacy budget, and why
+
+    def expected(self, arm: str) -> Signature:
+        """The arrays that every reply in `arm` must hold."""
+        return signature(self.models[arm].arrays)
+
+    def group(self, cohort: Cohort) -> Group:
+        """What the algorithm of `cohort` knows of it."""
+        return Group(len(cohort.sites), self.trainable & self.models[cohort.arm].arrays.keys())
+
+    def training(self, cohort: Cohort) -> list[str]:
+        """The sites of `cohort` that still train."""
+        return [site for site in cohort.sites if not (cohort.federated and site in self.stopped)]

@@ -1,0 +1,81 @@
+"""The ClientApp of a site: which question is answered by what. It knows its own folder and the messages, no engine.
+
+Replies carry `arrays` and `metrics`, evaluations also `cases`, JSON rows under pseudonyms.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedbrats.federation import questions
+from fedbrats.federation.site.evaluation import test, validate
+from fedbrats.federation.site.fitting import fit
+from fedbrats.federation.site.joining import join
+from fedbrats.federation.site.site import Site
+from fedbrats.federation.site.spending import spent
+from fedbrats.federation.site.training import train
+from fedbrats.federation.site.unseen import stays
+from fedbrats.federation.site.warm import Warm
+from fedbrats.models.build import patch_of
+
+log = logging.getLogger(__name__)
+
+ANSWERS: dict[str, Callable[[Site, RecordDict], dict[str, Any]]] = {
+    questions.JOIN: join,
+    questions.TRAIN: train,
+    questions.VALIDATE: validate,
+    questions.FIT: fit,
+    questions.TEST: test,
+    questions.STAYS: stays,
+    questions.SPENT: spent,
+}
+
+
+class SiteError(RuntimeError):
+    """A failure as it may leave the site: without names of cases or files."""
+
+
+@contextlib.contextmanager
+def _reported(site: Site) -> Iterator[None]:
+    """Log a failure in full at the site and let only a scrubbed sentence leave it."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        train, window = site.config.train, site.config.inference
+        raise SiteError(
+            f"CUDA out of memory: lower train.batch ({train.batch}), train.patch ({patch_of(site.config)}), "
+            f"inference.batch ({window.batch}) or runtime.workers"
+        ) from error
+    except Exception as error:
+        log.debug("site %s failed", site.name, exc_info=True)
+        raise SiteError(site.scrub(f"{type(error).__name__}: {error}")) from None
+
+
+def make_client_app(run_folder: str) -> ClientApp:
+    """The ClientApp of every site of the run in `run_folder`; `node_config["site"]` says which one is asked."""
+    warm, sites, app = Warm(Path(run_folder)), dict[str, Site](), ClientApp()
+
+    def handler(answer: Callable[[Site, RecordDict], dict[str, Any]]) -> Any:
+        def handle(message: Message, context: Context) -> Message:
+            name = str(context.node_config["site"])
+            site = sites.setdefault(name, Site(name, warm))
+            site.context = context.state
+            with _reported(site):
+                return Message(RecordDict(answer(site, message.content)), reply_to=message)
+
+        return handle
+
+    for question, answer in ANSWERS.items():
+        category, _, action = question.partition(".")
+        register = {"query": app.query, "train": app.train, "evaluate": app.evaluate}[category]
+        register(*([action] if action else []))(handler(answer))
+    return app

@@ -1,0 +1,86 @@
+"""What one process keeps warm for the sites it serves: the parts of the configuration, one network, the open sites."""
+
+from __future__ import annotations
+
+import copy
+from functools import cached_property
+from pathlib import Path
+
+from flwr.app import ArrayRecord
+from torch import Tensor
+
+from fedbrats import arrays
+from fedbrats.config import load_config
+from fedbrats.devices import pick_device
+from fedbrats.federation.initial import initial_arrays
+from fedbrats.federation.parts import parts_of
+from fedbrats.federation.wire import from_record
+from fedbrats.inference.members import Member, load_localiser
+from fedbrats.models.build import channels_last
+
+
+class Warm:
+    """One network for all sites of a process, and which model is loaded in it."""
+
+    def __init__(self, run_folder: Path) -> None:
+        """Read the run's configuration and build what it names.
+
+        Raises:
+            ConfigError: it is not a configuration of this version, or cannot be built.
+        """
+        self.folder = run_folder
+        self.config = load_config(run_folder / "config.yaml")
+        self.parts = parts_of(self.config)
+        self.device = pick_device(self.config.runtime.device)
+        self.amp = self.device.type == "cuda" and self.config.runtime.amp
+        self.network = channels_last(copy.deepcopy(self.parts.network).to(self.device))
+        self._counters = {
+            name: buffer.clone()
+            for name, buffer in self.network.named_buffers()
+            if not buffer.is_floating_point()
+        }
+        self._loaded: tuple[ArrayRecord, tuple[str, int] | None] | None = None
+        self._localiser: Member | None = None
+
+    def load(
+        self, record: ArrayRecord, own: dict[str, Tensor], owner: tuple[str, int] | None, *, change: bool
+    ) -> None:
+        """Put a received model into the network, unless it is there already.
+
+        Counters, which do not travel, start again from zero.
+
+        Args:
+            record: what was received.
+            own: arrays that are not received because they stay at the site.
+            owner: whose they are, site and round; None if there are none.
+            change: whether the caller will change the network, so that the next one has to load again.
+
+        Raises:
+            BadArrays: the record does not hold the agreed arrays.
+        """
+        loaded, self._loaded = self._loaded, None  # until nothing can fail any more
+        if loaded is None or loaded[0] is not record or loaded[1] != owner:
+            expected = {name: form for name, form in self.parts.signature.items() if name not in own}
+            received = from_record(record, expected)
+            arrays.load(self.network, received | {name: tensor.numpy() for name, tensor in own.items()})
+            for name, buffer in self.network.named_buffers():
+                if name in self._counters:
+                    buffer.copy_(self._counters[name])
+        if not change:
+            self._loaded = (record, owner)
+
+    @cached_property
+    def initial(self) -> dict[str, Tensor]:
+        """The arrays that stay at the sites, as every site starts with them."""
+        start = initial_arrays(self.parts, self.config.train.init)
+        return {name: start[name] for name in self.parts.stays}
+
+    def localiser(self) -> Member:
+        """The model that finds the tumour first (`inference.locate`), loaded once.
+
+        Raises:
+            ConfigError: no such model.
+        """
+        if self._localiser is None:
+            self._localiser = load_localiser(str(self.config.inference.locate), self.device)
+        return self._localiser

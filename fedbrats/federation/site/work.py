@@ -1,0 +1,218 @@
+"""One round of work at a site: what a method of personalisation is given, and plain or private training behind it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from torch import Tensor, nn
+
+from fedbrats.algorithms.base import Beside, Left, Penalty
+from fedbrats.data.augment import augment
+from fedbrats.data.patches import draw_batch
+from fedbrats.federation import arms
+from fedbrats.federation.site import state
+from fedbrats.federation.site.site import Site
+from fedbrats.losses.deep_supervision import deep_supervised
+from fedbrats.losses.in_round import in_round
+from fedbrats.privacy.dp_sgd import DpSgd, Draw, poisson_draws, train_privately
+from fedbrats.privacy.mechanism import PrivateStep
+from fedbrats.privacy.noise import secret_generator, secret_stream
+from fedbrats.seeding import generator, seed_torch
+from fedbrats.training import (
+    Batch,
+    batches,
+    clip_in_steps,
+    learning_rate_factor,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    set_learning_rate,
+    train_locally,
+)
+
+log = logging.getLogger(__name__)
+
+RELEASED = "train"  # the work whose result is sent; under differential privacy it is the private step
+
+
+class SiteWork:
+    """What `personalization.base.LocalWork` promises, for one site, arm and round."""
+
+    def __init__(
+        self,
+        site: Site,
+        arm: str,
+        round_: int,
+        remembered: dict[str, Tensor] | None = None,
+        lr_factor: float = 1.0,
+        beside: Beside | None = None,
+    ) -> None:
+        """The network of `site` holds the model.
+
+        Args:
+            site: that works.
+            arm: for which it works.
+            round_: 1-based.
+            remembered: what the method of personalisation left last time.
+            lr_factor: the server's part of the learning rate.
+            beside: what the algorithm has at the site.
+        """
+        self.site, self.arm, self.round = site, arm, round_
+        self.network = site.warm.network
+        self.state = {} if remembered is None else remembered
+        self.algorithm = arms.algorithm_of(arm, site.parts.algorithm)
+        self._beside = beside or Beside()
+        self.private = isinstance(site.parts.privacy, DpSgd) and arm == arms.FEDERATED
+        self.steps = site.budget.steps() if self.private else site.steps()
+        self.epsilon: float | None = None  # spent after this round, where it is private
+        config, train = site.config, site.config.train
+        self._loss = in_round(site.parts.loss, round_, config.rounds)
+        schedule = learning_rate_factor(round_, config.rounds, train.schedule, train.warmup)
+        if arm == arms.PERSONAL:  # tuned after the last round, where the schedule has nothing more to say
+            schedule = 1.0
+        self._lr_factor = lr_factor * schedule
+        self._keeps = train.keep_optimizer or arm not in arms.EXCHANGED
+        self._optimizers: dict[str, torch.optim.Optimizer] = {}
+
+    def penalty(self, network: nn.Module) -> Penalty | None:
+        """The federated algorithm's own term, anchored at the present weights of `network`."""
+        return self.algorithm.begin(network, self._beside)
+
+    def left(self) -> Left:
+        """What the algorithm leaves of the round, once the network is trained."""
+        rate = float(self._optimizers[RELEASED].param_groups[0]["lr"])
+        return self.algorithm.end(self.network, self._beside, self.steps, rate)
+
+    def fit(
+        self,
+        name: str,
+        network: nn.Module,
+        penalty: Penalty | None = None,
+        steps: int | None = None,
+        lr_factor: float = 1.0,
+    ) -> float:
+        """Train `network` in place; `name` keeps random numbers and optimiser state apart. Mean training loss."""
+        optimizer = self.optimizer(name, network.parameters(), lr_factor)
+        if self.private and name == RELEASED:
+            return self._fit_privately(network, optimizer, penalty)
+        train = self.site.config.train
+        return train_locally(
+            network,
+            optimizer,
+            self._loss,
+            self.batches(name, steps),
+            penalty=penalty,
+            deep_supervision=train.deep_supervision,
+            amp=self.site.warm.amp,
+        )
+
+    def optimizer(
+        self, name: str, parameters: Iterable[nn.Parameter], lr_factor: float = 1.0
+    ) -> torch.optim.Optimizer:
+        """The configured optimiser at the learning rate of the round, with the moments it had where they are kept."""
+        found: torch.optim.Optimizer = instantiate(self.site.config.train.optimizer)(parameters)
+        if self._keeps and (moments := state.load_state(self._memory(name), self.round)):
+            load_optimizer_tensors(found, moments)
+        set_learning_rate(found, self._lr_factor * lr_factor)
+        if (norm := self.site.config.train.clip_norm) is not None:
+            clip_in_steps(found, norm)
+        self._optimizers[name] = found
+        return found
+
+    def batches(self, name: str, steps: int | None = None) -> Iterator[Batch]:
+        """Batches of the site's training cases; also seeds torch (dropout) for the work called `name`."""
+        site = self.site
+        purpose = (site.config.seed, name, self.arm, site.name, self.round)
+        seed_torch(*purpose)
+        return batches(
+            site.cases.train,
+            generator(*purpose),
+            site.config.train,
+            site.parts.rules,
+            self.steps if steps is None else steps,
+            site.warm.device,
+            site.normalise,
+        )
+
+    def value(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Scalar training loss of a batch."""
+        return self._values(outputs, labels).mean()
+
+    def save_optimizers(self, keep_from: int) -> None:
+        """Keep the moments of every optimiser of this round, where they are to be kept."""
+        if self._keeps:
+            for name, optimizer in self._optimizers.items():
+                moments = optimizer_tensors(optimizer)
+                state.save_state(self._memory(name), self.round, moments, keep_from=keep_from)
+
+    def _values(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return deep_supervised(self._loss, outputs, labels, self.site.config.train.deep_supervision)
+
+    def _memory(self, name: str) -> Path:
+        arm = self.arm.replace(":", "-")
+        folder = arm if name == RELEASED else f"{arm}-{name}"
+        return self.site.storage / "state" / folder
+
+    def _fit_privately(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, penalty: Penalty | None
+    ) -> float:
+        """The steps of the site's plan, after they are in its ledger."""
+        warm, budget = self.site.warm, self.site.budget
+        plan, self.epsilon = budget.reserve(self.round)
+        settings = budget.settings
+        secret = (settings.insecure_seed, self.site.name, self.round)
+        step = PrivateStep(
+            network,
+            self._values,
+            clip=settings.clip,
+            sigma=plan.sigma,
+            expected=plan.sample_rate * plan.patients,
+            noise=secret_generator(warm.device, *secret, "noise"),
+            engine=settings.engine,
+            chunk=settings.chunk,
+            amp=warm.amp,
+        )
+        draws = poisson_draws(
+            plan.steps,
+            plan.patients,
+            plan.sample_rate,
+            secret_generator(torch.device("cpu"), *secret, "patients"),
+            self._patches_of_a_patient(settings.patches),
+        )
+        done = train_privately(network, optimizer, step, draws, penalty)
+        budget.record(self.round, done)
+        losses = [drawn.loss for drawn in done if np.isfinite(drawn.loss)]
+        if not losses and any(drawn.patients for drawn in done):
+            # No error, which the server would see: whether a loss is finite depends on the patients.
+            log.warning(
+                "%s, round %d: no patient gave a finite loss; lower train.optimizer.lr",
+                self.site.name,
+                self.round,
+            )
+        return float(np.mean(losses)) if losses else float("nan")
+
+    def _patches_of_a_patient(self, patches: int) -> Draw:
+        site, train, rules = self.site, self.site.config.train, self.site.parts.rules
+        seed = site.budget.settings.insecure_seed
+        rng = secret_stream(seed, site.config.seed, site.name, self.round, "patches")
+        patients, normalise = site.cases.by_patient("train"), site.normalise
+
+        def draw(patient: int) -> Batch:
+            drawn = draw_batch(
+                patients[patient],
+                rng,
+                patch=train.patch or rules.patch,
+                batch=patches,
+                tumour_share=train.tumour_share,
+                planes=rules.planes,
+                normalise=normalise,
+            )
+            images, labels = (torch.from_numpy(array) for array in drawn)
+            images, labels = augment(images, labels, rng, train.augment)
+            return images.to(site.warm.device), labels.to(site.warm.device)
+
+        return draw

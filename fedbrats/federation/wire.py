@@ -1,0 +1,73 @@
+"""How arrays travel between a site and the server: Flower's records of plain .npy bytes, checked on both ends."""
+
+from __future__ import annotations
+
+import functools
+import io
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, RecordDict
+from torch import Tensor
+
+from fedbrats.arrays import BadArrays, Signature
+
+HEADER_BYTES = 4096  # more than any .npy header we accept
+
+# Decoded arrays are read-only views; nothing here writes to them.
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+
+
+@functools.lru_cache(maxsize=4096)
+def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    buffer = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    np.lib.format.write_array_header_1_0(buffer, {"descr": descr, "fortran_order": False, "shape": shape})
+    return buffer.getvalue()
+
+
+def to_record(tensors: Mapping[str, Tensor]) -> ArrayRecord:
+    """Flower's record of the tensors (NumPy's .npy bytes, one copy of each tensor)."""
+    record = ArrayRecord()
+    for name, tensor in tensors.items():
+        array = tensor.detach().to("cpu").contiguous().numpy()
+        header = _npy_header(str(array.dtype), array.shape)
+        data = b"".join((header, array.reshape(-1).view(np.uint8).data))
+        record[name] = Array(str(array.dtype), array.shape, "numpy.ndarray", data)
+    return record
+
+
+def _decode(name: str, array: Array, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    header = _npy_header(dtype, shape)
+    expected = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    data = memoryview(array.data)
+    if len(data) > expected + HEADER_BYTES:
+        raise BadArrays(f"{name}: {len(data)} bytes, expected about {expected}")
+    if bytes(data[: len(header)]) != header:
+        found = f"shape {tuple(array.shape)} and dtype {array.dtype}"
+        raise BadArrays(f"{name}: {found} as declared, expected shape {shape} and dtype {dtype}")
+    if len(data) != len(header) + expected:
+        raise BadArrays(f"{name}: {len(data) - len(header)} bytes of values, expected {expected}")
+    return np.frombuffer(data, dtype=dtype, offset=len(header)).reshape(shape)
+
+
+def from_record(record: ArrayRecord, expected: Signature) -> dict[str, np.ndarray]:
+    """Read-only views of the arrays of `record`, in the order of `expected`.
+
+    Only plain C-order .npy bytes of exactly the agreed shape and dtype are accepted, and their length is compared
+    before anything is allocated, so that neither a pickle nor a forged header is ever decoded.
+
+    Raises:
+        BadArrays: missing or extra names, other shape or dtype (a broadcastable one too), wrong length.
+    """
+    missing, extra = expected.keys() - record.keys(), record.keys() - expected.keys()
+    if missing or extra:
+        raise BadArrays(f"missing arrays {sorted(missing)[:3]}, unexpected arrays {sorted(extra)[:3]}")
+    return {name: _decode(name, record[name], shape, dtype) for name, (shape, dtype) in expected.items()}
+
+
+def size_bytes(content: RecordDict) -> int:
+    """Bytes of all arrays of a message on the wire."""
+    records = [record for record in content.values() if isinstance(record, ArrayRecord)]
+    return sum(len(array.data) for record in records for array in record.values())

@@ -1,0 +1,114 @@
+"""The server's checkpoints: every model after round r, and the best ones, as safetensors and JSON.
+
+A checkpoint is a folder that appears under its name only when it is complete, and `last.json` is replaced after
+that, so a run that is killed at any moment finds a whole one. Sites keep their own state (`federation/site/state`).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fedbrats.algorithms.base import Memory
+from fedbrats.files import replace_folder, replacing, write_json
+
+
+@dataclass
+class Model:
+    """One cohort's model at the server, and how it has fared."""
+
+    arrays: dict[str, Tensor]
+    failed_in_a_row: int = 0
+    best_round: int = 0  # 0 = never validated
+    best_score: float = -1.0
+    val_losses: list[float] = field(default_factory=list)  # of the validations that every site answered
+    memory: Memory = field(default_factory=Memory)  # of the algorithm
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint holds."""
+
+    round: int
+    models: dict[str, Model] = field(default_factory=dict)
+
+
+def tensor_file(folder: Path, arm: str) -> Path:
+    """Where the model of `arm` lies below `folder`, a checkpoint or the best ones."""
+    return folder / f"{arm.replace(':', '-')}.safetensors"
+
+
+def _memory_file(folder: Path, arm: str) -> Path:
+    return tensor_file(folder, f"{arm}.memory")
+
+
+def save_checkpoint(folder: Path, round_: int, models: Mapping[str, Model], keep: int = 1) -> None:
+    """Write the checkpoint of `round_` below `folder`; the `keep` newest ones stay."""
+    name = f"round_{round_:05d}"
+    unfinished = folder / f".{name}"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    for arm, model in models.items():
+        save_file(model.arrays, tensor_file(unfinished, arm))
+        if model.memory.arrays:
+            save_file(model.memory.arrays, _memory_file(unfinished, arm))
+    write_json(unfinished / "models.json", {arm: _facts(model) for arm, model in models.items()})
+    # One of this name is of an earlier attempt that got further than `last.json`.
+    shutil.rmtree(folder / name, ignore_errors=True)
+    replace_folder(unfinished, folder / name)
+    write_json(folder / "last.json", {"round": round_, "folder": name})
+    # A newer one is of an attempt that got further before it was resumed from an older round.
+    kept = sorted(f.name for f in folder.glob("round_*") if f.name <= name)[-keep:]
+    for old in folder.glob("round_*"):
+        if old.name not in kept:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def load_checkpoint(folder: Path) -> Snapshot | None:
+    """The newest whole checkpoint below `folder`, or None where there is none yet.
+
+    Raises:
+        ValueError: `last.json` names a checkpoint that is damaged or gone.
+    """
+    pointer = folder / "last.json"
+    if not pointer.is_file():
+        return None
+    try:
+        last = json.loads(pointer.read_text())
+        source = folder / last["folder"]
+        facts = json.loads((source / "models.json").read_text())
+        return Snapshot(last["round"], {arm: _model(source, arm, values) for arm, values in facts.items()})
+    except Exception as error:
+        raise ValueError(f"{pointer}: the checkpoint it names cannot be read ({error})") from error
+
+
+def _facts(model: Model) -> dict[str, Any]:
+    """What `models.json` says of a model; the memory only where there is something to remember."""
+    keys = ("failed_in_a_row", "best_round", "best_score", "val_losses")
+    facts = {key: getattr(model, key) for key in keys}
+    memory = {"memory": {"arrays": len(model.memory.arrays), "facts": model.memory.facts}}
+    return facts | (memory if model.memory.arrays or model.memory.facts else {})
+
+
+def _model(folder: Path, arm: str, facts: dict[str, Any]) -> Model:
+    stored = facts.pop("memory", {"arrays": 0, "facts": {}})
+    arrays = load_file(_memory_file(folder, arm)) if stored["arrays"] else {}
+    return Model(load_file(tensor_file(folder, arm)), **facts, memory=Memory(arrays, stored["facts"]))
+
+
+def save_best(folder: Path, arm: str, arrays: dict[str, Tensor]) -> None:
+    """Keep `arrays` as the best model of `arm` so far, atomically."""
+    with replacing(tensor_file(folder / "best", arm)) as unfinished:
+        save_file(arrays, unfinished)
+
+
+def load_best(folder: Path, arm: str) -> dict[str, Tensor]:
+    """What `save_best` kept."""
+    return load_file(tensor_file(folder / "best", arm))

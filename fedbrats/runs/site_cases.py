@@ -1,0 +1,75 @@
+"""A site's own list of cases, the only description of the data that a site reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedbrats.data.cache import CachedCase
+from fedbrats.data.partition import Site
+from fedbrats.files import write_json
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class SiteCases:
+    """The preprocessed cases of one site by split."""
+
+    train: tuple[CachedCase, ...]
+    val: tuple[CachedCase, ...]
+    test: tuple[CachedCase, ...]
+    patients: Mapping[str, str] = field(default_factory=dict)  # by case, where it is not the case itself
+
+    def by_patient(self, split: str) -> list[tuple[CachedCase, ...]]:
+        """The cases of a split, those of one patient together, in the order of the list."""
+        found: dict[str, list[CachedCase]] = {}
+        for case in getattr(self, split):
+            found.setdefault(self.patients.get(case.name, case.name), []).append(case)
+        return [tuple(cases) for cases in found.values()]
+
+
+def site_folder(run_folder: Path, site: str) -> Path:
+    """Storage of `site`; in a simulation below the run folder, in a deployment inside the hospital."""
+    return run_folder / "sites" / site
+
+
+def write_site_cases(
+    run_folder: Path, site: Site, cached: Mapping[str, CachedCase], patients: Mapping[str, str] | None = None
+) -> None:
+    """Write the case list of `site` atomically; `patients` names the patient of each case (without it, the case)."""
+    of = patients or {}
+    splits = {
+        name: [
+            {"name": case, "folder": str(cached[case].folder.resolve()), "patient": of.get(case, case)}
+            for case in getattr(site, name)
+        ]
+        for name in SPLITS
+    }
+    file = site_folder(run_folder, site.name) / "cases.json"
+    write_json(file, splits)
+
+
+def read_site_cases(run_folder: Path, site: str) -> SiteCases:
+    """Read what `write_site_cases` wrote.
+
+    Raises:
+        FileNotFoundError: the site has no case list.
+    """
+    file = site_folder(run_folder, site) / "cases.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no case list of site {site!r}; prepare the data first")
+    splits = json.loads(file.read_text())
+    cases = {
+        name: tuple(CachedCase(entry["name"], Path(entry["folder"])) for entry in splits[name])
+        for name in SPLITS
+    }
+    patients = {entry["name"]: entry["patient"] for name in SPLITS for entry in splits[name]}
+    return SiteCases(**cases, patients=patients)
+
+
+def pseudonym(site: str, index: int) -> str:
+    """Name under which a case's scores leave its site: its place in the site's own list, never its identifier."""
+    return f"{site}#{index:04d}"

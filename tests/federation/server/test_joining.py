@@ -1,0 +1,50 @@
+"""Who may join a federation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from fedbrats.arrays import fingerprint
+from fedbrats.federation.server.joining import join
+from fedbrats.federation.server.state import FederationError, Member
+from tests.federation.toy import EXPECTED, FakeGrid
+from tests.federation.toy_rounds import Answer, raising, silent
+
+
+def joins(site: str, **changed: Any) -> Answer:
+    facts = {"site": site, "train": 1, "val": 0, "test": 2, "arrays": fingerprint(EXPECTED), **changed}
+    kept = {key: value for key, value in facts.items() if value is not None}
+    return lambda m: Message(RecordDict({"facts": ConfigRecord(kept)}), reply_to=m)
+
+
+def test_members_know_their_node_and_their_cases() -> None:
+    found = join(FakeGrid([joins("B", train=4), joins("A", val=3)]), EXPECTED, ["A", "B"], 5)
+    assert found == {"B": Member(2, 4, 0, 2), "A": Member(3, 1, 3, 2)}
+
+
+REFUSED: dict[str, tuple[list[Answer], str]] = {
+    "another network": (
+        [joins("A"), joins("B", arrays="0123")],
+        "site B has another network .*check `model`",
+    ),
+    "missing site": ([joins("A")], "sites did not join: B"),
+    "error": ([joins("A"), raising], "could not join: SiteError: no disc space"),
+    "silent": ([joins("A"), silent], "could not join: no reply"),
+    "twice": ([joins("A"), joins("A")], "two nodes joined as site A"),
+    "no counts": ([joins("A"), joins("B", train=None)], "without its name and case counts"),
+    "negative count": ([joins("A"), joins("B", val=-1)], "without its name and case counts"),
+    "no facts": (
+        [joins("A"), lambda m: Message(RecordDict(), reply_to=m)],
+        "without its name and case counts",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_federation_that_is_not_the_agreed_one_does_not_start(kind: str) -> None:
+    handlers, reason = REFUSED[kind]
+    with pytest.raises(FederationError, match=reason):
+        join(FakeGrid(handlers), EXPECTED, ["A", "B"], 0.2)
