@@ -6,12 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
-from fedbrats.audit.files import AuditError, failures, result_table
-from fedbrats.audit.run import audit_run
-from fedbrats.config import ConfigError
-
 
 def main(arguments: list[str]) -> int:
     """Write `audit.json` and print its table; 1 when a check failed, 2 for a folder that cannot be audited."""
@@ -25,7 +19,14 @@ def main(arguments: list[str]) -> int:
         metavar="PACKAGE",
         help="own package that the run may name; any code of it may then run",
     )
-    chosen, console = parser.parse_args(arguments), Console()
+    chosen = parser.parse_args(arguments)
+    from rich.console import Console
+
+    from fedbrats.audit.files import AuditError, failures, result_table
+    from fedbrats.audit.run import audit_run
+    from fedbrats.config import ConfigError
+
+    console = Console()
     try:
         content = audit_run(
             chosen.run,

@@ -6,9 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from fedbrats.report.run_folder import RunFolderError
-from fedbrats.studies.compare import write_comparison
-
 
 def main(arguments: list[str]) -> int:
     """Write `compare.csv` and `compare.html` into the sweep folder and print their paths; 2 for no sweep."""
@@ -18,8 +15,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "sweep", type=Path, help="folder with one run folder per job, such as multirun/<date>/<time>"
     )
+    sweep = parser.parse_args(arguments).sweep
+    from fedbrats.report.run_folder import RunFolderError
+    from fedbrats.studies.compare import write_comparison
+
     try:
-        paths = write_comparison(parser.parse_args(arguments).sweep)
+        paths = write_comparison(sweep)
     except RunFolderError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

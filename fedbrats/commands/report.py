@@ -6,18 +6,18 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
-from fedbrats.report.html import write_report
-from fedbrats.report.run_folder import RunFolderError
-from fedbrats.report.terminal import print_result_table
-
 
 def main(arguments: list[str]) -> int:
     """Write `report.html`, print the result table and the path; 2 for a folder that is no readable run."""
     parser = argparse.ArgumentParser(description="Rebuild report.html of a run folder.")
     parser.add_argument("run", type=Path, help="run folder, outputs/<date>/<time>")
     folder = parser.parse_args(arguments).run
+    from rich.console import Console
+
+    from fedbrats.report.html import write_report
+    from fedbrats.report.run_folder import RunFolderError
+    from fedbrats.report.terminal import print_result_table
+
     try:
         report = write_report(folder)
         print_result_table(folder, Console())

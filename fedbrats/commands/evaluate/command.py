@@ -9,6 +9,8 @@ standard error; cases.csv and summary.csv go to the output folder.
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
 
 
@@ -17,7 +19,7 @@ def main(arguments: list[str]) -> int:
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     console.width = max(console.width, 130)  # a cut number is worse than a wrapped line
     if not arguments or arguments[0] in ("-h", "--help"):
-        console.print(__doc__, markup=False)
+        print(__doc__, file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
     from fedbrats.commands.evaluate.evaluate_files import evaluate, json_line, read_arguments, summary_table
 

@@ -16,6 +16,8 @@ from fedbrats.commands.errors import explain_errors
 from fedbrats.config import ConfigError
 from fedbrats.engines.warm import warm_up
 
+LOOKS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}  # nothing is run
+
 
 def main(arguments: list[str]) -> int:
     """Run what Hydra makes of the arguments; its own options (-m, --cfg job, --help, --config-dir) are among them."""
@@ -25,7 +27,8 @@ def main(arguments: list[str]) -> int:
         print(f"fedbrats: {error}", file=sys.stderr)
         return 2
     sys.argv[1:] = arguments  # where Hydra reads them
-    warm_up()
+    if not LOOKS & set(arguments):
+        warm_up()
     register_with_hydra()
     hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(_run)()
     return 0
