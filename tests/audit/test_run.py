@@ -231,6 +231,22 @@ def test_a_strangers_configuration_builds_nothing(folder: Path) -> None:
         audit.audit_run(folder)
 
 
+def test_a_package_of_ones_own_is_built_once_it_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def reached(folder: Path) -> None:
+        raise AuditError("the check is behind us")
+
+    config = load_config(folder / "config.yaml")
+    config.loss["_target_"] = "tests.inference.toy_networks.Echo"
+    save_config(config, folder / "config.yaml")
+    monkeypatch.setattr(audit, "SiteRuntime", reached)
+    assert main([str(folder)]) == 2
+    assert "--trust <package>" in capsys.readouterr().err
+    assert main([str(folder), "--trust", "tests"]) == 2
+    assert "the check is behind us" in capsys.readouterr().err
+
+
 def test_a_table_says_what_failed() -> None:
     checks = [
         {"name": "a", "passed": True, "measured": 0.5, "bound": 1.0, "says": "x"},
