@@ -1,31 +1,10 @@
-"""Compare the jobs of a sweep: `python sims/compare.py <sweep folder>`."""
+"""`fedbrats compare` from a checkout: `python sims/compare.py ...`."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 
-from fedbrats.report.run_folder import RunFolderError
-from fedbrats.studies.compare import write_comparison
-
-
-def main() -> int:
-    """Write `compare.csv` and `compare.html` into the sweep folder and print their paths; 2 for no sweep."""
-    parser = argparse.ArgumentParser(
-        description="One table of arms and institutions over the jobs of a sweep."
-    )
-    parser.add_argument(
-        "sweep", type=Path, help="folder with one run folder per job, such as multirun/<date>/<time>"
-    )
-    try:
-        paths = write_comparison(parser.parse_args().sweep)
-    except RunFolderError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(*paths, sep="\n")
-    return 0
-
+from fedbrats.commands.compare import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,40 +1,10 @@
-"""Score label files, other tools' too.
-
-    python sims/evaluate.py predictions=<file or folder> references=<file or folder>
-        [metrics.convention=brats2023] [metrics.bootstrap=2000] [labels.et=4] [output=evaluation] [seed=0]
-
-Standard output has one JSON object per case and region and nothing else; the table for people goes to
-standard error; cases.csv and summary.csv go to the output folder.
-"""
+"""`fedbrats evaluate` from a checkout: `python sims/evaluate.py ...`."""
 
 from __future__ import annotations
 
 import sys
 
-from rich.console import Console
-
-from fedbrats.commands.evaluate.evaluate_files import evaluate, json_line, read_arguments, summary_table
-
-
-def main(arguments: list[str]) -> int:
-    """Run one evaluation and return the exit status: 0, or 2 for input that cannot be scored."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.width = max(console.width, 130)  # a cut number is worse than a wrapped line
-    if not arguments or arguments[0] in ("-h", "--help"):
-        console.print(__doc__, markup=False)
-        return 0 if arguments else 2
-    try:
-        _, summary = evaluate(
-            read_arguments(arguments),
-            emit=lambda row: print(json_line(row), flush=True),
-            note=lambda text: console.print(text, markup=False),
-        )
-    except ValueError as error:
-        console.print(f"error: {error}", markup=False)
-        return 2
-    console.print(summary_table(summary))
-    return 0
-
+from fedbrats.commands.evaluate.command import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -1,63 +1,10 @@
-"""Segment cases with trained models.
-
-    python sims/predict.py checkpoint=RUN[@ARM[@WHICH]] data=<folder of cases> [output=predictions] [maps=true]
-
-checkpoint: RUN is a run folder; ARM is federated (default), pooled, local:<site>, or local for the models of all
-sites; WHICH is best, last or the number of a round (default: what the run itself tested). Several models are an
-ensemble: checkpoint=[A,B,...], put together by inference.combine=average, vote or staple.
-
-data: any layout that a run reads; labels are optional, and cases that have them are scored.
-
-inference.flips=true inference.mc_passes=10 inference.locate=RUN[@ARM[@WHICH]] inference.overlap=0.7 ...: the default
-is what the first model's run was configured with; input rules, window and normalisation are each model's own.
-postprocess=<file of conf/postprocess> or none: the default is the first model's, with the values its run fitted.
-
-Further: cache=<folder> device=auto|cpu|cuda metrics.convention=brats2023 labels.et=4 histogram=<reference.json>
-
-The output folder gets <case>.nii.gz in the space and with the label numbers of the data, with maps=true also
-probabilities and uncertainties, cases.csv (status, volumes, uncertainty, order of review) and summary.json; labelled
-cases add scores.csv, reliability and retained-cases figures and report.html. The exit status is 0, 1 if a case failed,
-2 if the command cannot be used.
-"""
+"""`fedbrats predict` from a checkout: `python sims/predict.py ...`."""
 
 from __future__ import annotations
 
-import logging
 import sys
-from pathlib import Path
 
-from rich.console import Console
-
-CONF = Path(__file__).resolve().parents[1] / "conf"
-
-
-def main(arguments: list[str]) -> int:
-    """Predict one folder and return the exit status."""
-    console = Console(highlight=False, soft_wrap=True)
-    if not arguments or set(arguments) & {"-h", "--help"}:
-        console.print(__doc__, markup=False)
-        return 0 if arguments else 2
-    from fedbrats.commands.errors import EXPECTED
-    from fedbrats.commands.predict.arguments import read_arguments
-    from fedbrats.commands.predict.predict_cases import predict_cases
-    from fedbrats.commands.predict.tables import case_table
-
-    try:
-        config = read_arguments(arguments)
-        results, scores, system = predict_cases(config, CONF, lambda text: print(text, flush=True))
-    except EXPECTED as error:
-        logging.getLogger(__name__).debug("failed", exc_info=True)
-        print(f"fedbrats: {error}", file=sys.stderr)
-        return 2
-    console.width = max(console.width, 130)  # a cut number is worse than a wrapped line
-    console.print(case_table(results, system.regions))
-    if dice := scores.mean_dice():
-        labelled = len({row["case"] for row in scores.rows})
-        print(f"mean Dice of {labelled} labelled cases: {', '.join(f'{r} {v:.4f}' for r, v in dice.items())}")
-    failed = sum(not result.ok for result in results)
-    print(f"{len(results) - failed} cases predicted, {failed} failed: {config.output}")
-    return 1 if failed else 0
-
+from fedbrats.commands.predict.command import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -1,32 +1,10 @@
-"""Rebuild the report of a run: `python sims/report.py <run folder>`."""
+"""`fedbrats report` from a checkout: `python sims/report.py ...`."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 
-from rich.console import Console
-
-from fedbrats.report.html import write_report
-from fedbrats.report.run_folder import RunFolderError
-from fedbrats.report.terminal import print_result_table
-
-
-def main() -> int:
-    """Write `report.html`, print the result table and the path; 2 for a folder that is no readable run."""
-    parser = argparse.ArgumentParser(description="Rebuild report.html of a run folder.")
-    parser.add_argument("run", type=Path, help="run folder, outputs/<date>/<time>")
-    folder = parser.parse_args().run
-    try:
-        report = write_report(folder)
-        print_result_table(folder, Console())
-    except RunFolderError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(report)
-    return 0
-
+from fedbrats.commands.report import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

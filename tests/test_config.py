@@ -35,7 +35,7 @@ GROUPS = (
 
 
 def config_of(*overrides: str) -> Config:
-    """The checked configuration of `python sims/run.py <overrides>`."""
+    """The checked configuration of `fedbrats run <overrides>`."""
     register_with_hydra()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return typed(compose("config", overrides=list(overrides)))

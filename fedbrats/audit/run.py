@@ -1,4 +1,4 @@
-"""The audit of a finished run (`sims/audit.py`): its own mechanism, its own network and some of its own patients."""
+"""The audit of a finished run (`fedbrats audit`): its own mechanism, its own network and some of its own patients."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,15 @@ class Audited:
         return secret_generator(device, self.settings.insecure_seed, "audit", next(self.count))
 
 
-def audit_run(folder: Path, inversion: bool = True, say: Callable[[str], object] = print) -> dict[str, Any]:
+def audit_run(
+    folder: Path,
+    inversion: bool = True,
+    say: Callable[[str], object] = print,
+    trust: Sequence[str] = (),
+) -> dict[str, Any]:
     """Audit a run with `privacy=dp_sgd` and write `audit.json` and, with `inversion`, `audit/*.png` into its folder.
+
+    `trust`: packages beside those of `targets.TRUSTED` that its configuration may name.
 
     Returns:
         The content of `audit.json`.
@@ -90,7 +97,7 @@ def audit_run(folder: Path, inversion: bool = True, say: Callable[[str], object]
         ConfigError: its configuration is not of this version, or names what a run folder must not build.
     """
     spent = read_spent(folder)
-    check_trusted(asdict(load_config(folder / "config.yaml")), str(folder))
+    check_trusted(asdict(load_config(folder / "config.yaml")), str(folder), trust)
     warm = Warm(folder)
     run = Audited(folder, warm, spent, {one.site: Site(one.site, warm) for one in spent})
     seed_torch(warm.config.seed, "audit")

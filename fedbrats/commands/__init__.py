@@ -1,1 +1,1 @@
-"""Commands: what the scripts of `sims/` call, one file or folder each."""
+"""Commands: what `fedbrats` and the scripts of `sims/` call, one file or folder each."""

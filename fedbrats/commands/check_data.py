@@ -1,21 +1,24 @@
-"""What `sims/check_data.py` prints: the cases of each institution and every problem of the files."""
+"""List what is found under a folder, per institution, and every problem of its files.
+
+    fedbrats check-data data.root=/path/to/BraTS2021 [partition.table=table.csv] [data.et_label=4] [...]
+
+Takes the same overrides as `fedbrats run`, and --config-dir. The exit status is 0 without errors (there may be
+warnings), 1 with errors, 2 when the command itself cannot be used.
+"""
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
 from rich.table import Table
 
-from fedbrats.config import Config, ConfigError, register, typed
+from fedbrats.commands.compose import compose_config, own_folder
+from fedbrats.config import Config, ConfigError
 from fedbrats.data.cases import Case, find_cases
 from fedbrats.data.checks import DataCheck, check_cases
 from fedbrats.data.inspection import CaseCheck, Problem
@@ -40,19 +43,28 @@ class Listing:
         return sorted(self.check.problems, key=lambda problem: not problem.case) + own
 
 
-def read_overrides(conf: Path, overrides: Sequence[str]) -> Config:
-    """Return the configuration for the same `key=value` overrides that a run takes.
-
-    Raises:
-        ConfigError: an unknown key or group, or a value of a wrong type, named in the message.
-    """
-    register()
-    GlobalHydra.instance().clear()
+def main(arguments: list[str]) -> int:
+    """Check one folder and return the exit status."""
+    console = Console(highlight=False)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        console.print(__doc__, markup=False, soft_wrap=True)
+        return 0 if arguments else 2
     try:
-        with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-            return typed(compose("config", overrides=list(overrides)))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(": ".join(map(str, filter(None, [error, error.__cause__])))) from error
+        own, overrides = own_folder(arguments)
+        config = compose_config(overrides, own)
+        with console.status("reading") as status:
+            listing = list_folder(config, lambda result: status.update(f"read {result.case}"))
+    except ValueError as error:
+        console.print(f"error: {error}", markup=False, soft_wrap=True)
+        return 2
+    console.print(institution_table(listing))
+    if listing.check.sentence:
+        console.print(listing.check.sentence, markup=False, soft_wrap=True)
+    for problem in listing.problems:
+        console.print(str(problem), markup=False, soft_wrap=True)
+    errors = sum(problem.severity == "error" for problem in listing.problems)
+    console.print(f"Errors: {errors}, warnings: {len(listing.problems) - errors}.")
+    return 1 if errors else 0
 
 
 def list_folder(config: Config, progress: Callable[[CaseCheck], Any] | None = None) -> Listing:

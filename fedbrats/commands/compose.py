@@ -1,10 +1,28 @@
-"""From overrides to a configuration: what Hydra needs to know before it reads `conf/`."""
+"""From overrides to a configuration: where its files are, and what Hydra needs to know before it reads them."""
 
 from __future__ import annotations
 
-from omegaconf import OmegaConf
+from collections.abc import Sequence
+from pathlib import Path
 
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import fedbrats
 from fedbrats import config as config_module
+from fedbrats.config import Config, ConfigError, typed
+
+OWN = ("--config-dir", "-cd")  # Hydra's names for the user's own folder of configurations
+
+
+def conf_folder() -> Path:
+    """The configuration files: packaged with the installation, or `conf/` of the checkout."""
+    package = Path(fedbrats.__file__).resolve().parent
+    packaged = package / "conf"
+    return packaged if packaged.is_dir() else package.parent / "conf"
 
 
 def _run_folder(resume: str | None, name: str) -> str:
@@ -15,3 +33,49 @@ def register_with_hydra() -> None:
     """Register the schema and the resolver that `conf/config.yaml` uses; may be called again."""
     config_module.register()
     OmegaConf.register_new_resolver("fedbrats.run_folder", _run_folder, replace=True)
+
+
+def own_folder(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """Take `--config-dir DIR` (or `=DIR`, or `-cd`), the user's own folder of configurations, out of the arguments.
+
+    Returns:
+        The folder, None where none is given, and the other arguments.
+
+    Raises:
+        ConfigError: no such folder, or a file in it that has the name of a packaged one, which would win.
+    """
+    folder, rest, waiting = None, list[str](), iter(arguments)
+    for argument in waiting:
+        name, equals, value = argument.partition("=")
+        if name not in OWN:
+            rest.append(argument)
+            continue
+        given = value if equals else next(waiting, "")
+        folder = Path(given)
+        if not given or not folder.is_dir():
+            raise ConfigError(f"--config-dir {given}: no such folder.")
+    if folder:
+        packaged = conf_folder()
+        names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*.yaml"))
+        if taken := [name for name in names if (packaged / name).is_file()]:
+            raise ConfigError(
+                f"--config-dir {folder}: {', '.join(taken)} would be ignored, as a file that comes with fedbrats has "
+                "that name; choose another."
+            )
+    return folder, rest
+
+
+def compose_config(overrides: Sequence[str], own: Path | None = None) -> Config:
+    """The checked configuration of `key=value` overrides as a run takes them, with the user's own folder if any.
+
+    Raises:
+        ConfigError: an unknown key or group, or a value of a wrong type, named in the message.
+    """
+    register_with_hydra()
+    GlobalHydra.instance().clear()
+    more = [f"hydra.searchpath=[file://{own.resolve()}]"] if own else []
+    try:
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            return typed(compose("config", overrides=[*overrides, *more]))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(": ".join(map(str, filter(None, [error, error.__cause__])))) from error

@@ -158,15 +158,17 @@ def _file(spec: Spec, select: str) -> tuple[Path, int]:
     return tensor_file(rounds[int(which)], spec.arm), int(which)
 
 
-def load_member(spec: Spec, device: torch.device) -> Member:
+def load_member(spec: Spec, device: torch.device, trust: Sequence[str] = ()) -> Member:
     """Build the network that the run's configuration describes and fill it with the model's arrays.
+
+    `trust`: packages beside those of `targets.TRUSTED` that it may name.
 
     Raises:
         ConfigError: a configuration that would build something else than networks and losses; no such checkpoint, one
             that cannot be read, or one of another network; the message names the run, what differs, and the fix.
     """
     config = load_config(spec.run / "config.yaml")
-    check_trusted(asdict(config), f"checkpoint={spec}")
+    check_trusted(asdict(config), f"checkpoint={spec}", trust)
     arrays, round_ = _load(spec, config)
     _check_whole(spec, config, arrays)
     with torch.device("meta"):
@@ -262,10 +264,10 @@ def one_spec(text: str, key: str) -> Spec:
     return replace(specs[0], run=specs[0].run.resolve())
 
 
-def load_localiser(text: str, device: torch.device) -> Member:
-    """The model that `inference.locate` names.
+def load_localiser(text: str, device: torch.device, trust: Sequence[str] = ()) -> Member:
+    """The model that `inference.locate` names; `trust` as in `load_member`.
 
     Raises:
         ConfigError: as `one_spec` and `load_member`.
     """
-    return load_member(one_spec(text, LOCATE), device)
+    return load_member(one_spec(text, LOCATE), device, trust)

@@ -58,7 +58,7 @@ def _check_network(network: nn.Module) -> None:
             f"privacy=dp_sgd: {len(mixing)} modules mix patients or keep statistics of them, frozen or not "
             f"({', '.join(mixing[:SHOWN])}), so no bound on one patient's influence holds. Take a network with "
             "GroupNorm, or InstanceNorm without running statistics: model.norm=group where the model has that option "
-            "(`python sims/models.py` lists what works with patient-level DP)."
+            "(`fedbrats models` lists what works with patient-level DP)."
         )
 
 

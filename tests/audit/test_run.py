@@ -1,11 +1,9 @@
-"""`sims/audit.py` on a private run: what passes, what a tampered folder gives away, and what cannot be audited."""
+"""`fedbrats audit` on a private run: what passes, what a tampered folder gives away, and what cannot be audited."""
 
 from __future__ import annotations
 
 import json
-import runpy
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from fedbrats.audit.run import (
     subject_of,
 )
 from fedbrats.audit.step import patches_of_a_patient
+from fedbrats.commands.audit import main
 from fedbrats.config import load_config, save_config, typed
 from fedbrats.data.prepare import prepare
 from fedbrats.federation.arms import FEDERATED
@@ -37,7 +36,7 @@ from fedbrats.federation.site.work import RELEASED, SiteWork
 from fedbrats.runs.site_cases import write_site_cases
 from fedbrats.targets import ConfigError
 from tests.audit import planted
-from tests.tiny import ROOT, tiny
+from tests.tiny import tiny
 
 SITES = ("TCIA01", "TCIA02", "CBICA")
 PRIVATE = (
@@ -90,18 +89,13 @@ def failed_accounts(folder: Path) -> set[str]:
     return {check.name for check in account_checks(audited(folder)) if not check.passed}
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["audit.py", *arguments])
-    return int(runpy.run_path(str(ROOT / "sims" / "audit.py"))["main"]())
-
-
 def test_a_right_run_passes_and_leaves_pictures(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(audit, "CANARIES", 200)
     monkeypatch.setitem(audit.demonstrate.__kwdefaults__, "iterations", 3)
     ledgers = {site: (folder / "sites" / site / "privacy" / "ledger.json").read_text() for site in SITES}
-    assert command(monkeypatch, str(folder)) == 0
+    assert main([str(folder)]) == 0
     printed = capsys.readouterr().out
     content = json.loads((folder / "audit.json").read_text())
     names = [check["name"] for check in content["checks"]]
@@ -133,7 +127,7 @@ def test_without_inversion_there_are_no_pictures(folder: Path, monkeypatch: pyte
     monkeypatch.setattr(audit, "CANARIES", 50)
     monkeypatch.setattr(audit, "many_steps", lambda attack: canary.many_steps(attack, repeats=50))
     change(folder / "privacy.json", lambda c: c["sites"]["TCIA01"].update(epsilon=0.1))
-    assert command(monkeypatch, str(folder), "--no-inversion") == 1
+    assert main([str(folder), "--no-inversion"]) == 1
     content = json.loads((folder / "audit.json").read_text())
     assert "inversion" not in content
     assert not (folder / "audit").exists()
@@ -218,7 +212,7 @@ def test_folders_that_cannot_be_audited_are_refused(
     def refused(message: str) -> None:
         with pytest.raises(AuditError, match=message):
             read_spent(folder)
-        assert command(monkeypatch, str(folder)) == 2
+        assert main([str(folder)]) == 2
         assert "error: " in capsys.readouterr().err
 
     change(folder / "privacy.json", lambda c: c.update(sites={}))
@@ -239,6 +233,22 @@ def test_a_strangers_configuration_builds_nothing(folder: Path) -> None:
     save_config(config, folder / "config.yaml")
     with pytest.raises(ConfigError, match=r"os\.system"):
         audit.audit_run(folder)
+
+
+def test_a_package_of_ones_own_is_built_once_it_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def reached(folder: Path) -> None:
+        raise AuditError("the check is behind us")
+
+    config = load_config(folder / "config.yaml")
+    config.loss["_target_"] = "tests.inference.toy_networks.Echo"
+    save_config(config, folder / "config.yaml")
+    monkeypatch.setattr(audit, "SiteRuntime", reached)
+    assert main([str(folder)]) == 2
+    assert "--trust <package>" in capsys.readouterr().err
+    assert main([str(folder), "--trust", "tests"]) == 2
+    assert "the check is behind us" in capsys.readouterr().err
 
 
 def test_a_table_says_what_failed() -> None:

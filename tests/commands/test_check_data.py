@@ -1,24 +1,18 @@
 """The command that checks a folder: what it prints and how it exits."""
 
-import importlib.util
 import os
 from pathlib import Path
 
 import pytest
 
+from fedbrats.commands.check_data import main
 from tests.data.brats_files import write_case
-from tests.tiny import ROOT
 
 REAL = os.environ.get("FEDBRATS_REAL_DATA")
 
 
 def check_data(*arguments: str) -> int:
-    spec = importlib.util.spec_from_file_location("check_data", ROOT / "sims" / "check_data.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return int(module.main(["runtime.workers=0", *arguments]))
+    return main(["runtime.workers=0", *arguments])
 
 
 @pytest.fixture

@@ -201,3 +201,19 @@ def test_a_run_folder_of_somebody_else_builds_nothing_but_networks(
     save_config(config, tmp_path / "run" / "config.yaml")
     with pytest.raises(ConfigError, match=f"names {re.escape(target)}"):
         load_member(Spec(tmp_path / "run"), CPU)
+    with pytest.raises(ConfigError, match=f"names {re.escape(target)}"):
+        load_member(Spec(tmp_path / "run"), CPU, trust=["tests", "o", "sub"])
+
+
+def test_a_package_of_ones_own_is_built_once_it_is_named(run: Path, tmp_path: Path) -> None:
+    config = load_config(run / "config.yaml")
+    config.loss = {"_target_": "tests.inference.toy_networks.Echo"}
+    shutil.copytree(run, tmp_path / "run")
+    save_config(config, tmp_path / "run" / "config.yaml")
+    with pytest.raises(ConfigError, match=r"a package of your own holds that you name: trust=<package>"):
+        load_member(Spec(tmp_path / "run"), CPU)
+    assert load_member(Spec(tmp_path / "run"), CPU, trust=["tests"]).round == 1
+    config.loss = {"_target_": "tests.inference.toy_networks.torch.hub.load"}  # reached through it, not of it
+    save_config(config, tmp_path / "run" / "config.yaml")
+    with pytest.raises(ConfigError, match=r"names tests\.inference\.toy_networks\.torch\.hub\.load"):
+        load_member(Spec(tmp_path / "run"), CPU, trust=["tests"])

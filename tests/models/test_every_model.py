@@ -19,7 +19,7 @@ from fedbrats.models.build import build_network, dimensions, input_rules, output
 from fedbrats.outputs import labels_from_probabilities
 from tests.tiny import ROOT
 
-NAMES = model_names(ROOT / "conf")
+NAMES = model_names()
 SMALL = [name for name in NAMES if name.endswith("_small")]
 SEVEN = (
     *("dr_unet104", "localization_unet", "residual_encoder", "jonsson_resunet"),

@@ -15,7 +15,7 @@ from fedbrats.config import typed
 from fedbrats.models.build import build_network
 from tests.tiny import ROOT
 
-SMALL = [name for name in model_names(ROOT / "conf") if name.endswith("_small")]
+SMALL = [name for name in model_names() if name.endswith("_small")]
 
 
 @functools.cache

@@ -5,20 +5,18 @@ from __future__ import annotations
 import html
 import json
 import re
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from fedbrats.commands.report import main
 from fedbrats.report.html import write_report
 from fedbrats.report.run_folder import read_run
 from fedbrats.report.words import facts
 from tests.report.fake_run import UNSEEN, write_run
 
 SMALL: dict = {"sites": ["A", "B"], "sizes": [6, 6], "unseen": (), "rounds": 2, "arms": ("federated",)}
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def text_of(page: str) -> str:
@@ -124,14 +122,9 @@ def test_numbers_that_are_null_in_the_summary(tmp_path: Path) -> None:
     assert "the interval was not recorded" in text_of(write_report(folder).read_text())
 
 
-def test_script_rebuilds_and_refuses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_rebuilds_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_run(tmp_path / "run", ["A"], [8], unseen=(), rounds=1, arms=("federated",))
-    main = runpy.run_path(str(ROOT / "sims" / "report.py"))["main"]
-    monkeypatch.setattr(sys, "argv", ["report.py", str(folder)])
-    assert main() == 0
+    assert main([str(folder)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(folder / "report.html")
-    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path)])
-    assert main() == 2
+    assert main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.strip() == f"error: {tmp_path}: not a run folder, config.yaml is missing"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import runpy
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +11,13 @@ import pandas as pd
 import pytest
 import yaml
 
+from fedbrats.commands.compare import main
 from fedbrats.report.run_folder import RunFolderError, read_run
 from fedbrats.studies.compare import compare, job_table, write_comparison
 from fedbrats.studies.gain import gain_over
 from fedbrats.studies.jobs import find_jobs, read_job
 from tests.report.fake_extras import add_personal, site_budget, write_privacy
 from tests.report.fake_run import write_run
-from tests.tiny import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -117,15 +115,10 @@ def test_files(sweep: Path) -> None:
     assert again["epsilon"].unique().tolist() == [""]
 
 
-def test_script(
-    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    main = runpy.run_path(str(ROOT / "sims" / "compare.py"))["main"]
-    monkeypatch.setattr(sys, "argv", ["compare.py", str(sweep)])
-    assert main() == 0
+def test_command(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(sweep)]) == 0
     assert capsys.readouterr().out.split() == [str(sweep / "compare.csv"), str(sweep / "compare.html")]
-    monkeypatch.setattr(sys, "argv", ["compare.py", str(tmp_path)])
-    assert main() == 2
+    assert main([str(tmp_path)]) == 2
     assert "no run folder (config.yaml) in it or below" in capsys.readouterr().err
 
 

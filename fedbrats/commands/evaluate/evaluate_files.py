@@ -1,4 +1,4 @@
-"""Score label files against references, whichever tool wrote them (the work behind `sims/evaluate.py`)."""
+"""Score label files against references, whichever tool wrote them (the work behind `fedbrats evaluate`)."""
 
 from __future__ import annotations
 

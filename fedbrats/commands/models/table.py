@@ -1,4 +1,4 @@
-"""The table of networks that `sims/models.py` prints: every file of conf/model, looked at without weights."""
+"""The table of networks that `fedbrats models` prints: every file of conf/model, looked at without weights."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from rich.table import Table
 
-from fedbrats.commands.compose import register_with_hydra
-from fedbrats.config import Config, ConfigError, typed
+from fedbrats.commands.compose import compose_config, conf_folder
+from fedbrats.config import Config, ConfigError
 from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.models import facts
 from fedbrats.models.build import build_network, channels_last, dimensions, output_channels, patch_of
@@ -57,23 +56,22 @@ class ModelRow:
     peak: float | None = None
 
 
-def model_names(conf: Path) -> list[str]:
-    """The networks there are configurations for."""
-    return sorted(file.stem for file in (conf / "model").glob("*.yaml"))
+def model_names(own: Path | None = None) -> list[str]:
+    """The networks there are configurations for, in the user's own folder too."""
+    folders = [conf_folder(), own] if own else [conf_folder()]
+    return sorted({file.stem for folder in folders for file in (folder / "model").glob("*.yaml")})
 
 
-def config_of(conf: Path, name: str) -> Config:
+def config_of(name: str, own: Path | None = None) -> Config:
     """The checked configuration of `model=<name>` with everything else as default.
 
     Raises:
         ConfigError: no such model; the message names those there are.
     """
-    names = model_names(conf)
+    names = model_names(own)
     if name not in names:
         raise ConfigError(f"model={name}: unknown; choose one of {', '.join(names)}.")
-    register_with_hydra()
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        return typed(compose("config", overrides=[f"model={name}"]))
+    return compose_config([f"model={name}"], own)
 
 
 def look_at(name: str, config: Config) -> ModelRow:

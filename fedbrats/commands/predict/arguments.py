@@ -1,4 +1,4 @@
-"""The arguments of `sims/predict.py`."""
+"""The arguments of `fedbrats predict`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, cast
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fedbrats.commands.compose import conf_folder
 from fedbrats.config import ConfigError, InferenceConfig, PostprocessConfig
 
 EXAMPLE = {"checkpoint": "RUN[@ARM[@WHICH]]", "data": "<folder of cases>"}
@@ -42,6 +43,7 @@ class PredictConfig:
     device: str = "auto"  # auto | cpu | cuda
     postprocess: str | None = None  # name of a file of conf/postprocess
     histogram: str | None = None  # reference histogram of the site, JSON; None makes one of the cases
+    trust: Any = field(default_factory=list)  # own packages that the models' runs may name, one or a list
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     metrics: ScoreConfig = field(default_factory=ScoreConfig)
     inference: list[str] = field(
@@ -63,13 +65,16 @@ def read_arguments(arguments: Sequence[str]) -> PredictConfig:
     if missing:
         raise ConfigError(f"missing: {', '.join(f'{key}={EXAMPLE[key]}' for key in missing)}")
     config = cast(PredictConfig, OmegaConf.to_object(settings))
-    named = config.checkpoint if isinstance(config.checkpoint, list) else [config.checkpoint]
-    config.checkpoint = [str(text) for text in named]
+    config.checkpoint, config.trust = _texts(config.checkpoint), _texts(config.trust)
     if not config.checkpoint:
         raise ConfigError("checkpoint=[]: name at least one RUN[@ARM[@WHICH]].")
     config.inference = [argument for argument in arguments if argument.startswith(INFERENCE)]
     inference_settings(InferenceConfig(), config.inference)  # a mistake shows before anything is loaded
     return config
+
+
+def _texts(named: Any) -> list[str]:
+    return [str(text) for text in (named if isinstance(named, list) else [named])]
 
 
 def inference_settings(base: InferenceConfig, arguments: Sequence[str]) -> InferenceConfig:
@@ -94,15 +99,15 @@ def _merged(config: Any, arguments: Sequence[str]) -> Any:
     return config
 
 
-def postprocess_settings(name: str, conf: Path) -> PostprocessConfig:
-    """The file `name` of conf/postprocess.
+def postprocess_settings(name: str, own: Path | None = None) -> PostprocessConfig:
+    """The file `name` of conf/postprocess, or of that group in the user's own folder of configurations.
 
     Raises:
         ConfigError: no such file; the message lists those that exist.
     """
-    file = conf / "postprocess" / f"{name}.yaml"
-    known = sorted(f.stem for f in file.parent.glob("*.yaml"))
-    if name not in known:
-        raise ConfigError(f"postprocess={name}: choose one of {', '.join(known)}.")
-    merged = OmegaConf.merge(OmegaConf.structured(PostprocessConfig), OmegaConf.load(file))
+    folders = [conf_folder(), own] if own else [conf_folder()]
+    files = {file.stem: file for folder in folders for file in (folder / "postprocess").glob("*.yaml")}
+    if name not in files:
+        raise ConfigError(f"postprocess={name}: choose one of {', '.join(sorted(files))}.")
+    merged = OmegaConf.merge(OmegaConf.structured(PostprocessConfig), OmegaConf.load(files[name]))
     return cast(PostprocessConfig, OmegaConf.to_object(merged))

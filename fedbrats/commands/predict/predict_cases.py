@@ -1,4 +1,4 @@
-"""Predict the cases of a folder, the work behind `sims/predict.py`: one by one, and a bad one stops no other."""
+"""Predict the cases of a folder, the work behind `fedbrats predict`: one by one, and a bad one stops no other."""
 
 from __future__ import annotations
 
@@ -34,13 +34,15 @@ log = logging.getLogger(__name__)
 Say = Callable[[str], object]
 
 
-def predict_cases(config: PredictConfig, conf: Path, say: Say) -> tuple[list[Result], Scores, System]:
+def predict_cases(
+    config: PredictConfig, say: Say, own: Path | None = None
+) -> tuple[list[Result], Scores, System]:
     """Predict every case below `config.data` and write everything into `config.output`.
 
     Args:
         config: what to do.
-        conf: folder of the configuration files, for `postprocess`.
         say: told what is going on, one line per case.
+        own: the user's own folder of configurations, for `postprocess`.
 
     Returns:
         What became of each case, the scores of those with labels, and what predicted them.
@@ -49,7 +51,7 @@ def predict_cases(config: PredictConfig, conf: Path, say: Say) -> tuple[list[Res
         ConfigError: the arguments, the models or the folder cannot be used; nothing has been predicted then.
         CacheError: the cache cannot be written.
     """
-    system = load_system(config, conf)
+    system = load_system(config, own)
     first, output = system.members[0], Path(config.output).expanduser()
     cache = _cache_folder(config, first.config, output)
     folder = open_folder(config.data, config.labels.et, cache, first.config, first.spec.run)

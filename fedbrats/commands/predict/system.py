@@ -101,8 +101,8 @@ def _description(member: Member) -> dict[str, Any]:
     }
 
 
-def load_system(config: PredictConfig, conf: Path) -> System:
-    """Load what `config` names and check that all of it can work together.
+def load_system(config: PredictConfig, own: Path | None = None) -> System:
+    """Load what `config` names and check that all of it can work together; `own`: as in `predict_cases`.
 
     Raises:
         ConfigError: anything that would fail at the first case; the message names the key and the fix.
@@ -112,7 +112,7 @@ def load_system(config: PredictConfig, conf: Path) -> System:
     twice = sorted({str(spec) for spec in specs if specs.count(spec) > 1})
     if twice:
         raise ConfigError(f"checkpoint: {', '.join(twice)} named twice.")
-    members = [load_member(spec, device) for spec in specs]
+    members = [load_member(spec, device, config.trust) for spec in specs]
     first = members[0].config
     # A window belongs to a network; one for all is only what the command line asks for.
     inference = inference_settings(replace(first.inference, window=None), config.inference)
@@ -120,9 +120,9 @@ def load_system(config: PredictConfig, conf: Path) -> System:
         check_inference(member, inference)
     _check_combination(members, inference)
     regions = tuple(r for r in REGIONS if any(r in regions_of(member.config) for member in members))
-    localiser = load_localiser(inference.locate, device) if inference.locate else None
+    localiser = load_localiser(inference.locate, device, config.trust) if inference.locate else None
     chosen = (
-        first.postprocess if config.postprocess is None else postprocess_settings(config.postprocess, conf)
+        first.postprocess if config.postprocess is None else postprocess_settings(config.postprocess, own)
     )
     metrics = replace(first.metrics, convention=config.metrics.convention or first.metrics.convention)
     check_convention(metrics.convention)

@@ -1,4 +1,4 @@
-"""`sims/models.py`."""
+"""`fedbrats models`."""
 
 from __future__ import annotations
 

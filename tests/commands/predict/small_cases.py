@@ -12,7 +12,6 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from fedbrats.commands.predict.arguments import read_arguments
 from fedbrats.commands.predict.predict_cases import predict_cases
 from fedbrats.data.cases import MODALITIES
-from tests.tiny import ROOT
 
 SHAPE = (20, 22, 18)
 AFFINE = np.array([[1.0, 0.1, 0, -40], [-0.1, 1.0, 0, 17], [0, 0, 2.5, 5], [0, 0, 0, 1]])
@@ -53,7 +52,7 @@ def predict(model: Path | str, data: Path, output: Path, *more: str) -> tuple[pd
     """`cases.csv` by case, and what was said."""
     lines: list[str] = []
     arguments = [f"checkpoint={model}", f"data={data}", f"output={output}", *more]
-    predict_cases(read_arguments(arguments), ROOT / "conf", lines.append)
+    predict_cases(read_arguments(arguments), lines.append)
     return pd.read_csv(output / "cases.csv", keep_default_na=False).set_index("case"), lines
 
 

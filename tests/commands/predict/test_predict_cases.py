@@ -1,18 +1,17 @@
-"""Folders of cases through `sims/predict.py`: what is written, where it lies, and what a bad case does."""
+"""Folders of cases through `fedbrats predict`: what is written, where it lies, and what a bad case does."""
 
 from __future__ import annotations
 
 import json
 import re
-import runpy
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 
+from fedbrats.commands.predict.command import main
 from fedbrats.commands.run.run import run
 from fedbrats.config import load_config
 from fedbrats.data.prepare import data_root
@@ -21,7 +20,7 @@ from fedbrats.metrics.overlap import dice
 from fedbrats.metrics.score import CASE_COLUMNS
 from tests.commands.predict.small_cases import AFFINE, labels, masks, predict, volumes, write_case
 from tests.inference.run_folders import make_run
-from tests.tiny import ROOT, tiny
+from tests.tiny import tiny
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +148,6 @@ def test_bad_cases_are_reported_and_stop_no_other(
     data, output = tmp_path / "data", tmp_path / "out"
     for index, name in enumerate(("A", "B", "C", "D")):
         write_case(data, name, seed=index)
-    main = runpy.run_path(str(ROOT / "sims" / "predict.py"))["main"]
     arguments = [f"checkpoint={trained}", f"data={data}", f"output={output}"]
     assert main(arguments) == 0
     good = {name: labels(output / f"{name}.nii.gz") for name in ("A", "D")}
@@ -237,7 +235,6 @@ def test_what_cannot_work_is_said_in_one_line(
     arguments: list[str], message: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_case(tmp_path / "data", "A")
-    main: Any = runpy.run_path(str(ROOT / "sims" / "predict.py"))["main"]
     filled = [a.format(run=trained, data=tmp_path / "data") for a in arguments]
     assert main([*filled, f"output={tmp_path / 'out'}"]) == 2
     error = capsys.readouterr().err
@@ -248,7 +245,6 @@ def test_what_cannot_work_is_said_in_one_line(
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    main = runpy.run_path(str(ROOT / "sims" / "predict.py"))["main"]
     assert main(["--help"]) == 0
     assert "checkpoint=RUN[@ARM[@WHICH]]" in capsys.readouterr().out
     assert main([]) == 2

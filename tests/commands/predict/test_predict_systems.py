@@ -1,4 +1,4 @@
-"""Ensembles, networks of slices, localisers, post-processing and histograms through `sims/predict.py`."""
+"""Ensembles, networks of slices, localisers, post-processing and histograms through `fedbrats predict`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,63 @@
+"""The command `fedbrats`: what it offers, how fast it answers, and that the scripts of sims/ are the same commands."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from fedbrats import __version__
+from fedbrats.__main__ import COMMANDS, main
+from tests.tiny import ROOT
+
+
+def fedbrats(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "fedbrats", *arguments], capture_output=True, text=True)
+
+
+def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from fedbrats.__main__ import main; sys.argv = ['fedbrats', '--help']; status = main();"
+        "print(sorted({'torch', 'flwr', 'monai', 'hydra', 'pandas'} & sys.modules.keys())); sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *lines, heavy = done.stdout.splitlines()
+    assert heavy == "[]"
+    assert [line.split()[0] for line in lines if line.startswith("  ")] == list(COMMANDS)
+
+
+def test_the_scripts_are_the_commands() -> None:
+    scripts = {file.stem.replace("_", "-"): file.read_text() for file in (ROOT / "sims").glob("*.py")}
+    assert scripts.keys() == COMMANDS.keys()
+    for name, (module, _) in COMMANDS.items():
+        assert f"from {module} import main\n" in scripts[name]
+
+
+@pytest.mark.parametrize("wrong", [[], ["check_data"], ["strategy=fedprox"]])
+def test_a_command_that_is_none_is_refused_in_one_line(
+    wrong: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["fedbrats", *wrong])
+    assert main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fedbrats: ")
+    assert "choose one of run, check-data" in line
+
+
+def test_the_status_and_the_name_of_a_command_are_its_own() -> None:
+    done = fedbrats("report", "nowhere")
+    assert done.returncode == 2
+    assert done.stderr == "error: nowhere: no such folder\n"
+    assert fedbrats("report").stderr.startswith("usage: fedbrats report [-h] run\n")
+    assert fedbrats("--version").stdout == f"fedbrats {__version__}\n"
+
+
+def test_run_keeps_the_grammar_of_hydra() -> None:
+    done = fedbrats("run", "--cfg", "job", "strategy=fedprox", "strategy.mu=0.25")
+    assert done.returncode == 0, done.stderr
+    assert "fedbrats.algorithms.fedprox.FedProx" in done.stdout
+    assert "mu: 0.25" in done.stdout
+    help_ = fedbrats("run", "--help").stdout
+    assert help_.startswith("fedbrats run is powered by Hydra.")
+    assert "strategy: " in help_
