@@ -15,7 +15,7 @@ import pytest
 import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from fedbrats.config import InferenceConfig, InputConfig
+from fedbrats.config.schema import InferenceConfig, InputConfig
 from fedbrats.data.cache import prepare_case, restore
 from fedbrats.data.cases import MODALITIES, find_cases
 from fedbrats.data.nifti import Source, write_labels

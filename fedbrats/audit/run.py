@@ -27,7 +27,8 @@ from fedbrats.audit.canary import Attack, Bound, many_steps, one_run
 from fedbrats.audit.files import AuditError, Spent, read_spent
 from fedbrats.audit.inversion import demonstrate, pictures, sentence, tumour_slice
 from fedbrats.audit.step import Check, Subject, at_most, step_checks
-from fedbrats.config import load_config, save_config
+from fedbrats.config.schema import load_config, save_config
+from fedbrats.config.targets import check_trusted
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.patches import draw_batch
 from fedbrats.federation.arms import FEDERATED
@@ -44,7 +45,6 @@ from fedbrats.privacy.mechanism import Batch
 from fedbrats.privacy.noise import secret_generator
 from fedbrats.runs.site_cases import site_folder
 from fedbrats.seeding import generator, seed_torch
-from fedbrats.targets import check_trusted
 
 PATIENTS = 3  # real ones that the checks are made with
 CANARIES = 1000

@@ -16,7 +16,7 @@ from torch import nn
 
 from fedbrats.arrays import fingerprint, load, signature, travelling
 from fedbrats.bench.rounds import Result, federated_rounds, with_workers
-from fedbrats.config import Config
+from fedbrats.config.schema import Config
 from fedbrats.federation import questions
 from fedbrats.federation.wire import from_record, to_record
 

@@ -13,7 +13,7 @@ from fedbrats.bench.overhead import round_overhead, server_memory
 from fedbrats.bench.privacy import private_step
 from fedbrats.bench.rounds import Result
 from fedbrats.bench.speed import engine_speed, gpu_speed, patch_reading, ray_speed
-from fedbrats.config import Config
+from fedbrats.config.schema import Config
 from fedbrats.environment import describe_environment
 
 PARTS: dict[str, Callable[[Path, Config], list[Result]]] = {

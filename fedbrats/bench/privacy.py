@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from fedbrats.bench.rounds import Result
 from fedbrats.bench.turns import Cost, Runner, Step, least_costs
-from fedbrats.config import Config
+from fedbrats.config.schema import Config
 from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.models.build import build_network, channels_last
 from fedbrats.privacy.mechanism import PrivateStep
 from fedbrats.privacy.noise import secret_generator
-from fedbrats.training import train_locally
+from fedbrats.training.loop import train_locally
 
 NOT_INSTALLED = "not installed: pip install opacus"
 

@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from fedbrats.algorithms.fedavg import WeightedMean
 from fedbrats.bench.rounds import Result, federated_rounds, with_workers
 from fedbrats.commands.run.run import write_inputs
-from fedbrats.config import Config
+from fedbrats.config.schema import Config
 from fedbrats.data.nifti import read_volume
 from fedbrats.data.patches import draw_batch
 from fedbrats.data.prepare import prepare
@@ -30,7 +30,7 @@ from fedbrats.federation.site.warm import Warm
 from fedbrats.models.build import build_network, channels_last
 from fedbrats.outputs import targets
 from fedbrats.seeding import generator
-from fedbrats.training import batches
+from fedbrats.training.batches import batches
 
 
 def _prepared(folder: Path, config: Config) -> list[str]:

@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
 
     from fedbrats.audit.files import AuditError, failures, result_table
     from fedbrats.audit.run import audit_run
-    from fedbrats.config import ConfigError
+    from fedbrats.config.targets import ConfigError
 
     console = Console()
     try:

@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fedbrats.commands.compose import compose_config, own_folder
-from fedbrats.config import Config, ConfigError
+from fedbrats.config.schema import Config
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import Case, find_cases
 from fedbrats.data.checks import DataCheck, check_cases
 from fedbrats.data.inspection import CaseCheck, Problem

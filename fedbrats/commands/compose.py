@@ -12,8 +12,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import fedbrats
-from fedbrats import config as config_module
-from fedbrats.config import Config, ConfigError, typed
+from fedbrats.checks.config import checked
+from fedbrats.config import schema
+from fedbrats.config.schema import Config
+from fedbrats.config.targets import ConfigError
 
 OWN = ("--config-dir", "-cd")  # Hydra's names for the user's own folder of configurations
 
@@ -31,7 +33,7 @@ def _run_folder(resume: str | None, name: str) -> str:
 
 def register_with_hydra() -> None:
     """Register the schema and the resolver that `conf/config.yaml` uses; may be called again."""
-    config_module.register()
+    schema.register()
     OmegaConf.register_new_resolver("fedbrats.run_folder", _run_folder, replace=True)
 
 
@@ -76,6 +78,6 @@ def compose_config(overrides: Sequence[str], own: Path | None = None) -> Config:
     more = [f"hydra.searchpath=[file://{own.resolve()}]"] if own else []
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            return typed(compose("config", overrides=[*overrides, *more]))
+            return checked(compose("config", overrides=[*overrides, *more]))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(": ".join(map(str, filter(None, [error, error.__cause__])))) from error

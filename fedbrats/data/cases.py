@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedbrats.config import ConfigError
+from fedbrats.config.targets import ConfigError
 from fedbrats.data import decathlon
 from fedbrats.data.nifti import SUFFIXES
 from fedbrats.data.regions import BRATS_2017, BRATS_2023, BRATS_2024, LabelSystem

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from fedbrats.config import ConfigError, PartitionConfig
+from fedbrats.config.schema import PartitionConfig
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import Case, patient_of
 
 CONTROLS = ("iid", "dirichlet", "quantity")

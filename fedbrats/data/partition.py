@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from fedbrats.config import ConfigError, PartitionConfig
+from fedbrats.config.schema import PartitionConfig
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import MODALITIES, Case
 from fedbrats.data.institutions import CONTROLS, assign, check_options
 from fedbrats.data.regions import REGIONS

@@ -25,7 +25,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from fedbrats.config import ConfigError
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import MODALITIES
 from fedbrats.data.phantom_anatomy import draw_anatomy, make_grid
 from fedbrats.data.phantom_scanner import draw_scanner, random_stream, scan

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from fedbrats.config import DataConfig, PartitionConfig
+from fedbrats.config.schema import DataConfig, PartitionConfig
 from fedbrats.data.cache import CachedCase, prepare_cases
 from fedbrats.data.cases import find_cases
 from fedbrats.data.checks import Problem, check_cases

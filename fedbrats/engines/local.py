@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fedbrats import flower_env
 from fedbrats.engines.grids import InProcessGrid
 from fedbrats.engines.memory import keep_freed_memory
 from fedbrats.engines.sites import SERVER_NODE, assign, new_context, node_configs, set_identity
 from fedbrats.engines.warm import warm_up
 from fedbrats.engines.worker import Settings, limit_torch
 from fedbrats.engines.worker_grid import WorkerGrid
+from fedbrats.federation import flower_env
 
 
 def run_local(

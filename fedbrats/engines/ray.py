@@ -16,10 +16,10 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fedbrats import flower_env
-from fedbrats.config import ConfigError
+from fedbrats.config.targets import ConfigError
 from fedbrats.engines.sites import answer, node_configs
 from fedbrats.engines.worker import limit_torch
+from fedbrats.federation import flower_env
 
 START = 120.0  # seconds for all nodes to register
 

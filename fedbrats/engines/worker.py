@@ -22,7 +22,6 @@ from typing import Any
 from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 
-from fedbrats import flower_env
 from fedbrats.engines.memory import keep_freed_memory
 from fedbrats.engines.shared import Envelope, Placed, SharedArea, seal
 from fedbrats.engines.sites import (
@@ -33,6 +32,7 @@ from fedbrats.engines.sites import (
     new_context,
     set_identity,
 )
+from fedbrats.federation import flower_env
 
 READY = "ready"
 

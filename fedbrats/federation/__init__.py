@@ -1,3 +1,3 @@
 """A federation: what the server does, what a site does, and what travels between them."""
 
-from fedbrats import flower_env as flower_env  # before any flwr import
+from fedbrats.federation import flower_env as flower_env  # before any flwr import

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fedbrats.algorithms.fedavg import FedAvg
-from fedbrats.config import ConfigError
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.partition import Site
 
 FEDERATED, POOLED, LOCAL = "federated", "pooled", "local"

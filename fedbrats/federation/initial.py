@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from fedbrats.arrays import travelling
-from fedbrats.config import Config, ConfigError
+from fedbrats.config.schema import Config
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.cache import CachedCase
 from fedbrats.federation.parts import Parts
 from fedbrats.inference.members import check_arrays, load_arrays, one_spec

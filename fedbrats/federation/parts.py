@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from fedbrats import arrays
 from fedbrats.algorithms.fedavg import FedAvg
-from fedbrats.config import Config, InputConfig, PostprocessConfig
+from fedbrats.config.schema import Config, InputConfig, PostprocessConfig
+from fedbrats.config.targets import build_once, check_target
 from fedbrats.models.build import build_network, input_rules, output_channels, patch_of, wrapped
 from fedbrats.outputs import predicted_regions
 from fedbrats.personalization.base import Personalization
 from fedbrats.postprocess.steps import Step, build_steps
 from fedbrats.seeding import seed_torch
-from fedbrats.targets import build_once, check_target
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fedbrats.arrays import Signature, load, signature, travelling
-from fedbrats.config import Config, ConfigError, InferenceConfig, InputConfig, load_config
-from fedbrats.config_checks import check_config
+from fedbrats.checks.config import check_config
+from fedbrats.config.schema import Config, InferenceConfig, InputConfig, load_config
+from fedbrats.config.targets import ConfigError, check_trusted
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.intensity import Normaliser
 from fedbrats.data.regions import regions_from_labels
@@ -26,7 +27,6 @@ from fedbrats.inference.predict import Prediction, predict
 from fedbrats.models.build import build_network, channels_last, input_rules, window_of
 from fedbrats.outputs import labels_from_probabilities
 from fedbrats.runs.checkpoint import tensor_file
-from fedbrats.targets import check_trusted
 
 BEST, LAST = "best", "last"
 SHOWN = 3  # arrays named in an error message

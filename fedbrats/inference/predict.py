@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 from torch.nn.modules.dropout import _DropoutNd
 
-from fedbrats.config import ConfigError, InferenceConfig, InputConfig
+from fedbrats.config.schema import InferenceConfig, InputConfig
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.patches import NORMAL
 from fedbrats.inference.windows import slice_probabilities, volume_probabilities
 from fedbrats.outputs import is_softmax, region_probabilities

@@ -11,11 +11,11 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from fedbrats.config import Config, InputConfig
+from fedbrats.config.schema import Config, InputConfig
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.patches import NORMAL
 from fedbrats.models.facts import has_dropout
 from fedbrats.outputs import is_softmax, predicted_regions, targets
-from fedbrats.targets import ConfigError
 
 
 class Resized(nn.Module):

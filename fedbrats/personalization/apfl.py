@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedbrats.personalization.base import LocalWork, Personalization
-from fedbrats.training import TrainingError
+from fedbrats.training.loop import TrainingError
 
 OWN = "own/"  # before the names of v in a site's state
 

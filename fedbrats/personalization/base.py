@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedbrats.algorithms.base import Penalty
 from fedbrats.arrays import travelling
-from fedbrats.targets import ConfigError
+from fedbrats.config.targets import ConfigError
 
 
 class LocalWork(Protocol):

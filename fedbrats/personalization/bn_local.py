@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import nn
 
+from fedbrats.config.targets import ConfigError
 from fedbrats.personalization.base import Personalization
 from fedbrats.personalization.norms import batch_norm_options, norm_arrays
 from fedbrats.personalization.unseen import check_choice, check_fits
-from fedbrats.targets import ConfigError
 
 UNSOUND = (
     "BatchNorm mixes the patients of a batch, so no patient's part in an update can be bounded, and its running "

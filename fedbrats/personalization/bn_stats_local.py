@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from torch import nn
 
+from fedbrats.config.targets import ConfigError
 from fedbrats.personalization.base import Personalization
 from fedbrats.personalization.bn_local import UNSOUND
 from fedbrats.personalization.norms import batch_norm_options, norm_arrays
 from fedbrats.personalization.unseen import check_choice
-from fedbrats.targets import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from fedbrats.arrays import travelling
+from fedbrats.config.targets import ConfigError
 from fedbrats.personalization.base import LocalWork, Personalization
 from fedbrats.personalization.head_local import arrays_of
 from fedbrats.personalization.heads import head_modules
 from fedbrats.personalization.norms import NORMS, norm_arrays, norm_options
-from fedbrats.targets import ConfigError
 
 LAYERS = ("all", "norm", "head")
 

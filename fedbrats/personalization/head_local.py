@@ -9,10 +9,10 @@ from typing import ClassVar
 from torch import nn
 
 from fedbrats.arrays import travelling
+from fedbrats.config.targets import ConfigError
 from fedbrats.personalization.base import Personalization
 from fedbrats.personalization.heads import head_modules
 from fedbrats.personalization.unseen import check_choice
-from fedbrats.targets import ConfigError
 
 CHOICES = ("average", "initial")
 

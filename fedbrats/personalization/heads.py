@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fedbrats.config.targets import ConfigError
 from fedbrats.models.build import dimensions
-from fedbrats.targets import ConfigError
 
 SIDES = (
     64,

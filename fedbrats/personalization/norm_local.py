@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import nn
 
+from fedbrats.config.targets import ConfigError
 from fedbrats.personalization.base import Personalization
 from fedbrats.personalization.norms import NORMS, norm_arrays, norm_options
 from fedbrats.personalization.unseen import CHOICES, check_choice, check_fits
-from fedbrats.targets import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)

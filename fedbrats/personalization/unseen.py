@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import instance_norm
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
-from fedbrats.targets import ConfigError
+from fedbrats.config.targets import ConfigError
 
 AVERAGE, RECALIBRATE, INSTANCE = "average", "recalibrate", "instance"
 CHOICES = (AVERAGE, RECALIBRATE, INSTANCE)  # of networks with BatchNorm

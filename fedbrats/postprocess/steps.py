@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from hydra.utils import instantiate
 
-from fedbrats.config import PostprocessConfig
+from fedbrats.config.schema import PostprocessConfig
 from fedbrats.outputs import predicted_regions
 from fedbrats.postprocess.fitting import FitCase
 from fedbrats.postprocess.sequential_thresholds import SequentialThresholds

@@ -32,9 +32,9 @@ import torch
 from torch import Tensor, nn
 
 from fedbrats.algorithms.base import Reply
+from fedbrats.config.targets import ConfigError
 from fedbrats.models.facts import batch_norm_arrays
 from fedbrats.privacy.noise import gaussian
-from fedbrats.targets import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,10 +17,11 @@ import torch
 from torch import nn
 
 from fedbrats.algorithms.base import Penalty
-from fedbrats.config import ConfigError, TrainConfig
+from fedbrats.config.schema import TrainConfig
+from fedbrats.config.targets import ConfigError
 from fedbrats.privacy.mechanism import Batch, Drawn, PrivateStep
 from fedbrats.privacy.sampler import draw_patients
-from fedbrats.training import steps_of_site
+from fedbrats.training.amount import steps_of_site
 
 OF_A_SITE = ("sigma", "target_epsilon", "max_epsilon", "clip", "expected_patients")
 STATISTICS = ("histogram", "thresholds")

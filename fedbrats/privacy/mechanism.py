@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
+from fedbrats.config.targets import ConfigError
 from fedbrats.privacy.noise import gaussian
-from fedbrats.targets import ConfigError
 
 ENGINES = ("microbatch", "vmap")
 SLACK = 1e-6  # added to a norm before it divides the bound, as in Opacus, so that both give the same digits

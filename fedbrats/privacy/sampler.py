@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fedbrats.targets import ConfigError
+from fedbrats.config.targets import ConfigError
 
 
 def draw_patients(count: int, sample_rate: float, generator: torch.Generator) -> list[int]:

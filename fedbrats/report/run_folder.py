@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
-from fedbrats.config import ARMS
+from fedbrats.config.schema import ARMS
 from fedbrats.data.regions import REGIONS
 from fedbrats.metrics.score import SCORES, VOLUMES
 

@@ -12,7 +12,7 @@ from fedbrats.algorithms.base import Beside
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.algorithms.fedprox import FedProx
 from fedbrats.losses.compound import DiceCE
-from fedbrats.training import train_locally
+from fedbrats.training.loop import train_locally
 
 
 def line(weight: tuple[float, float] = (1.0, 2.0), bias: float = 3.0) -> nn.Linear:

@@ -23,8 +23,10 @@ from fedbrats.audit.run import (
     subject_of,
 )
 from fedbrats.audit.step import patches_of_a_patient
+from fedbrats.checks.config import checked
 from fedbrats.commands.audit import main
-from fedbrats.config import load_config, save_config, typed
+from fedbrats.config.schema import load_config, save_config
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.prepare import prepare
 from fedbrats.federation.arms import FEDERATED
 from fedbrats.federation.server.spending import write_spent
@@ -34,7 +36,6 @@ from fedbrats.federation.site.site import Site
 from fedbrats.federation.site.warm import Warm
 from fedbrats.federation.site.work import RELEASED, SiteWork
 from fedbrats.runs.site_cases import write_site_cases
-from fedbrats.targets import ConfigError
 from tests.audit import planted
 from tests.tiny import tiny
 
@@ -53,7 +54,7 @@ PRIVATE = (
 def finished(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder as two private rounds leave it, made without a server."""
     folder = tmp_path_factory.mktemp("private")
-    config = typed(tiny(cache, *PRIVATE))
+    config = checked(tiny(cache, *PRIVATE))
     prepared = prepare(config.data, config.partition, 1, lambda text: None)
     save_config(config, folder / "config.yaml")
     for site in prepared.sites:

@@ -11,7 +11,7 @@ from fedbrats.commands.models.command import main as models
 from fedbrats.commands.models.table import model_names
 from fedbrats.commands.predict.arguments import postprocess_settings
 from fedbrats.commands.run.command import main as run
-from fedbrats.config import ConfigError
+from fedbrats.config.targets import ConfigError
 from tests.tiny import ROOT
 
 NARROW = """# @package _global_

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fedbrats.config import ConfigError, PartitionConfig
+from fedbrats.config.schema import PartitionConfig
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import Case, patient_of
 from fedbrats.data.institutions import assign, check_options, institution_from_name, read_table
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedbrats.config import Config, ConfigError, DataConfig, PartitionConfig
-from fedbrats.config_checks import check_config
+from fedbrats.checks.config import check_config
+from fedbrats.config.schema import Config, DataConfig, PartitionConfig
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import Case, patient_of
 from fedbrats.data.partition import Site, make_partition, partition_table
 

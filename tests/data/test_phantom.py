@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import scipy.ndimage as ndi
 
-from fedbrats.config import ConfigError, PhantomConfig
+from fedbrats.config.schema import PhantomConfig
+from fedbrats.config.targets import ConfigError
 from fedbrats.data import phantom
 from fedbrats.data.cases import MODALITIES, find_cases
 from fedbrats.data.institutions import institution_from_name

@@ -7,7 +7,7 @@ import importlib.util
 import pytest
 from flwr.serverapp import Grid
 
-from fedbrats.config import ConfigError
+from fedbrats.config.targets import ConfigError
 from fedbrats.engines.ray import run_ray
 from tests.engines import toy_app
 from tests.engines.toy_app import ask, content, record, serve, value

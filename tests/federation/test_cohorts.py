@@ -6,7 +6,7 @@ import pytest
 
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.algorithms.fedprox import FedProx
-from fedbrats.config import ConfigError
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.partition import Site
 from fedbrats.federation.arms import Cohort, algorithm_of, check_institution_names, cohorts, pooled_site
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from fedbrats.arrays import travelling
+from fedbrats.config.targets import ConfigError
 from fedbrats.federation import parts as parts_module
 from fedbrats.federation.parts import parts_of
-from fedbrats.targets import ConfigError
 from tests.federation.toy import toy_config, toy_network
 
 BUILT: list[str] = []  # device of every network that was built in this process

@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, Re
 
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.arrays import Signature, signature
-from fedbrats.config import Config, DataConfig, TrainConfig, save_config
+from fedbrats.config.schema import Config, DataConfig, TrainConfig, save_config
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.entries import make_layout, write_entry
 from fedbrats.data.partition import Site

@@ -9,25 +9,26 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
+from fedbrats.checks.config import checked
+from fedbrats.checks.settings import settle
 from fedbrats.commands.compose import register_with_hydra
-from fedbrats.config import Config, save_config, typed
+from fedbrats.config.schema import Config, save_config
 from fedbrats.data.regions import BRATS_2017
 from fedbrats.federation.initial import initial_arrays
 from fedbrats.federation.parts import parts_of
 from fedbrats.runs.checkpoint import Model, save_best, save_checkpoint
-from fedbrats.settings import settle
 from tests.tiny import OVERRIDES, ROOT, tiny
 
 
 def compose_run(cache: Path, model: str | None, overrides: Sequence[str]) -> Config:
     """The settled configuration of a tiny run, with another model on request."""
     if model is None:
-        return settle(typed(tiny(cache, *overrides)))
+        return settle(checked(tiny(cache, *overrides)))
     common = [o for o in OVERRIDES if not o.startswith(("model", "train"))]
     chosen = [f"model={model}", *common, f"data.cache={cache}", *overrides]
     register_with_hydra()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return settle(typed(compose("config", overrides=chosen)))
+        return settle(checked(compose("config", overrides=chosen)))
 
 
 def make_run(

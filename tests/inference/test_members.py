@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from fedbrats.arrays import travelling
-from fedbrats.config import ConfigError, InferenceConfig, load_config, save_config
+from fedbrats.config.schema import InferenceConfig, load_config, save_config
+from fedbrats.config.targets import ConfigError
 from fedbrats.federation.initial import initial_arrays
 from fedbrats.federation.parts import parts_of
 from fedbrats.inference.members import Spec, check_inference, load_localiser, load_member, parse_spec

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedbrats.config import ConfigError
+from fedbrats.config.targets import ConfigError
 from fedbrats.inference.predict import Running, majority, mirrorings, vote_of_channels
 from fedbrats.outputs import labels_from_probabilities
 from fedbrats.seeding import seed_torch

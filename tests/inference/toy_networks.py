@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedbrats.config import InferenceConfig, InputConfig
+from fedbrats.config.schema import InferenceConfig, InputConfig
 from fedbrats.inference.predict import Prediction, predict
 
 

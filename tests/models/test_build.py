@@ -9,8 +9,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
+from fedbrats.checks.config import checked
 from fedbrats.commands.compose import register_with_hydra
-from fedbrats.config import Config, ConfigError, typed
+from fedbrats.config.schema import Config
+from fedbrats.config.targets import ConfigError
 from fedbrats.models.build import (
     Resized,
     build_network,
@@ -28,7 +30,7 @@ from tests.tiny import ROOT
 def config_of(*overrides: str) -> Config:
     register_with_hydra()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return typed(compose("config", overrides=list(overrides)))
+        return checked(compose("config", overrides=list(overrides)))
 
 
 def test_the_patch_is_the_models_own_unless_it_is_given() -> None:

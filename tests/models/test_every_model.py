@@ -9,9 +9,10 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
+from fedbrats.checks.config import checked
 from fedbrats.commands.compose import register_with_hydra
 from fedbrats.commands.models.table import look_at, model_names
-from fedbrats.config import Config, typed
+from fedbrats.config.schema import Config
 from fedbrats.inference.predict import predict
 from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.models import facts
@@ -30,7 +31,7 @@ SEVEN = (
 def config_of(name: str) -> Config:
     register_with_hydra()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return typed(compose("config", overrides=[f"model={name}", "train=small"]))
+        return checked(compose("config", overrides=[f"model={name}", "train=small"]))
 
 
 def outputs_of(network: nn.Module, images: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ from hydra import compose, initialize_config_dir
 from monai.networks.nets import BasicUNet, DynUNet
 from torch import nn
 
+from fedbrats.checks.config import checked
 from fedbrats.commands.compose import register_with_hydra
 from fedbrats.commands.models.table import model_names
-from fedbrats.config import typed
 from fedbrats.models.build import build_network
 from tests.tiny import ROOT
 
@@ -23,7 +23,7 @@ def configured(name: str, *overrides: str) -> nn.Module:
     """The network of `model=<name>` on the meta device."""
     register_with_hydra()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = typed(compose("config", overrides=[f"model={name}", *overrides]))
+        config = checked(compose("config", overrides=[f"model={name}", *overrides]))
     with torch.device("meta"):
         return build_network(config.model)
 

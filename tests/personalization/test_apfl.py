@@ -10,7 +10,7 @@ from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.algorithms.fedprox import FedProx
 from fedbrats.personalization.apfl import Apfl
 from fedbrats.personalization.base import Personalization, snapshot
-from fedbrats.training import TrainingError
+from fedbrats.training.loop import TrainingError
 from tests.personalization.toy_work import ConvWork, Point, ToyWork, conv_network
 
 

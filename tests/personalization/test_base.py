@@ -11,6 +11,7 @@ from torch import nn
 
 from fedbrats.algorithms.fedprox import FedProx
 from fedbrats.arrays import travelling
+from fedbrats.config.targets import ConfigError
 from fedbrats.personalization.base import (
     Personalization,
     added,
@@ -19,7 +20,6 @@ from fedbrats.personalization.base import (
     restore,
     snapshot,
 )
-from fedbrats.targets import ConfigError
 from tests.personalization.toy_work import Point, ToyWork, conv_network
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
+from fedbrats.config.targets import ConfigError
 from fedbrats.models.residual_unet import residual_unet
 from fedbrats.models.segresnet import segresnet
 from fedbrats.personalization.base import local_and_travelling
 from fedbrats.personalization.bn_local import BnLocal
-from fedbrats.targets import ConfigError
 from tests.personalization.networks import configured, dynunet
 from tests.personalization.toy_work import ConvWork, conv_network
 

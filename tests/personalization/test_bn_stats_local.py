@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
+from fedbrats.config.targets import ConfigError
 from fedbrats.models.segresnet import segresnet
 from fedbrats.personalization.base import local_and_travelling
 from fedbrats.personalization.bn_stats_local import BnStatsLocal
-from fedbrats.targets import ConfigError
 from tests.personalization.networks import dynunet
 from tests.personalization.toy_work import conv_network
 

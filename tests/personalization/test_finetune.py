@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from fedbrats.config.targets import ConfigError
 from fedbrats.personalization.base import Personalization, snapshot
 from fedbrats.personalization.finetune import Finetune
-from fedbrats.targets import ConfigError
 from tests.personalization.networks import configured
 from tests.personalization.toy_work import ConvWork, Point, ToyWork, conv_network
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from fedbrats.config.targets import ConfigError
 from fedbrats.personalization.base import local_and_travelling
 from fedbrats.personalization.head_local import HeadLocal
-from fedbrats.targets import ConfigError
 from tests.personalization.networks import SMALL, configured, dynunet
 from tests.personalization.toy_work import ConvWork, conv_network
 

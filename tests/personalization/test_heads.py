@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fedbrats.config.targets import ConfigError
 from fedbrats.models.build import Resized
 from fedbrats.personalization.heads import head_modules
-from fedbrats.targets import ConfigError
 from tests.personalization.networks import SMALL, configured, dynunet
 
 HEADS = {

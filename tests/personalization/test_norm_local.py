@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
+from fedbrats.config.targets import ConfigError
 from fedbrats.models.residual_unet import residual_unet
 from fedbrats.personalization.base import local_and_travelling
 from fedbrats.personalization.norm_local import NormLocal
-from fedbrats.targets import ConfigError
 from tests.personalization.networks import configured
 from tests.personalization.toy_work import conv_network
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fedbrats.config.targets import ConfigError
 from fedbrats.personalization.unseen import average, check_fits, instance_statistics, recalibrate
-from fedbrats.targets import ConfigError
 from tests.personalization.toy_work import conv_network
 
 

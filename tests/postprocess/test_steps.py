@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from fedbrats.config import PostprocessConfig
+from fedbrats.config.schema import PostprocessConfig
 from fedbrats.postprocess.et_suppression import EtSuppression
 from fedbrats.postprocess.fitting import first_best
 from fedbrats.postprocess.largest_component import LargestComponent

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fedbrats.algorithms.fedprox import proximal
-from fedbrats.config import ConfigError, TrainConfig
+from fedbrats.config.schema import TrainConfig
+from fedbrats.config.targets import ConfigError
 from fedbrats.privacy.dp_sgd import (
     DpSgd,
     PrivacyError,

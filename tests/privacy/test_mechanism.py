@@ -11,13 +11,13 @@ import torch
 from monai.networks.nets import DynUNet
 from torch import nn
 
+from fedbrats.config.targets import ConfigError
 from fedbrats.losses.boundary import Boundary
 from fedbrats.losses.compound import DiceCE
 from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.models.build import build_network
 from fedbrats.privacy.mechanism import Batch
 from fedbrats.privacy.noise import secret_generator
-from fedbrats.targets import ConfigError
 from tests.privacy.step_samples import (
     CLIP,
     ENGINES,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from fedbrats.config.targets import ConfigError
 from fedbrats.privacy.noise import secret_generator
 from fedbrats.privacy.sampler import draw_patients
-from fedbrats.targets import ConfigError
 
 PATIENTS, DRAWS = 30, 20_000
 

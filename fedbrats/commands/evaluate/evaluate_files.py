@@ -16,7 +16,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fedbrats.commands.evaluate.label_files import Pair, case_name, pair_files, recognise_labels, same_grid
-from fedbrats.config import ConfigError, MetricsConfig
+from fedbrats.config.schema import MetricsConfig
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.institutions import institution_from_name
 from fedbrats.data.nifti import Source, VolumeError, read_volume, spacing_of
 from fedbrats.data.regions import REGIONS, LabelSystem, label_numbers, regions_from_labels, to_canonical

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedbrats.config import ConfigError
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.nifti import SUFFIXES, Source, canonical_affine, canonical_shape
 from fedbrats.data.regions import BRATS_2017, BRATS_2023, BRATS_2024, LabelSystem
 

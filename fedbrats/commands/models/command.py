@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 
 from rich.console import Console
 
-from fedbrats.config import ConfigError
+from fedbrats.config.targets import ConfigError
 
 
 def main(arguments: list[str]) -> int:

@@ -13,7 +13,8 @@ from hydra.utils import instantiate
 from rich.table import Table
 
 from fedbrats.commands.compose import compose_config, conf_folder
-from fedbrats.config import Config, ConfigError
+from fedbrats.config.schema import Config
+from fedbrats.config.targets import ConfigError
 from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.models import facts
 from fedbrats.models.build import build_network, channels_last, dimensions, output_channels, patch_of

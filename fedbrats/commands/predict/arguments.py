@@ -11,7 +11,8 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedbrats.commands.compose import conf_folder
-from fedbrats.config import ConfigError, InferenceConfig, PostprocessConfig
+from fedbrats.config.schema import InferenceConfig, PostprocessConfig
+from fedbrats.config.targets import ConfigError
 
 EXAMPLE = {"checkpoint": "RUN[@ARM[@WHICH]]", "data": "<folder of cases>"}
 INFERENCE = "inference."

@@ -16,7 +16,8 @@ from fedbrats.commands.predict.arguments import PredictConfig
 from fedbrats.commands.predict.reading import BadCase, Folder, open_folder
 from fedbrats.commands.predict.system import System, load_system
 from fedbrats.commands.predict.tables import Result, Scores, remove_tables, write_cases
-from fedbrats.config import Config, ConfigError
+from fedbrats.config.schema import Config
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.cache import CachedCase, restore
 from fedbrats.data.cases import Case
 from fedbrats.data.entries import CacheError

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fedbrats.config import Config, ConfigError
+from fedbrats.config.schema import Config
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.cache import CachedCase, prepare_case
 from fedbrats.data.cases import Case, describe_labels, find_cases, resolve_labels
 from fedbrats.data.inspection import Problem, inspect_case

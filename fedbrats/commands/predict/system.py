@@ -13,7 +13,8 @@ import torch
 
 from fedbrats import arrays
 from fedbrats.commands.predict.arguments import PredictConfig, inference_settings, postprocess_settings
-from fedbrats.config import Config, ConfigError, InferenceConfig
+from fedbrats.config.schema import Config, InferenceConfig
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.intensity import Normaliser, matched_to, normaliser, read_reference
 from fedbrats.data.regions import REGIONS

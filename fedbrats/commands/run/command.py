@@ -13,7 +13,7 @@ from rich.console import Console
 
 from fedbrats.commands.compose import conf_folder, own_folder, register_with_hydra
 from fedbrats.commands.errors import explain_errors
-from fedbrats.config import ConfigError
+from fedbrats.config.targets import ConfigError
 from fedbrats.engines.warm import warm_up
 
 LOOKS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}  # nothing is run

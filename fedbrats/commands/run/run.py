@@ -17,8 +17,18 @@ from flwr.serverapp import Grid, ServerApp
 from omegaconf import DictConfig
 
 from fedbrats import results
+from fedbrats.checks.config import checked
+from fedbrats.checks.settings import (
+    check_private_sites,
+    check_same_cases,
+    check_unseen_by_localiser,
+    cores,
+    resumed_config,
+    settle,
+)
 from fedbrats.commands.run.progress import Progress
-from fedbrats.config import Config, ConfigError, TrainConfig, save_config, typed
+from fedbrats.config.schema import Config, TrainConfig, save_config
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.partition import Site
 from fedbrats.data.prepare import Prepared, prepare
 from fedbrats.environment import describe_environment
@@ -40,15 +50,8 @@ from fedbrats.runs import rounds
 from fedbrats.runs.checkpoint import Model, load_checkpoint
 from fedbrats.runs.privacy import collect_steps
 from fedbrats.runs.site_cases import site_folder, write_site_cases
-from fedbrats.settings import (
-    check_private_sites,
-    check_same_cases,
-    check_unseen_by_localiser,
-    cores,
-    resumed_config,
-    settle,
-)
-from fedbrats.training import check_site_names, plateau_factor, steps_per_round
+from fedbrats.training.amount import check_site_names, steps_per_round
+from fedbrats.training.schedule import plateau_factor
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +69,7 @@ def run(config: DictConfig | Config, folder: Path, overrides: Sequence[str] = ()
         DataError: cases that cannot be used.
         FederationError: the federation cannot start or go on. The folder then holds a report of what there is.
     """
-    asked = typed(config)
+    asked = checked(config)
     resumed = asked.run.resume is not None
     folder = Path(str(asked.run.resume)) if resumed else folder
     settled = resumed_config(asked, overrides) if resumed else settle(asked)

@@ -7,7 +7,7 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from fedbrats import results
-from fedbrats.config import Config
+from fedbrats.config.schema import Config
 from fedbrats.data.partition import Site
 from fedbrats.federation.arms import FEDERATED, PERSONAL, Cohort
 from fedbrats.federation.parts import Parts

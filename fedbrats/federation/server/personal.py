@@ -8,7 +8,7 @@ from typing import Any
 from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
-from fedbrats.config import Config
+from fedbrats.config.schema import Config
 from fedbrats.federation.arms import Cohort
 from fedbrats.federation.parts import Parts
 from fedbrats.federation.server.state import Federation

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fedbrats.config import TrainConfig
+from fedbrats.config.schema import TrainConfig
 from fedbrats.files import write_csv, write_json
 from fedbrats.privacy.accounting import BudgetError, Entry, final_epsilon, find_sigma, rdp_epsilon
 from fedbrats.privacy.dp_sgd import DpSgd, private_steps

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
-from fedbrats.config import InferenceConfig
+from fedbrats.config.schema import InferenceConfig
 from fedbrats.data.cache import CachedCase, restore
 from fedbrats.data.nifti import Source, write_labels
 from fedbrats.data.regions import REGIONS, LabelSystem, regions_from_labels, to_source

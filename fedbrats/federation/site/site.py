@@ -11,7 +11,7 @@ from functools import cached_property
 from flwr.app import RecordDict
 from torch import Tensor
 
-from fedbrats.config import Config
+from fedbrats.config.schema import Config
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.intensity import Normaliser, normaliser
 from fedbrats.federation import arms
@@ -22,7 +22,7 @@ from fedbrats.federation.site.warm import Warm
 from fedbrats.inference.members import Member
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.runs.site_cases import SiteCases, pseudonym, read_site_cases, site_folder
-from fedbrats.training import steps_per_round
+from fedbrats.training.amount import steps_per_round
 
 ALGORITHM = "algorithm"  # folder of what the federated algorithm keeps at the site
 STAYS, WORK = "stays/", "work/"  # parts of a personal state: arrays that stay, what the method remembers

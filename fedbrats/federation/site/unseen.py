@@ -24,7 +24,7 @@ from fedbrats.federation.site.training import make_personal
 from fedbrats.federation.wire import to_record
 from fedbrats.personalization.unseen import AVERAGE, INSTANCE, RECALIBRATE, instance_statistics, recalibrate
 from fedbrats.seeding import generator
-from fedbrats.training import batches
+from fedbrats.training.batches import batches
 
 CALIBRATION_BATCHES = 16  # of `train.batch` patches, drawn without a look at the labels
 

@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord
 from torch import Tensor
 
 from fedbrats import arrays
-from fedbrats.config import load_config
+from fedbrats.config.schema import load_config
 from fedbrats.devices import pick_device
 from fedbrats.federation.initial import initial_arrays
 from fedbrats.federation.parts import parts_of

@@ -23,16 +23,15 @@ from fedbrats.privacy.dp_sgd import DpSgd, Draw, poisson_draws, train_privately
 from fedbrats.privacy.mechanism import PrivateStep
 from fedbrats.privacy.noise import secret_generator, secret_stream
 from fedbrats.seeding import generator, seed_torch
-from fedbrats.training import (
-    Batch,
-    batches,
+from fedbrats.training.batches import Batch, batches
+from fedbrats.training.loop import train_locally
+from fedbrats.training.optimizers import (
     clip_in_steps,
-    learning_rate_factor,
     load_optimizer_tensors,
     optimizer_tensors,
     set_learning_rate,
-    train_locally,
 )
+from fedbrats.training.schedule import learning_rate_factor
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from fedbrats.commands.evaluate.evaluate_files import EvaluateConfig, evaluate, read_arguments
-from fedbrats.config import ConfigError
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.nifti import VolumeError
 from fedbrats.metrics.score import CASE_COLUMNS
 from tests.tiny import ROOT

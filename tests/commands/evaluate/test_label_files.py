@@ -10,7 +10,7 @@ from fedbrats.commands.evaluate.label_files import (
     recognise_labels,
     same_grid,
 )
-from fedbrats.config import ConfigError
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.nifti import Source
 from fedbrats.data.regions import BRATS_2017, BRATS_2023, BRATS_2024
 

@@ -13,7 +13,7 @@ import pytest
 
 from fedbrats.commands.predict.command import main
 from fedbrats.commands.run.run import run
-from fedbrats.config import load_config
+from fedbrats.config.schema import load_config
 from fedbrats.data.prepare import data_root
 from fedbrats.data.regions import REGIONS
 from fedbrats.metrics.overlap import dice

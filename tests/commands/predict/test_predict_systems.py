@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedbrats.config import ConfigError
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.intensity import read_reference, write_reference
 from fedbrats.data.regions import REGIONS
 from fedbrats.metrics.uncertainty import case_uncertainty

@@ -18,7 +18,7 @@ import yaml
 from flwr.app import RecordDict
 
 from fedbrats.commands.run.run import run
-from fedbrats.config import ConfigError
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.prepare import DataError
 from fedbrats.federation.initial import initial_arrays
 from fedbrats.federation.parts import parts_of
@@ -100,7 +100,7 @@ def test_bytes_are_counted_for_the_federation_alone(reference: Path) -> None:
 
 
 def _stored_config(folder: Path):
-    from fedbrats.config import load_config
+    from fedbrats.config.schema import load_config
 
     return load_config(folder / "config.yaml")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fedbrats.commands.run.run import run
-from fedbrats.config import ConfigError
+from fedbrats.config.targets import ConfigError
 from tests.tiny import tiny
 
 ONE_ARM = "arms=[federated]"

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from fedbrats.commands.run.run import run
-from fedbrats.config import ConfigError
+from fedbrats.config.targets import ConfigError
 from fedbrats.inference.members import load_member, parse_spec
 from fedbrats.privacy.accounting import Entry, gaussian_epsilon, rdp_epsilon
 from tests.tiny import ROOT, tiny, tiny_overrides

@@ -244,7 +244,7 @@ def test_a_failure_in_training_is_scrubbed(
     def fail(cases: Any, *_: Any, **__: Any) -> None:
         raise failures(cases[0], tmp_path)[index]
 
-    monkeypatch.setattr("fedbrats.training.draw_batch", fail)
+    monkeypatch.setattr("fedbrats.training.batches.draw_batch", fail)
     reply = client(run)("A", "train")
     assert reply.has_error()
     assert type(failures(_case(), tmp_path)[index]).__name__ in reply.error.reason  # it still says something

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from fedbrats.config import Config, ConfigError, load_config
+from fedbrats.config.schema import Config, load_config
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.prepare import Prepared
 from fedbrats.devices import cores, pick_device
 from fedbrats.federation.parts import parts_of

@@ -1,27 +1,30 @@
-"""Checks of a configuration's values, before any work starts; `config.py` says what there is to set."""
+"""Checks of a configuration's values, before any work starts; `config/schema.py` says what there is to set."""
 
 from __future__ import annotations
 
 import math
 
+from omegaconf import DictConfig
+
 from fedbrats.algorithms.base import Company
-from fedbrats.config import (
+from fedbrats.checks.privacy import check_privacy
+from fedbrats.config.schema import (
     ARMS,
     Config,
-    ConfigError,
     DataConfig,
     InferenceConfig,
     MetricsConfig,
     PartitionConfig,
     RuntimeConfig,
     TrainConfig,
+    typed,
 )
+from fedbrats.config.targets import ConfigError
 from fedbrats.federation.parts import Parts, parts_of
 from fedbrats.models.build import check_loss, check_network, dimensions
 from fedbrats.personalization.base import Personalization, local_and_travelling
 from fedbrats.postprocess.steps import check_steps
 from fedbrats.privacy.central import Central
-from fedbrats.privacy.checks import check_privacy
 from fedbrats.privacy.dp_sgd import DpSgd
 
 
@@ -39,6 +42,18 @@ def _at_least(key: str, value: float | None, least: float) -> None:
         _require(
             math.isfinite(value) and value >= least, f"{key}={value}: must be a number of at least {least:g}."
         )
+
+
+def checked(config: DictConfig | Config) -> Config:
+    """The configuration as dataclasses, checked.
+
+    Raises:
+        ConfigError: a value is missing or out of range, an option is unknown, or two exclude each other; the
+            message names the key and the fix.
+    """
+    found = typed(config)
+    check_config(found)
+    return found
 
 
 def check_config(config: Config) -> None:

@@ -11,14 +11,15 @@ from monai.losses import DiceLoss
 from torch import Tensor, nn
 
 from fedbrats.algorithms.fedavg import FedAvg
-from fedbrats.config import Config, ConfigError, PostprocessConfig
+from fedbrats.checks.privacy import check_privacy
+from fedbrats.config.schema import Config, PostprocessConfig
+from fedbrats.config.targets import ConfigError
 from fedbrats.federation.parts import Parts
 from fedbrats.losses.compound import DiceCE
 from fedbrats.personalization.base import Personalization
 from fedbrats.personalization.bn_local import BnLocal
 from fedbrats.personalization.bn_stats_local import BnStatsLocal
 from fedbrats.privacy.central import Central
-from fedbrats.privacy.checks import check_privacy
 from fedbrats.privacy.dp_sgd import DpSgd
 
 Loss = Callable[[Tensor, Tensor], Tensor]

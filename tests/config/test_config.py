@@ -11,11 +11,13 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 
+from fedbrats.checks.config import checked
 from fedbrats.commands.compose import register_with_hydra
-from fedbrats.config import Config, ConfigError, load_config, save_config, typed
+from fedbrats.config.schema import Config, load_config, save_config
+from fedbrats.config.targets import ConfigError
 from fedbrats.models.build import build_network
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
+CONF = Path(__file__).resolve().parents[2] / "conf"
 FILES = sorted(str(f.relative_to(CONF).with_suffix("")) for f in CONF.rglob("*.yaml"))
 GROUPS = (
     "data",
@@ -38,7 +40,7 @@ def config_of(*overrides: str) -> Config:
     """The checked configuration of `fedbrats run <overrides>`."""
     register_with_hydra()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return typed(compose("config", overrides=list(overrides)))
+        return checked(compose("config", overrides=list(overrides)))
 
 
 def choosing(file: str) -> list[str]:

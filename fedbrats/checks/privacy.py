@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedbrats.config import Config, ConfigError
+from fedbrats.config.schema import Config
+from fedbrats.config.targets import ConfigError
 from fedbrats.federation.parts import Parts
 from fedbrats.models.facts import mixing_modules
 from fedbrats.outputs import targets

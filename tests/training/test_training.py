@@ -13,20 +13,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fedbrats.config import ConfigError, TrainConfig
+from fedbrats.config.schema import TrainConfig
+from fedbrats.config.targets import ConfigError
 from fedbrats.losses.compound import DiceCE
-from fedbrats.training import (
-    TrainingError,
-    check_site_names,
+from fedbrats.training.amount import check_site_names, steps_per_round
+from fedbrats.training.loop import TrainingError, train_locally
+from fedbrats.training.optimizers import (
     clip_in_steps,
-    learning_rate_factor,
     load_optimizer_tensors,
     optimizer_tensors,
-    plateau_factor,
     set_learning_rate,
-    steps_per_round,
-    train_locally,
 )
+from fedbrats.training.schedule import learning_rate_factor, plateau_factor
 
 # Learning rate
 

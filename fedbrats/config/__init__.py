@@ -1,0 +1,1 @@
+"""What can be configured: the typed schema, and what a `_target_` may name."""
