@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fedbrats import config as config_module
 from fedbrats.config import ConfigError
+from fedbrats.models import node
 
 EXPECTED = (ConfigError, ValueError, OSError, RuntimeError)  # explained in one line; anything else is a bug
 log = logging.getLogger(__name__)
@@ -26,9 +27,10 @@ def _run_folder(resume: str | None, name: str) -> str:
 
 
 def register_with_hydra() -> None:
-    """Register the schema and the resolver that `conf/config.yaml` uses; may be called again."""
+    """Register the schema and the resolvers that the files of conf/ use; may be called again."""
     config_module.register()
     OmegaConf.register_new_resolver("fedbrats.run_folder", _run_folder, replace=True)
+    OmegaConf.register_new_resolver(node.RESOLVER, node.sized, replace=True)
 
 
 @contextlib.contextmanager
@@ -48,11 +50,19 @@ def explain_errors(config: DictConfig, folder: Path) -> Iterator[None]:
         raise SystemExit(2) from None
 
 
+def _readable(config: DictConfig) -> str:
+    """`config` as YAML, with its values settled if they can be."""
+    try:
+        return OmegaConf.to_yaml(config, resolve=True)
+    except Exception:
+        return OmegaConf.to_yaml(config)
+
+
 def _record_failure(config: DictConfig, folder: Path, error: Exception) -> None:
     """Leave the reason in the run folder, unless the run itself has written a summary."""
     if config.run.resume or not folder.is_dir() or (folder / "summary.json").exists():
         return
     if not (folder / "config.yaml").exists():
-        (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+        (folder / "config.yaml").write_text(_readable(config))
     reason = "".join(traceback.format_exception_only(error)).strip()
     (folder / "summary.json").write_text(json.dumps({"status": f"failed: {reason}"}, indent=1))

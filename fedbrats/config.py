@@ -168,7 +168,7 @@ class Config:
 
     data: DataConfig = field(default_factory=DataConfig)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
-    model: dict[str, Any] = MISSING
+    model: dict[str, Any] = field(default_factory=lambda: {"size": "full"})  # see models/node.py
     loss: dict[str, Any] = MISSING
     strategy: dict[str, Any] = MISSING
     privacy: dict[str, Any] = field(default_factory=dict)  # {} = none
@@ -216,8 +216,10 @@ def typed(config: DictConfig | Config) -> Config:
             message names the key and the fix.
     """
     from fedbrats.config_checks import check_config
+    from fedbrats.models.node import check_size
 
     if isinstance(config, DictConfig):
+        check_size(config)
         try:
             # Merged anew, because a key added with "+" has passed by the schema.
             merged = OmegaConf.merge(

@@ -19,8 +19,10 @@ from fedbrats.config import (
     RuntimeConfig,
     TrainConfig,
 )
-from fedbrats.models.build import check_loss, check_network, dimensions, wrapped
+from fedbrats.models.build import check_loss, check_network, dimensions, patch_of, wrapped
+from fedbrats.models.node import arguments
 from fedbrats.personalization.base import Personalization, local_and_travelling
+from fedbrats.personalization.norms import NoNorms, norm_choices
 from fedbrats.postprocess.steps import build_steps, check_steps
 from fedbrats.privacy.checks import check_privacy
 from fedbrats.targets import build_once, check_target
@@ -64,7 +66,7 @@ def check_config(config: Config) -> None:
 def _check_targets(config: Config) -> None:
     """Check and build what the configuration names, the network with a patch through it."""
     nodes: dict[str, Any] = {key: getattr(config, key) for key in ("model", "loss", "strategy")}
-    nodes["model"] = {key: value for key, value in config.model.items() if key != "input"}
+    nodes["model"] = arguments(config.model)
     nodes |= {key: node for key in ("privacy", "personalization") if (node := getattr(config, key))}
     nodes |= {f"postprocess.steps[{i}]": step for i, step in enumerate(config.postprocess.steps)}
     for key, node in (nodes | {"train.optimizer": config.train.optimizer}).items():
@@ -91,7 +93,12 @@ def _check_personal(config: Config, personal: Personalization, network: nn.Modul
         f"personalization: arms={config.arms} has no federated model to personalise; add federated, or set "
         "personalization=none.",
     )
-    local_and_travelling(network, personal.stays(network))
+    try:
+        stays = personal.stays(network, patch_of(config))
+    except NoNorms as error:
+        choices = norm_choices(personal, config.model, patch_of(config))
+        raise ConfigError(f"{error}; {choices}.") from error
+    local_and_travelling(network, stays)
     _require(
         not personal.keeps_state or config.report.select == "last",
         f"report.select={config.report.select} and this personalization exclude each other: sites keep their own "

@@ -15,7 +15,7 @@ from fedbrats.config import Config, ConfigError
 from fedbrats.data.cache import CachedCase
 from fedbrats.federation import exchange
 from fedbrats.inference.members import check_arrays, load_arrays, one_spec
-from fedbrats.models.build import build_network
+from fedbrats.models.build import build_network, patch_of
 from fedbrats.seeding import seed_torch
 
 
@@ -37,7 +37,8 @@ def agreed_arrays(config: Config) -> tuple[exchange.Signature, tuple[str, ...]]:
     with torch.device("meta"):
         network = build_network(config.model)
     personal = instantiate(config.personalization) if config.personalization else None
-    return exchange.signature(exchange.travelling(network)), personal.stays(network) if personal else ()
+    stays = personal.stays(network, patch_of(config)) if personal else ()
+    return exchange.signature(exchange.travelling(network)), stays
 
 
 def _trained(config: Config) -> dict[str, Tensor]:

@@ -47,7 +47,7 @@ def choosing(file: str) -> list[str]:
         return []
     group, name = file.rsplit("/", 1)
     extra = ["data.root=cases"] if group == "data" and name != "phantom" else []
-    extra += ["model=jonsson_resunet_small"] if name == "mc_dropout" else []
+    extra += ["model=jonsson_resunet", "model.size=small"] if name == "mc_dropout" else []
     extra += ["model.norm=batch"] if name in ("bn_local", "bn_stats_local") else []
     return [f"{group if group != 'experiment' else '+experiment'}={name}".replace("+exp", "exp"), *extra]
 
@@ -64,7 +64,7 @@ def test_every_file_composes_and_what_it_names_can_be_built(file: str) -> None:
     assert isinstance(optimizer, torch.optim.Optimizer)
 
 
-MODELS = sorted(f.split("/")[1] for f in FILES if f.startswith("model/") and not f.endswith("_small"))
+MODELS = sorted(f.split("/")[1] for f in FILES if f.startswith("model/"))
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -90,7 +90,9 @@ def test_losses_take_overlapping_regions(loss: str) -> None:
 
 
 def test_what_a_chosen_file_says_arrives() -> None:
-    config = config_of("strategy=fedprox", "strategy.mu=0.1", "model=segresnet_small", "train=small")
+    config = config_of(
+        "strategy=fedprox", "strategy.mu=0.1", "model=segresnet", "model.size=small", "train=small"
+    )
     assert config.strategy["mu"] == 0.1
     assert config.model["init_filters"] == 8
     assert config.train.local_steps == 8
@@ -181,7 +183,7 @@ WRONG = {
     "train.plateau_patience=-1": "train.plateau_patience",
     "train.deep_supervision=[0,0]": "train.deep_supervision",
     "train.deep_supervision=[1,0.5]": "train.deep_supervision=[1.0, 0.5]: 2 weights, but the network has 1",
-    "model=nothing": "segresnet_small",
+    "model=nothing": "segresnet",
     "model.out_channels=5": "model.out_channels=5",
     "model.input.patch=[96]": "model.input.patch",
     "loss=dice_bce_per_region model.out_channels=4": "loss",

@@ -92,12 +92,12 @@ def write_personalization(folder: Path, config: Config) -> str:
         return ""
     import torch
 
-    from fedbrats.models.build import build_network
+    from fedbrats.models.build import build_network, patch_of
 
     personal = instantiate(config.personalization)
     with torch.device("meta"):
         network = build_network(config.model)
-    stays, travels = local_and_travelling(network, personal.stays(network))
+    stays, travels = local_and_travelling(network, personal.stays(network, patch_of(config)))
     state = "Each site keeps its own state in its own storage; no checkpoint of the server holds it."
     facts: dict[str, Any] = {
         "name": str(config.personalization["_target_"]).rsplit(".", 2)[-2],

@@ -24,7 +24,7 @@ from fedbrats.federation.site_work import SiteWork
 from fedbrats.inference.members import Member, load_localiser
 from fedbrats.initial import initial_arrays
 from fedbrats.losses.ramp import set_round
-from fedbrats.models.build import build_network, channels_last, input_rules, regions_of
+from fedbrats.models.build import build_network, channels_last, input_rules, patch_of, regions_of
 from fedbrats.personalization.base import Personalization
 from fedbrats.postprocess.steps import build_steps
 from fedbrats.training import steps_per_round
@@ -64,7 +64,8 @@ class SiteRuntime:
         self._counters = {
             name: buffer.clone() for name, buffer in network.named_buffers() if not buffer.is_floating_point()
         }
-        self.stays = self.personalization.stays(network) if self.personalization else ()
+        personal = self.personalization
+        self.stays = personal.stays(network, patch_of(self.config)) if personal else ()
         self.signature = exchange.signature(exchange.travelling(network))
         return network
 

@@ -18,6 +18,7 @@ from fedbrats.data.patches import draw_batch
 from fedbrats.federation import arms, site_privacy, site_state
 from fedbrats.federation.site_cases import site_folder
 from fedbrats.losses.deep_supervision import deep_supervised
+from fedbrats.models.build import patch_of
 from fedbrats.privacy.dp_sgd import DpSgd, Draw, poisson_draws, train_privately
 from fedbrats.privacy.mechanism import PrivateStep
 from fedbrats.privacy.noise import secret_generator, secret_stream
@@ -58,6 +59,7 @@ class SiteWork:
         self.network = runtime.network
         self.state = {} if state is None else state
         self.private = isinstance(runtime.privacy, DpSgd) and arm == arms.FEDERATED
+        self.patch = patch_of(runtime.config)
         self.steps = site_privacy.round_steps(runtime, site) if self.private else runtime.steps(site)
         self.epsilon: float | None = None  # spent after this round, where it is private
         config = runtime.config

@@ -1,16 +1,22 @@
-"""The table of networks that `sims/models.py` prints: every file of conf/model, looked at without weights."""
+"""The table of networks that `sims/models.py` prints: every file of conf/model, looked at without weights.
+
+With `markdown=true` it is the table of README.md; a test holds the two together.
+"""
 
 from __future__ import annotations
 
+import inspect
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig
 from rich.table import Table
 
 from fedbrats.command import register_with_hydra
@@ -18,11 +24,13 @@ from fedbrats.config import Config, ConfigError, typed
 from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.models import facts
 from fedbrats.models.build import build_network, channels_last, dimensions, output_channels, patch_of
+from fedbrats.models.node import has_small
 from fedbrats.outputs import predicted_regions
 
 GB = 1e9
-HEADINGS = {
+HEADINGS = {  # on a terminal
     "name": "model",
+    "size": "size",
     "kind": "2D/3D",
     "regions": "predicts",
     "parameters": "parameters",
@@ -36,13 +44,27 @@ HEADINGS = {
     "seconds": "s/step",
     "peak": "measured peak, GB",
 }
+MARKDOWN = {
+    "name": "`model=`",
+    "source": "from",
+    "kind": "",
+    "regions": "predicts",
+    "parameters": "parameters",
+    "megabytes": "MB",
+    "norms": "norm layers",
+    "bn_local": "BN-local",
+    "private": "DP",
+    "patch": "patch x batch",
+    "gigabytes": "GB",
+}
 
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One network. `gigabytes` is `facts.training_bytes`; the last two are filled by measuring on a GPU."""
+    """One network. `gigabytes` is `facts.training_bytes`; `seconds` and `peak` are filled by measuring on a GPU."""
 
     name: str
+    size: str
     kind: str
     regions: str
     parameters: int
@@ -53,27 +75,40 @@ class ModelRow:
     dropout: bool
     patch: str
     gigabytes: float
+    source: str  # first line of its documentation, which names the paper
     seconds: float | None = None
     peak: float | None = None
 
 
-def model_names(conf: Path) -> list[str]:
-    """The networks there are configurations for."""
-    return sorted(file.stem for file in (conf / "model").glob("*.yaml"))
+def model_names(conf: Path, more: Sequence[Path] = (), size: str = "full") -> list[str]:
+    """The networks there are configurations for, in `conf` and the folders `more`, and that come in this size."""
+    names = sorted({file.stem for folder in (conf, *more) for file in (folder / "model").glob("*.yaml")})
+    return [name for name in names if size == "full" or has_small(_composed(conf, name, more).model)]
 
 
-def config_of(conf: Path, name: str) -> Config:
-    """The checked configuration of `model=<name>` with everything else as default.
+def config_of(conf: Path, name: str, more: Sequence[Path] = (), size: str = "full") -> Config:
+    """The checked configuration of `model=<name> model.size=<size>` with everything else as default.
+
+    Args:
+        conf: the project's configurations.
+        name: of a file of conf/model.
+        more: folders of the user's own, as for Hydra's `--config-dir`.
+        size: full or small.
 
     Raises:
-        ConfigError: no such model; the message names those there are.
+        ConfigError: no such model, or not in this size; the message names those there are.
     """
-    names = model_names(conf)
+    names = model_names(conf, more)
     if name not in names:
         raise ConfigError(f"model={name}: unknown; choose one of {', '.join(names)}.")
+    return typed(_composed(conf, name, more, f"model.size={size}"))
+
+
+def _composed(conf: Path, name: str, more: Sequence[Path], *overrides: str) -> DictConfig:
     register_with_hydra()
+    path = ",".join(f"file://{folder.resolve()}" for folder in more)
     with initialize_config_dir(str(conf), version_base="1.3"):
-        return typed(compose("config", overrides=[f"model={name}"]))
+        return compose("config", overrides=[f"model={name}", f"hydra.searchpath=[{path}]", *overrides])
 
 
 def look_at(name: str, config: Config) -> ModelRow:
@@ -84,6 +119,7 @@ def look_at(name: str, config: Config) -> ModelRow:
     network.eval()
     return ModelRow(
         name=name,
+        size=str(config.model["size"]),
         kind=f"{dimensions(network)}D",
         regions=", ".join(predicted_regions(output_channels(network, patch))),
         parameters=facts.parameter_count(network),
@@ -94,7 +130,15 @@ def look_at(name: str, config: Config) -> ModelRow:
         dropout=facts.has_dropout(network),
         patch=f"{'x'.join(map(str, patch))} x {batch}",
         gigabytes=facts.training_bytes(network, patch, batch) / GB,
+        source=_source(config.model),
     )
+
+
+def _source(model: Mapping[str, Any]) -> str:
+    """The first line that the module of a network says about it, or the network itself, without the full stop."""
+    target = get_object(str(model["_target_"]))
+    said = inspect.getdoc(sys.modules[target.__module__]) or inspect.getdoc(target) or ""
+    return said.partition("\n")[0].removesuffix(".")
 
 
 def measure(config: Config, steps: int = 5) -> tuple[float, float]:
@@ -136,6 +180,15 @@ def render(rows: Iterable[ModelRow]) -> Table:
     for row in found:
         table.add_row(*(_cell(key, row[key]) for key in columns))
     return table
+
+
+def markdown(rows: Iterable[ModelRow]) -> str:
+    """The rows as a table in Markdown."""
+    lines = [list(MARKDOWN.values()), ["---"] * len(MARKDOWN)]
+    for row in map(asdict, rows):
+        cells = [_cell(key, row[key]) for key in MARKDOWN]
+        lines.append([f"`{cells[0]}`", *cells[1:]])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(key: str, value: Any) -> str:

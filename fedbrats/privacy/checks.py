@@ -9,7 +9,7 @@ from torch import nn
 
 from fedbrats.config import Config, ConfigError
 from fedbrats.federation.exchange import travelling
-from fedbrats.models.build import input_rules
+from fedbrats.models.build import input_rules, patch_of
 from fedbrats.models.facts import mixing_modules
 from fedbrats.outputs import targets
 from fedbrats.personalization.base import Personalization
@@ -48,7 +48,7 @@ def check_privacy(
             f"privacy: nothing is sent in arms={config.arms}; add federated, or set privacy=none."
         )
     if isinstance(settings, Central):
-        stays = set(personal.stays(network)) if personal else set()
+        stays = set(personal.stays(network, patch_of(config))) if personal else set()
         check_central(network, [name for name in travelling(network) if name not in stays])
         return
     assert isinstance(settings, DpSgd)

@@ -11,21 +11,29 @@ from torch import nn
 
 from fedbrats.command import register_with_hydra
 from fedbrats.config import typed
-from fedbrats.models.build import build_network
+from fedbrats.models.build import build_network, patch_of
 from fedbrats.models.table import model_names
 from tests.tiny import ROOT
 
-SMALL = [name for name in model_names(ROOT / "conf") if name.endswith("_small")]
+SMALL = model_names(ROOT / "conf", size="small")
+PATCH = [16, 16, 16]  # sides that every network built here by hand takes
 
 
 @functools.cache
 def configured(name: str, *overrides: str) -> nn.Module:
-    """The network of `model=<name>` on the meta device."""
+    """The small variant of `model=<name>` on the meta device."""
     register_with_hydra()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = typed(compose("config", overrides=[f"model={name}", *overrides]))
+        config = typed(compose("config", overrides=[f"model={name}", "model.size=small", *overrides]))
     with torch.device("meta"):
         return build_network(config.model)
+
+
+def own_patch(name: str) -> list[int]:
+    """The patch of the small variant of `model=<name>`."""
+    register_with_hydra()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return patch_of(typed(compose("config", overrides=[f"model={name}", "model.size=small"])))
 
 
 def dynunet(norm: str = "batch", deep: bool = False) -> DynUNet:

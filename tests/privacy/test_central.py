@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedbrats.federation.exchange import travelling
-from fedbrats.models.residual_unet import residual_unet
+from fedbrats.models.networks.residual_unet import residual_unet
 from fedbrats.privacy.central import Central, PrivateMean, check_central
 from fedbrats.privacy.noise import secret_generator
 from fedbrats.targets import ConfigError
