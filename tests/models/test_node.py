@@ -65,13 +65,16 @@ def test_the_small_variant_is_what_it_would_be_by_hand(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_what_the_user_sets_himself_wins(name: str) -> None:
-    """Each value that is small, set to that of the full network: it is, and all others stay small."""
+    """Each small value, set to that of the full network: it is, and the others stay small unless they refer to it."""
     full, small = settings(f"model={name}"), settings(f"model={name}", "model.size=small")
     changed = {key for key in full if full[key] != small[key]} - {"model.size"}
     assert any(key.startswith("model.") for key in changed)
     for key in changed:
         own = settings(f"model={name}", "model.size=small", f"{key}={full[key]}".replace(" ", ""))
-        assert own == small | {key: full[key]}
+        assert own[key] == full[key]
+        assert all(own[k] in (small[k], full[k]) for k in own)
+        if name in BY_HAND:
+            assert own == small | {key: full[key]}
 
 
 def test_what_an_experiment_sets_wins_too(tmp_path: Path) -> None:
@@ -101,12 +104,25 @@ def test_a_network_without_a_small_variant_says_so(tmp_path: Path) -> None:
     )
     path = f"hydra.searchpath=[file://{tmp_path}]"
     assert config_of(path, "model=plain").model["size"] == "full"
+    assert "plain" in model_names(ROOT / "conf", [tmp_path])
+    assert "plain" not in model_names(ROOT / "conf", [tmp_path], "small")
     for more in (
         (),
         ("inference=mc_dropout", "model.dropout=0.1"),
     ):  # a group that depends on the size is no variant
         with pytest.raises(ConfigError, match=r"^model\.size=small: .* no small variant .* model\.size=full"):
             config_of(path, "model=plain", "model.size=small", *(f"+{o}" if "." in o else o for o in more))
+
+
+def test_a_configuration_can_be_settled_in_place() -> None:
+    """As `python sims/run.py --cfg job --resolve` does it."""
+    register_with_hydra()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("config", overrides=["model=nnunet", "model.size=small"])
+    OmegaConf.resolve(config)
+    assert config.model.channels == [16, 32, 64, 128]
+    assert config.train.deep_supervision == [1.0, 0.5, 0.25]
+    assert "${fedbrats" not in OmegaConf.to_yaml(config)
 
 
 def test_nothing_of_the_grammar_is_left_in_the_record_of_a_run(tmp_path: Path) -> None:

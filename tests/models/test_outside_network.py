@@ -64,7 +64,7 @@ train:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package `my_networks` that can be imported, and a folder `conf` beside it."""
-    for file, text in (("my_networks/unetr.py", CODE), ("conf/model/unetr.yaml", YAML)):
+    for file, text in (("my_networks/unetr.py", CODE), ("conf/model/my_unetr.yaml", YAML)):
         (tmp_path / file).parent.mkdir(parents=True)
         (tmp_path / file).write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -80,7 +80,7 @@ def path_to(folder: Path) -> str:
 def config_of(folder: Path, *overrides: str) -> Config:
     register_with_hydra()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return typed(compose("config", overrides=[path_to(folder), "model=unetr", *overrides]))
+        return typed(compose("config", overrides=[path_to(folder), "model=my_unetr", *overrides]))
 
 
 def test_it_passes_the_checks_and_they_hold_for_it(folder: Path) -> None:
@@ -99,12 +99,14 @@ def test_it_passes_the_checks_and_they_hold_for_it(folder: Path) -> None:
 
 
 def test_it_is_in_the_table_of_networks(folder: Path) -> None:
-    assert set(model_names(ROOT / "conf", [folder / "conf"])) - set(model_names(ROOT / "conf")) == {"unetr"}
-    assert "unetr" in model_names(ROOT / "conf", [folder / "conf"], "small")
+    assert set(model_names(ROOT / "conf", [folder / "conf"])) - set(model_names(ROOT / "conf")) == {
+        "my_unetr"
+    }
+    assert "my_unetr" in model_names(ROOT / "conf", [folder / "conf"], "small")
     command = [sys.executable, str(ROOT / "sims" / "models.py"), f"--config-dir={folder / 'conf'}"]
     environment = os.environ | {"PYTHONPATH": str(folder)}
     done = subprocess.run(
-        [*command, "unetr", "size=small", "markdown=true"],
+        [*command, "my_unetr", "size=small", "markdown=true"],
         capture_output=True,
         text=True,
         env=environment,
@@ -113,7 +115,7 @@ def test_it_is_in_the_table_of_networks(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     row = done.stdout.splitlines()[2]
     assert row.startswith(
-        "| `unetr` | UNETR (Hatamizadeh et al., WACV 2022), which takes patches of one size only |"
+        "| `my_unetr` | UNETR (Hatamizadeh et al., WACV 2022), which takes patches of one size only |"
     )
     assert "48x32x16 x 1" in row
 
@@ -143,7 +145,7 @@ def test_it_learns_and_its_arrays_travel(folder: Path) -> None:
 
 
 def test_it_is_federated(folder: Path, cache: Path, tmp_path: Path) -> None:
-    model = (path_to(folder), "model=unetr", "model.size=small", "train.local_steps=1")
+    model = (path_to(folder), "model=my_unetr", "model.size=small", "train.local_steps=1")
     done = run(tiny(cache, "arms=[federated]", "rounds=1", model=model), tmp_path / "run")
     assert json.loads((done / "summary.json").read_text())["status"] == "finished"
     assert "img_size:\n  - 48\n  - 32\n  - 16\n" in (done / "config.yaml").read_text()

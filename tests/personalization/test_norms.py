@@ -59,4 +59,4 @@ def test_a_configuration_is_refused_with_what_works_for_its_network(method: str,
 def test_nothing_else_is_answered_with_norms() -> None:
     with pytest.raises(ConfigError, match=r"no module 'nothing'") as caught:
         configured("segresnet", "personalization=head_local", "personalization.layers=[nothing]")
-    assert "model.norm" not in str(caught.value)
+    assert "sims/models.py" not in str(caught.value)
