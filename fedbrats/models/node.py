@@ -32,9 +32,9 @@ def sized(full: Any, small: Any, *, _root_: DictConfig) -> Any:
         ConfigError: there is no such size.
     """
     value = small if _size(_root_.model) == "small" else full
-    return (
-        OmegaConf.create(value) if isinstance(value, list | dict) else value
-    )  # `OmegaConf.resolve` wants nodes
+    if isinstance(value, list | dict):  # a node, because `OmegaConf.resolve` cannot put in the plain value
+        return OmegaConf.create(value)
+    return value
 
 
 def has_small(model: DictConfig) -> bool:
