@@ -102,7 +102,7 @@ def test_a_run_and_what_is_done_with_it(trained: Path, fedbrats: Command, tmp_pa
     assert len(scored.stdout.splitlines()) == 39
     fedbrats("compare", trained.parent)
     assert (trained.parent / "compare.html").is_file()
-    assert "segresnet_small" in fedbrats("models", "segresnet_small").stdout
+    assert "segresnet" in fedbrats("models", "segresnet", "size=small").stdout
 
 
 def test_what_goes_wrong_is_one_line_and_status_2(fedbrats: Command) -> None:

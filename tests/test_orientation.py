@@ -21,7 +21,7 @@ from fedbrats.data.cases import MODALITIES, find_cases
 from fedbrats.data.nifti import Source, write_labels
 from fedbrats.data.regions import BRATS_2017, to_source
 from fedbrats.inference.predict import predict
-from fedbrats.models.residual_unet import residual_unet
+from fedbrats.models.networks.residual_unet import residual_unet
 from fedbrats.outputs import labels_from_probabilities
 from fedbrats.seeding import seed_torch
 

@@ -10,7 +10,8 @@ from omegaconf import DictConfig
 from fedbrats.commands.compose import register_with_hydra
 
 ROOT = Path(__file__).resolve().parents[1]
-MODEL = ("model=segresnet_small", "model.blocks_down=[1,1]", "model.blocks_up=[1]", "train.patch=[16,16,16]")
+SMALL = ("model=segresnet", "model.size=small")
+MODEL = (*SMALL, "model.blocks_down=[1,1]", "model.blocks_up=[1]", "train.patch=[16,16,16]")
 OVERRIDES = (
     "train=small",
     "train.local_steps=2",

@@ -22,7 +22,9 @@ from fedbrats.config.schema import (
 from fedbrats.config.targets import ConfigError
 from fedbrats.federation.parts import Parts, parts_of
 from fedbrats.models.build import check_loss, check_network, dimensions
+from fedbrats.models.node import check_size
 from fedbrats.personalization.base import Personalization, local_and_travelling
+from fedbrats.personalization.norms import NoNorms, norm_choices
 from fedbrats.postprocess.steps import check_steps
 from fedbrats.privacy.central import Central
 from fedbrats.privacy.dp_sgd import DpSgd
@@ -51,6 +53,8 @@ def checked(config: DictConfig | Config) -> Config:
         ConfigError: a value is missing or out of range, an option is unknown, or two exclude each other; the
             message names the key and the fix.
     """
+    if isinstance(config, DictConfig):
+        check_size(config)
     found = typed(config)
     check_config(found)
     return found
@@ -111,7 +115,12 @@ def _check_personal(config: Config, personal: Personalization, parts: Parts) -> 
         f"personalization: arms={config.arms} has no federated model to personalise; add federated, or set "
         "personalization=none.",
     )
-    local_and_travelling(parts.blank, parts.stays)
+    try:
+        stays = parts.stays
+    except NoNorms as error:
+        choices = norm_choices(personal, config.model, parts.patch)
+        raise ConfigError(f"{error}; {choices}.") from error
+    local_and_travelling(parts.blank, stays)
     _require(
         not personal.keeps_state or config.report.select == "last",
         f"report.select={config.report.select} and this personalization exclude each other: sites keep their own "

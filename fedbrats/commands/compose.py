@@ -8,7 +8,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import fedbrats
@@ -16,6 +16,7 @@ from fedbrats.checks.config import checked
 from fedbrats.config import schema
 from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
+from fedbrats.models import node
 
 OWN = ("--config-dir", "-cd")  # Hydra's names for the user's own folder of configurations
 
@@ -32,8 +33,9 @@ def _run_folder(resume: str | None, name: str) -> str:
 
 
 def register_with_hydra() -> None:
-    """Register the schema and the resolver that `conf/config.yaml` uses; may be called again."""
+    """Register the schema and the resolvers that the files of conf/ use; may be called again."""
     schema.register()
+    OmegaConf.register_new_resolver(node.RESOLVER, node.sized, replace=True)
     OmegaConf.register_new_resolver("fedbrats.run_folder", _run_folder, replace=True)
 
 
@@ -73,11 +75,20 @@ def compose_config(overrides: Sequence[str], own: Path | None = None) -> Config:
     Raises:
         ConfigError: an unknown key or group, or a value of a wrong type, named in the message.
     """
+    return checked(composed(overrides, own))
+
+
+def composed(overrides: Sequence[str], own: Path | None = None) -> DictConfig:
+    """The same as it was composed, before its values are settled and checked.
+
+    Raises:
+        ConfigError: an unknown key or group.
+    """
     register_with_hydra()
     GlobalHydra.instance().clear()
     more = [f"hydra.searchpath=[file://{own.resolve()}]"] if own else []
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            return checked(compose("config", overrides=[*overrides, *more]))
+            return compose("config", overrides=[*overrides, *more])
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(": ".join(map(str, filter(None, [error, error.__cause__])))) from error

@@ -37,11 +37,19 @@ def explain_errors(config: DictConfig, folder: Path) -> Iterator[None]:
         raise SystemExit(2) from None
 
 
+def _readable(config: DictConfig) -> str:
+    """`config` as YAML, with its values settled if they can be."""
+    try:
+        return OmegaConf.to_yaml(config, resolve=True)
+    except Exception:
+        return OmegaConf.to_yaml(config)
+
+
 def _record_failure(config: DictConfig, folder: Path, error: Exception) -> None:
     """Leave the reason in the run folder, unless the run itself has written a summary."""
     if config.run.resume or not folder.is_dir() or (folder / "summary.json").exists():
         return
     if not (folder / "config.yaml").exists():
-        (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+        (folder / "config.yaml").write_text(_readable(config))
     reason = "".join(traceback.format_exception_only(error)).strip()
     (folder / "summary.json").write_text(json.dumps({"status": f"failed: {reason}"}, indent=1))

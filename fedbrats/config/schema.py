@@ -168,7 +168,7 @@ class Config:
 
     data: DataConfig = field(default_factory=DataConfig)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
-    model: dict[str, Any] = MISSING
+    model: dict[str, Any] = field(default_factory=lambda: {"size": "full"})  # see models/node.py
     loss: dict[str, Any] = MISSING
     strategy: dict[str, Any] = MISSING
     privacy: dict[str, Any] = field(default_factory=dict)  # {} = none

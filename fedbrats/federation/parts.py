@@ -17,6 +17,7 @@ from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.config.schema import Config, InputConfig, PostprocessConfig
 from fedbrats.config.targets import build_once, check_target
 from fedbrats.models.build import build_network, input_rules, output_channels, patch_of, wrapped
+from fedbrats.models.node import arguments
 from fedbrats.outputs import predicted_regions
 from fedbrats.personalization.base import Personalization
 from fedbrats.postprocess.steps import Step, build_steps
@@ -73,8 +74,8 @@ class Parts:
 
     @cached_property
     def stays(self) -> tuple[str, ...]:
-        """Names of the arrays that never leave a site. Raises ConfigError: the network has nothing of the kind."""
-        return self.personalization.stays(self.blank) if self.personalization else ()
+        """Names of the arrays that never leave a site. Raises ValueError: the network has nothing of the kind."""
+        return self.personalization.stays(self.blank, self.patch) if self.personalization else ()
 
     @cached_property
     def network(self) -> nn.Module:
@@ -112,7 +113,7 @@ def parts_of(config: Config) -> Parts:
 
 def _build(config: Config) -> Parts:
     nodes: dict[str, Any] = {key: getattr(config, key) for key in ("model", "loss", "strategy")}
-    nodes["model"] = {key: value for key, value in config.model.items() if key != "input"}
+    nodes["model"] = arguments(config.model)
     nodes |= {key: node for key in ("privacy", "personalization") if (node := getattr(config, key))}
     nodes |= {f"postprocess.steps[{i}]": step for i, step in enumerate(config.postprocess.steps)}
     for key, node in (nodes | {"train.optimizer": config.train.optimizer}).items():

@@ -15,6 +15,7 @@ from fedbrats.config.schema import Config, InputConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.patches import NORMAL
 from fedbrats.models.facts import has_dropout
+from fedbrats.models.node import arguments
 from fedbrats.outputs import is_softmax, predicted_regions, targets
 
 
@@ -63,7 +64,7 @@ def input_rules(model: Mapping[str, Any]) -> InputConfig:
 
 def build_network(model: Mapping[str, Any]) -> nn.Module:
     """The network of a `model` node, weights from torch's global generator."""
-    return wrapped(instantiate({key: value for key, value in model.items() if key != "input"}), model)
+    return wrapped(instantiate(arguments(model)), model)
 
 
 def wrapped(network: nn.Module, model: Mapping[str, Any]) -> nn.Module:

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from fedbrats.arrays import travelling
-from fedbrats.personalization.norms import norm_arrays
+from fedbrats.models.norms import norm_arrays
 
 NORMS = {
     "BatchNorm": _BatchNorm,

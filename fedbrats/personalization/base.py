@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -22,6 +22,7 @@ class LocalWork(Protocol):
     state: dict[str, Tensor]  # what `round` left last time at this site, {} at first; tensors on the CPU
     round: int  # 1-based
     steps: int  # optimiser steps of this site in a round
+    patch: list[int]  # sides of a training patch, in voxels
 
     def penalty(self, network: nn.Module) -> Penalty | None:
         """The federated algorithm's own extra term, made while `network` holds the global weights."""
@@ -66,11 +67,16 @@ class Personalization:
     # How an institution that never trained gets the arrays that stay (`unseen.py`); an option only where some stay.
     unseen: str = field(default="", init=False)
 
-    def stays(self, network: nn.Module) -> tuple[str, ...]:
+    def stays(self, network: nn.Module, patch: Sequence[int]) -> tuple[str, ...]:
         """Names of the arrays (of `exchange.travelling`) that never leave a site, in order of registration.
 
+        Args:
+            network: what is federated.
+            patch: sides that it takes, in voxels.
+
         Raises:
-            ConfigError: `network` has nothing of the kind; the message names the options that would work.
+            ConfigError: `network` has nothing of the kind; the message, or what follows from `NoNorms`, names the
+                options that would work.
         """
         return ()
 

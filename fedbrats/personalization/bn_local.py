@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import nn
 
-from fedbrats.config.targets import ConfigError
+from fedbrats.models.norms import norm_arrays
 from fedbrats.personalization.base import Personalization
-from fedbrats.personalization.norms import batch_norm_options, norm_arrays
+from fedbrats.personalization.norms import NoNorms
 from fedbrats.personalization.unseen import check_choice, check_fits
 
 UNSOUND = (
     "BatchNorm mixes the patients of a batch, so no patient's part in an update can be bounded, and its running "
-    "statistics are neither clipped nor noised; use a network with GroupNorm, such as model=segresnet, and "
-    "personalization=norm_local"
+    "statistics are neither clipped nor noised; use personalization=norm_local and a network with GroupNorm or another "
+    "norm that mixes nobody (`python sims/models.py` lists what works with patient-level DP)"
 )
 
 
@@ -42,18 +43,18 @@ class BnLocal(Personalization):
         """
         check_choice(self.unseen)
 
-    def stays(self, network: nn.Module) -> tuple[str, ...]:
+    def stays(self, network: nn.Module, patch: Sequence[int]) -> tuple[str, ...]:
         """All arrays of BatchNorm layers.
 
         Raises:
-            ConfigError: `network` has none; the message names the options that would give it some. Or `unseen` does
-                not fit it.
+            NoNorms: `network` has none.
+            ConfigError: `unseen` does not fit it.
         """
         names = norm_arrays(network)
         if not names:
-            raise ConfigError(
+            raise NoNorms(
                 f"personalization=bn_local: {type(network).__name__} has no BatchNorm layer with arrays, so nothing "
-                f"would stay local; {batch_norm_options(network)}. For other norms use personalization=norm_local."
+                "would stay local; for other norms use personalization=norm_local"
             )
         check_fits(self.unseen, network)
         return names

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import nn
 
-from fedbrats.config.targets import ConfigError
+from fedbrats.models.norms import norm_arrays
 from fedbrats.personalization.base import Personalization
 from fedbrats.personalization.bn_local import UNSOUND
-from fedbrats.personalization.norms import batch_norm_options, norm_arrays
+from fedbrats.personalization.norms import NoNorms
 from fedbrats.personalization.unseen import check_choice
 
 
@@ -34,17 +35,17 @@ class BnStatsLocal(Personalization):
         """
         check_choice(self.unseen)
 
-    def stays(self, network: nn.Module) -> tuple[str, ...]:
+    def stays(self, network: nn.Module, patch: Sequence[int]) -> tuple[str, ...]:
         """Running means and variances of BatchNorm layers.
 
         Raises:
-            ConfigError: `network` has none; the message names the options that would give it some.
+            NoNorms: `network` has none.
         """
         names = norm_arrays(network, parameters=False)
         if not names:
-            raise ConfigError(
+            raise NoNorms(
                 f"personalization=bn_stats_local: {type(network).__name__} has no BatchNorm layer with running "
-                f"statistics, so nothing would stay local; {batch_norm_options(network)}."
+                "statistics, so nothing would stay local"
             )
         return names
 

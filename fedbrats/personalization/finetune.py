@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from fedbrats.arrays import travelling
-from fedbrats.config.targets import ConfigError
+from fedbrats.models.norms import NORMS, norm_arrays
 from fedbrats.personalization.base import LocalWork, Personalization
 from fedbrats.personalization.head_local import arrays_of
 from fedbrats.personalization.heads import head_modules
-from fedbrats.personalization.norms import NORMS, norm_arrays, norm_options
+from fedbrats.personalization.norms import NoNorms
 
 LAYERS = ("all", "norm", "head")
 
@@ -50,29 +50,30 @@ class Finetune(Personalization):
         if self.layers not in LAYERS:
             raise ValueError(f"personalization.layers={self.layers}: choose {', '.join(LAYERS)}.")
 
-    def stays(self, network: nn.Module) -> tuple[str, ...]:
+    def stays(self, network: nn.Module, patch: Sequence[int]) -> tuple[str, ...]:
         """Nothing stays in the rounds; but whether there is something to tune is checked before they start.
 
         Raises:
-            ConfigError: `network` has no layer of the kind that `layers` names.
+            NoNorms: `layers` says norm, and `network` has none with weights.
+            ConfigError: `layers` says head, and the heads cannot be found.
         """
-        self._tuned(network)
+        self._tuned(network, patch)
         return ()
 
     def personal(self, work: LocalWork) -> None:
         """Train the final model."""
-        with _only(work.network, self._tuned(work.network)):
+        with _only(work.network, self._tuned(work.network, work.patch)):
             work.fit("finetune", work.network, None, self.steps, self.lr_factor)
 
-    def _tuned(self, network: nn.Module) -> tuple[str, ...]:
+    def _tuned(self, network: nn.Module, patch: Sequence[int]) -> tuple[str, ...]:
         if self.layers == "head":
-            return arrays_of(network, head_modules(network))
+            return arrays_of(network, head_modules(network, patch))
         if self.layers == "all":
             return tuple(travelling(network))
         if not norm_arrays(network, NORMS, statistics=False):
-            raise ConfigError(
-                f"personalization.layers=norm: {type(network).__name__} has no normalisation layer with weights; "
-                f"{norm_options(network)}, or personalization.layers=all or head."
+            raise NoNorms(
+                f"personalization.layers=norm: {type(network).__name__} has no normalisation layer with weights, which "
+                "personalization.layers=all or head do not need"
             )
         return norm_arrays(network, NORMS)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -46,14 +46,14 @@ class HeadLocal(Personalization):
                 "personalization.layers=[]: name at least one layer, or null for the output layers."
             )
 
-    def stays(self, network: nn.Module) -> tuple[str, ...]:
+    def stays(self, network: nn.Module, patch: Sequence[int]) -> tuple[str, ...]:
         """Arrays of the heads.
 
         Raises:
             ConfigError: a name of `layers` that is no module with arrays, or heads that cannot be found.
         """
         if self.layers is None:
-            return arrays_of(network, head_modules(network))
+            return arrays_of(network, head_modules(network, patch))
         return arrays_of(network, self.layers)
 
 

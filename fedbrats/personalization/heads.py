@@ -11,29 +11,27 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedbrats.config.targets import ConfigError
-from fedbrats.models.build import dimensions
 
-SIDES = (
-    64,
-    128,
-    256,
-)  # of the patch of nothing that is sent through: every network of conf/model takes one of them
 Node = torch.autograd.graph.Node
 
 
-def head_modules(network: nn.Module) -> tuple[str, ...]:
+def head_modules(network: nn.Module, patch: Sequence[int]) -> tuple[str, ...]:
     """Names of the modules that make the outputs of `network`, in order of registration.
 
     For every output (each one of a deeply supervised network) these are the modules with parameters of their own after
     which no other such module comes on the way to that output. The network is run once in training mode, with arrays
     on the meta device in the place of its own, so nothing is computed and it is as before.
 
+    Args:
+        network: on any device.
+        patch: sides that it takes, in voxels.
+
     Raises:
-        ConfigError: no output depends on such a module, or the network takes none of the patches that are tried.
+        ConfigError: no output depends on such a module, or the network does not take the patch.
     """
     made_by: dict[Node, nn.Module] = {}
     with _watched(network, made_by):
-        outputs = _outputs(network)
+        outputs = _outputs(network, patch)
     heads = {id(module) for output in outputs for module in _last(output, made_by)}
     names = tuple(name for name, module in network.named_modules() if id(module) in heads)
     if not names:
@@ -66,24 +64,21 @@ def _watched(network: nn.Module, made_by: dict[Node, nn.Module]) -> Iterator[Non
             hook.remove()
 
 
-def _outputs(network: nn.Module) -> list[Tensor]:
+def _outputs(network: nn.Module, patch: Sequence[int]) -> list[Tensor]:
     ghosts: dict[str, Tensor] = {
         name: nn.Parameter(torch.empty_like(p, device="meta")) for name, p in network.named_parameters()
     }
     ghosts |= {name: torch.empty_like(b, device="meta") for name, b in network.named_buffers()}
-    failures = []
-    for side in SIDES:
-        try:
-            # Two samples, because BatchNorm in training refuses a single value per channel.
-            images = torch.zeros(2, 4, *(side,) * dimensions(network), device="meta")
-            with torch.enable_grad():
-                return _tensors(functional_call(network, ghosts, (images,)))
-        except Exception as error:  # what a network says about a patch that it cannot take is its own
-            failures.append(f"{side}: {error}")
-    raise ConfigError(
-        f"personalization: the heads of {type(network).__name__} cannot be found by running it "
-        f"({'; '.join(failures)}); name the layers in personalization.layers."
-    )
+    # Two samples, because BatchNorm in training refuses a single value per channel.
+    images = torch.zeros(2, 4, *patch, device="meta")
+    try:
+        with torch.enable_grad():
+            return _tensors(functional_call(network, ghosts, (images,)))
+    except Exception as error:  # what a network says about a patch that it cannot take is its own
+        raise ConfigError(
+            f"personalization: the heads of {type(network).__name__} cannot be found by running it on {list(patch)} "
+            f"voxels ({error}); name the layers in personalization.layers."
+        ) from error
 
 
 def _tensors(output: Any) -> list[Tensor]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import nn
 
-from fedbrats.config.targets import ConfigError
+from fedbrats.models.norms import NORMS, norm_arrays
 from fedbrats.personalization.base import Personalization
-from fedbrats.personalization.norms import NORMS, norm_arrays, norm_options
+from fedbrats.personalization.norms import NoNorms
 from fedbrats.personalization.unseen import CHOICES, check_choice, check_fits
 
 
@@ -38,17 +39,18 @@ class NormLocal(Personalization):
         """
         check_choice(self.unseen, ("initial", *CHOICES))
 
-    def stays(self, network: nn.Module) -> tuple[str, ...]:
+    def stays(self, network: nn.Module, patch: Sequence[int]) -> tuple[str, ...]:
         """All arrays of normalisation layers.
 
         Raises:
-            ConfigError: `network` has none, or `unseen` does not fit its norms.
+            NoNorms: `network` has none.
+            ConfigError: `unseen` does not fit its norms.
         """
         names = norm_arrays(network, NORMS)
         if not names:
-            raise ConfigError(
+            raise NoNorms(
                 f"personalization=norm_local: {type(network).__name__} has no normalisation layer with arrays, so "
-                f"nothing would stay local; {norm_options(network)}."
+                "nothing would stay local"
             )
         check_fits(self.unseen, network)
         return names

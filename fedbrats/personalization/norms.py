@@ -1,63 +1,38 @@
-"""Normalisation layers and their arrays: found by the type of the module, never by its name."""
+"""What to do about a network that has no norm layers of the kind that a method needs, found by trying."""
 
 from __future__ import annotations
 
-from monai.networks.nets import SegResNet, UNet
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from fedbrats.arrays import travelling
+import torch
 
-# _NormBase is BatchNorm (SyncBatchNorm too) and InstanceNorm of any dimension.
-NORMS: tuple[type[nn.Module], ...] = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
-HAVE_BATCH_NORM = ("dr_unet104", "jonsson_resunet", "residual_encoder")  # files of conf/model, see the tests
-LET_CHOOSE = {
-    "residual_unet": UNet,
-    "segresnet": SegResNet,
-}  # those with an option `norm`, and what they build
+from fedbrats.config.targets import ConfigError
+from fedbrats.models.blocks import NORMS
+from fedbrats.models.build import build_network
+
+if TYPE_CHECKING:
+    from fedbrats.personalization.base import Personalization
 
 
-def norm_arrays(
-    network: nn.Module,
-    kinds: type[nn.Module] | tuple[type[nn.Module], ...] = _BatchNorm,
-    *,
-    parameters: bool = True,
-    statistics: bool = True,
-) -> tuple[str, ...]:
-    """Names of the arrays of `network` that belong to modules of `kinds`, subclasses too.
+class NoNorms(ConfigError):
+    """The network has no norm layers of the kind that a method needs; `norm_choices` says what would have them."""
 
-    An array is recognised by identity, so one that is registered under several names is listed once, under the name
-    that travels. Counters (`num_batches_tracked`) do not travel and are not listed.
 
-    Args:
-        network: on any device.
-        kinds: types of module.
-        parameters: list weights and biases.
-        statistics: list running means and variances.
+def norm_choices(personal: Personalization, model: Mapping[str, Any], patch: Sequence[int]) -> str:
+    """In words, what would give `personal` the norm layers that the network of the node `model` lacks.
+
+    A value of `model.norm` is named if the network has that option and, built with it, is one that `personal` takes.
     """
-    found: set[int] = set()
-    for module in network.modules():
-        if isinstance(module, kinds):
-            if parameters:
-                found |= {id(p) for p in module.parameters(recurse=False)}
-            if statistics:
-                found |= {id(b) for b in module.buffers(recurse=False)}
-    return tuple(name for name, tensor in travelling(network).items() if id(tensor) in found)
+    values = [name for name in NORMS if _takes(personal, {**model, "norm": name}, patch)]
+    other = "choose a network that has them (`python sims/models.py` lists the norm layers of each)"
+    return f"set model.norm={' or '.join(values)}, or {other}" if values else other
 
 
-def batch_norm_options(network: nn.Module) -> str:
-    """In words, which options of `model` would give a network like `network` BatchNorm layers."""
-    others = f"choose model={' or '.join(HAVE_BATCH_NORM)} (or their _small forms), which have BatchNorm"
-    for name, kind in LET_CHOOSE.items():
-        if any(isinstance(module, kind) for module in network.modules()):
-            return f"set model.norm=batch (with model={name}), or {others}"
-    return f"this network has no such option; set model.norm=batch with model={' or '.join(LET_CHOOSE)}, or {others}"
-
-
-def norm_options(network: nn.Module) -> str:
-    """In words, which options of `model` would give a network like `network` norms with weights."""
-    choices = "group, instance or batch"
-    for name, kind in LET_CHOOSE.items():
-        if any(isinstance(module, kind) for module in network.modules()):
-            return f"set model.norm={choices} (with model={name})"
-    return f"choose another model, such as model={' or '.join(LET_CHOOSE)} with model.norm={choices}"
+def _takes(personal: Personalization, model: Mapping[str, Any], patch: Sequence[int]) -> bool:
+    try:
+        with torch.device("meta"):
+            personal.stays(build_network(model), patch)
+    except Exception:  # what a network says about an option or a value that it does not have is its own
+        return False
+    return True

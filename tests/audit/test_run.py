@@ -245,7 +245,7 @@ def test_a_package_of_ones_own_is_built_once_it_is_named(
     config = load_config(folder / "config.yaml")
     config.loss["_target_"] = "tests.inference.toy_networks.Echo"
     save_config(config, folder / "config.yaml")
-    monkeypatch.setattr(audit, "SiteRuntime", reached)
+    monkeypatch.setattr(audit, "Warm", reached)
     assert main([str(folder)]) == 2
     assert "--trust <package>" in capsys.readouterr().err
     assert main([str(folder), "--trust", "tests"]) == 2

@@ -14,7 +14,11 @@ from fedbrats.bench.turns import Cost
 TINY = Case(
     side=16,
     patients=3,
-    model={"_target_": "fedbrats.models.segresnet.segresnet", "blocks_down": [1, 1], "blocks_up": [1]},
+    model={
+        "_target_": "fedbrats.models.networks.segresnet.segresnet",
+        "blocks_down": [1, 1],
+        "blocks_up": [1],
+    },
     loss={"_target_": "fedbrats.losses.compound.DiceCE"},
     optimizer={"_target_": "torch.optim.SGD", "lr": 0.1, "_partial_": True},
     sigma=0.0,

@@ -16,9 +16,10 @@ from tests.tiny import ROOT
 
 NARROW = """# @package _global_
 defaults:
-  - segresnet_small
+  - segresnet
   - _self_
 model:
+  size: small
   init_filters: 16
 """
 
@@ -40,7 +41,7 @@ def test_own_files_build_on_those_of_fedbrats(own: Path) -> None:
     config = compose_config(["model=narrow", "rounds=3"], own)
     assert config.rounds == 3
     assert config.model["init_filters"] == 16
-    assert config.model["blocks_down"] == [1, 1, 2]  # of segresnet_small
+    assert config.model["blocks_down"] == [1, 1, 2]  # of the small segresnet
     with pytest.raises(ConfigError, match="narrow"):
         compose_config(["model=narrow"])
 

@@ -37,7 +37,7 @@ GROUPS = (
 
 
 def config_of(*overrides: str) -> Config:
-    """The checked configuration of `fedbrats run <overrides>`."""
+    """The checked configuration of `python sims/run.py <overrides>`."""
     register_with_hydra()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return checked(compose("config", overrides=list(overrides)))
@@ -49,7 +49,7 @@ def choosing(file: str) -> list[str]:
         return []
     group, name = file.rsplit("/", 1)
     extra = ["data.root=cases"] if group == "data" and name != "phantom" else []
-    extra += ["model=jonsson_resunet_small"] if name == "mc_dropout" else []
+    extra += ["model=jonsson_resunet", "model.size=small"] if name == "mc_dropout" else []
     extra += ["train/optimizer=sgd_plain"] if name == "scaffold" else []
     extra += ["model.norm=batch"] if name in ("bn_local", "bn_stats_local") else []
     return [f"{group if group != 'experiment' else '+experiment'}={name}".replace("+exp", "exp"), *extra]
@@ -67,7 +67,7 @@ def test_every_file_composes_and_what_it_names_can_be_built(file: str) -> None:
     assert isinstance(optimizer, torch.optim.Optimizer)
 
 
-MODELS = sorted(f.split("/")[1] for f in FILES if f.startswith("model/") and not f.endswith("_small"))
+MODELS = sorted(f.split("/")[1] for f in FILES if f.startswith("model/"))
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -93,7 +93,9 @@ def test_losses_take_overlapping_regions(loss: str) -> None:
 
 
 def test_what_a_chosen_file_says_arrives() -> None:
-    config = config_of("strategy=fedprox", "strategy.mu=0.1", "model=segresnet_small", "train=small")
+    config = config_of(
+        "strategy=fedprox", "strategy.mu=0.1", "model=segresnet", "model.size=small", "train=small"
+    )
     assert config.strategy["mu"] == 0.1
     assert config.model["init_filters"] == 8
     assert config.train.local_steps == 8
@@ -184,7 +186,7 @@ WRONG = {
     "train.plateau_patience=-1": "train.plateau_patience",
     "train.deep_supervision=[0,0]": "train.deep_supervision",
     "train.deep_supervision=[1,0.5]": "train.deep_supervision=[1.0, 0.5]: 2 weights, but the network has 1",
-    "model=nothing": "segresnet_small",
+    "model=nothing": "segresnet",
     "model.out_channels=5": "model.out_channels=5",
     "model.input.patch=[96]": "model.input.patch",
     "loss=dice_bce_per_region model.out_channels=4": "loss",

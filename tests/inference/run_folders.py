@@ -25,7 +25,7 @@ def compose_run(cache: Path, model: str | None, overrides: Sequence[str]) -> Con
     if model is None:
         return settle(checked(tiny(cache, *overrides)))
     common = [o for o in OVERRIDES if not o.startswith(("model", "train"))]
-    chosen = [f"model={model}", *common, f"data.cache={cache}", *overrides]
+    chosen = [f"model={model}", "model.size=small", *common, f"data.cache={cache}", *overrides]
     register_with_hydra()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return settle(checked(compose("config", overrides=chosen)))

@@ -13,21 +13,21 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, max_pool3d
 
 from fedbrats.commands.compose import register_with_hydra
+from fedbrats.models.node import arguments
 from tests.tiny import ROOT
 
 
-def node(name: str) -> dict[str, Any]:
-    """The node `model` of `model=<name>`, as a run composes it."""
+def node(name: str, size: str) -> dict[str, Any]:
+    """The node `model` of `model=<name> model.size=<size>`, as a run composes it."""
     register_with_hydra()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return dict(compose("config", overrides=[f"model={name}"]).model)
+        return dict(compose("config", overrides=[f"model={name}", f"model.size={size}"]).model)
 
 
-def configured(name: str) -> tuple[nn.Module, dict[str, Any]]:
+def configured(name: str, size: str = "full") -> tuple[nn.Module, dict[str, Any]]:
     """The network of conf/model/<name>.yaml as a run builds it, and its rules of input."""
-    model = node(name)
-    rules = dict(model.pop("input"))
-    return instantiate(model), rules
+    model = node(name, size)
+    return instantiate(arguments(model)), dict(model["input"])
 
 
 def count(network: nn.Module) -> int:

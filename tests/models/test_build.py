@@ -34,9 +34,11 @@ def config_of(*overrides: str) -> Config:
 
 
 def test_the_patch_is_the_models_own_unless_it_is_given() -> None:
-    config = config_of("model=segresnet_small")
+    config = config_of("model=segresnet", "model.size=small")
     assert patch_of(config) == window_of(config) == config.model["input"]["patch"]
-    config = config_of("model=segresnet_small", "train.patch=[16,16,24]", "inference.window=[32,32,16]")
+    config = config_of(
+        "model=segresnet", "model.size=small", "train.patch=[16,16,24]", "inference.window=[32,32,16]"
+    )
     assert (patch_of(config), window_of(config)) == ([16, 16, 24], [32, 32, 16])
 
 
@@ -57,13 +59,14 @@ def test_the_patch_is_the_models_own_unless_it_is_given() -> None:
 )
 def test_what_the_network_cannot_take_is_refused_with_the_fix(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        config_of("model=segresnet_small", *overrides)
+        config_of("model=segresnet", "model.size=small", *overrides)
 
 
 def test_a_patch_that_only_the_network_itself_can_refuse() -> None:
     with pytest.raises(ConfigError, match=r"train\.patch=\[12, 12, 12\]: the network does not take it"):
         config_of(
-            "model=residual_unet_small",
+            "model=residual_unet",
+            "model.size=small",
             "train.patch=[12,12,12]",
             "model.input.multiple=1",
             "model.channels=[8,16,16,16,16]",
@@ -71,8 +74,8 @@ def test_a_patch_that_only_the_network_itself_can_refuse() -> None:
 
 
 def test_what_a_network_predicts_is_found_by_its_channels() -> None:
-    assert regions_of(config_of("model=segresnet_small")) == ("WT", "TC", "ET")
-    assert regions_of(config_of("model=segresnet_small", "model.out_channels=1")) == ("WT",)
+    assert regions_of(config_of("model=segresnet", "model.size=small")) == ("WT", "TC", "ET")
+    assert regions_of(config_of("model=segresnet", "model.size=small", "model.out_channels=1")) == ("WT",)
 
 
 class Doubling(nn.Module):
@@ -109,7 +112,7 @@ def test_channels_last_for_both_kinds() -> None:
 
 def test_the_node_is_left_as_it_is() -> None:
     node: dict[str, Any] = {
-        "_target_": "fedbrats.models.segresnet.segresnet",
+        "_target_": "fedbrats.models.networks.segresnet.segresnet",
         "init_filters": 8,
         "input": {"patch": [32, 32, 32]},
     }
@@ -126,9 +129,9 @@ def test_a_network_of_one_size_takes_any_patch_that_is_resized_to_it() -> None:
     """DR-UNet104 takes multiples of 8; slices of 50 by 60 reach it as 64 by 64."""
     sizes = ["train.patch=[50,60]", "inference.window=[50,60]"]
     with pytest.raises(ConfigError, match=r"train\.patch=\[50, 60\]: sides must be multiples of 8"):
-        config_of("model=dr_unet104_small", *sizes)
-    config = config_of("model=dr_unet104_small", "+model.input.resize=[64,64]", *sizes)
+        config_of("model=dr_unet104", "model.size=small", *sizes)
+    config = config_of("model=dr_unet104", "model.size=small", "+model.input.resize=[64,64]", *sizes)
     network = build_network(config.model).eval()
     assert network(torch.zeros(1, 4, 50, 60)).shape == (1, 4, 50, 60)
     with pytest.raises(ConfigError, match=r"train\.patch=.*the network does not take it"):
-        config_of("model=dr_unet104_small", "+model.input.resize=[60,60]", *sizes)
+        config_of("model=dr_unet104", "model.size=small", "+model.input.resize=[60,60]", *sizes)

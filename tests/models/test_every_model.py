@@ -21,17 +21,17 @@ from fedbrats.outputs import labels_from_probabilities
 from tests.tiny import ROOT
 
 NAMES = model_names()
-SMALL = [name for name in NAMES if name.endswith("_small")]
-SEVEN = (
+SMALL = model_names(size="small")
+PAPERS = (
     *("dr_unet104", "localization_unet", "residual_encoder", "jonsson_resunet"),
     *("swin_unetr", "nnunet", "nnsegnet", "brainmage_resunet"),
 )
 
 
-def config_of(name: str) -> Config:
+def config_of(name: str, size: str = "small") -> Config:
     register_with_hydra()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return checked(compose("config", overrides=[f"model={name}", "train=small"]))
+        return checked(compose("config", overrides=[f"model={name}", f"model.size={size}", "train=small"]))
 
 
 def outputs_of(network: nn.Module, images: Tensor) -> Tensor:
@@ -52,23 +52,21 @@ def batch_of(config: Config, samples: int = 2) -> tuple[Tensor, Tensor]:
 
 
 def test_the_papers_are_there_in_both_sizes() -> None:
-    assert {*SEVEN, *(f"{name}_small" for name in SEVEN)} <= set(NAMES)
+    assert set(PAPERS) <= set(SMALL) <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_looked_at_without_weights(name: str) -> None:
-    row = look_at(name, config_of(name))
+    row = look_at(name, config_of(name, "full"))
     assert row.parameters > 0
     assert row.megabytes >= 4e-6 * row.parameters
-    if name.endswith("_small"):
-        full = look_at(name.removesuffix("_small"), config_of(name.removesuffix("_small")))
-        assert row.parameters < full.parameters
-        assert (row.kind, row.regions, row.bn_local, row.private) == (
-            full.kind,
-            full.regions,
-            full.bn_local,
-            full.private,
-        )
+    assert row.source  # the documentation of every network says where it is from
+    if name in SMALL:
+        small = look_at(name, config_of(name, "small"))
+        assert small.parameters < row.parameters
+        same = ("kind", "regions", "bn_local", "private", "source")
+        assert [getattr(small, key) for key in same] == [getattr(row, key) for key in same]
+        assert (row.size, small.size) == ("full", "small")
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -133,3 +131,10 @@ def test_a_whole_volume_comes_back_on_its_own_grid(name: str) -> None:
     labels = labels_from_probabilities(found)
     assert (labels.shape, labels.dtype) == (shape, np.uint8)
     assert dimensions(network) == len(patch_of(config))
+
+
+def test_no_network_leans_on_another() -> None:
+    """What two papers share lies in `blocks.py`, so that a network can be read, and left, by itself."""
+    files = sorted((ROOT / "fedbrats" / "models" / "networks").glob("*.py"))
+    assert len(files) > len(PAPERS)
+    assert not [file.name for file in files if "fedbrats.models.networks" in file.read_text()]

@@ -9,7 +9,7 @@ from torch import nn
 
 from fedbrats.arrays import travelling
 from fedbrats.models import facts
-from fedbrats.models.residual_unet import residual_unet
+from fedbrats.models.networks.residual_unet import residual_unet
 
 
 def small() -> nn.Sequential:

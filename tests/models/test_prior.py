@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from fedbrats.models.networks.residual_unet import residual_unet
+from fedbrats.models.networks.segresnet import segresnet
 from fedbrats.models.prior import set_output_prior
-from fedbrats.models.residual_unet import residual_unet
-from fedbrats.models.segresnet import segresnet
 
 
 @pytest.mark.parametrize("make", [segresnet, residual_unet])

@@ -12,20 +12,28 @@ from torch import nn
 from fedbrats.checks.config import checked
 from fedbrats.commands.compose import register_with_hydra
 from fedbrats.commands.models.table import model_names
-from fedbrats.models.build import build_network
+from fedbrats.models.build import build_network, patch_of
 from tests.tiny import ROOT
 
-SMALL = [name for name in model_names() if name.endswith("_small")]
+SMALL = model_names(size="small")
+PATCH = [16, 16, 16]  # sides that every network built here by hand takes
 
 
 @functools.cache
 def configured(name: str, *overrides: str) -> nn.Module:
-    """The network of `model=<name>` on the meta device."""
+    """The small variant of `model=<name>` on the meta device."""
     register_with_hydra()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = checked(compose("config", overrides=[f"model={name}", *overrides]))
+        config = checked(compose("config", overrides=[f"model={name}", "model.size=small", *overrides]))
     with torch.device("meta"):
         return build_network(config.model)
+
+
+def own_patch(name: str) -> list[int]:
+    """The patch of the small variant of `model=<name>`."""
+    register_with_hydra()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return patch_of(checked(compose("config", overrides=[f"model={name}", "model.size=small"])))
 
 
 def dynunet(norm: str = "batch", deep: bool = False) -> DynUNet:

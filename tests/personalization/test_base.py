@@ -20,6 +20,7 @@ from fedbrats.personalization.base import (
     restore,
     snapshot,
 )
+from tests.personalization.networks import PATCH
 from tests.personalization.toy_work import Point, ToyWork, conv_network
 
 
@@ -38,7 +39,7 @@ def test_without_personalisation_a_round_is_the_algorithms_own() -> None:
     assert (work.done, work.state) == ([("train", 2, 1.0)], {})
     none.personal(work)
     assert work.x == pytest.approx(1.34, abs=1e-12)
-    assert (none.stays(conv_network()), none.unsound_with_dp(), none.keeps_state, none.unseen) == (
+    assert (none.stays(conv_network(), PATCH), none.unsound_with_dp(), none.keeps_state, none.unseen) == (
         (),
         None,
         False,

@@ -9,7 +9,8 @@ from torch import nn
 from fedbrats.config.targets import ConfigError
 from fedbrats.personalization.base import Personalization, snapshot
 from fedbrats.personalization.finetune import Finetune
-from tests.personalization.networks import configured
+from fedbrats.personalization.norms import NoNorms
+from tests.personalization.networks import PATCH, configured
 from tests.personalization.toy_work import ConvWork, Point, ToyWork, conv_network
 
 CONVOLUTIONS = {"0.weight", "4.weight", "4.bias", "6.weight", "6.bias"}
@@ -32,7 +33,7 @@ def test_the_rounds_are_plain_ones() -> None:
     assert tuned.done == [("train", 2, 1.0)]
     assert all(torch.equal(a, b) for a, b in zip(tuned.network.parameters(), plain.network.parameters()))
     for layers in ("all", "norm", "head"):
-        assert Finetune(layers=layers).stays(conv_network()) == ()
+        assert Finetune(layers=layers).stays(conv_network(), PATCH) == ()
     assert not Finetune().keeps_state
 
 
@@ -73,15 +74,13 @@ def test_norms_that_are_not_tuned_normalise_as_in_evaluation() -> None:
 
 def test_nothing_to_tune_is_found_before_the_rounds() -> None:
     network = nn.Sequential(nn.Conv3d(4, 2, 1), nn.InstanceNorm3d(2))
-    with pytest.raises(
-        ConfigError, match=r"personalization\.layers=norm: Sequential has no.*model\.norm=group"
-    ):
-        Finetune(layers="norm").stays(network)
-    with pytest.raises(ConfigError, match=r"no normalisation layer with weights"):
-        Finetune(layers="norm").stays(nn.Sequential(nn.BatchNorm3d(4, affine=False)))
+    with pytest.raises(NoNorms, match=r"personalization\.layers=norm: Sequential has no.*layers=all or head"):
+        Finetune(layers="norm").stays(network, PATCH)
+    with pytest.raises(NoNorms, match=r"no normalisation layer with weights"):
+        Finetune(layers="norm").stays(nn.Sequential(nn.BatchNorm3d(4, affine=False)), PATCH)
     with pytest.raises(ConfigError, match="heads"):
-        Finetune(layers="head").stays(nn.Conv3d(3, 1, 1))  # takes no four sequences
-    assert Finetune(layers="norm").stays(configured("segresnet_small")) == ()
+        Finetune(layers="head").stays(nn.Conv3d(3, 1, 1), PATCH)  # takes no four sequences
+    assert Finetune(layers="norm").stays(configured("segresnet"), PATCH) == ()
 
 
 def test_options_and_privacy() -> None:

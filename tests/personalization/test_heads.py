@@ -10,28 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from fedbrats.config.targets import ConfigError
-from fedbrats.models.build import Resized
+from fedbrats.models.build import Resized, output_channels
 from fedbrats.personalization.heads import head_modules
-from tests.personalization.networks import SMALL, configured, dynunet
-
-HEADS = {
-    "brainmage_resunet_small": ("head.1",),
-    "dr_unet104_small": ("head.2",),
-    "jonsson_resunet_small": ("output.1",),
-    "localization_unet_small": ("head",),
-    "localizer_small": ("head",),
-    "nnsegnet_small": ("heads.0", "heads.1", "heads.2"),
-    "nnunet_small": ("heads.0", "heads.1", "heads.2"),
-    "residual_encoder_small": ("decoder.4.conv_b",),
-    "residual_unet_small": ("model.2.1.conv.unit0.conv",),
-    "segresnet_small": ("conv_final.2.conv",),
-    "swin_unetr_small": ("out.conv.conv",),
-}
+from tests.personalization.networks import PATCH, SMALL, configured, dynunet, own_patch
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_every_configured_network(name: str) -> None:
-    assert head_modules(configured(name)) == HEADS[name]
+    """A head makes the output channels; which modules are heads stands in the tests of each network."""
+    network, sides = configured(name), own_patch(name)
+    channels = output_channels(network.eval(), sides)
+    heads = [network.get_submodule(head) for head in head_modules(network, sides)]
+    assert heads
+    assert {next(head.parameters(recurse=False)).shape[0] for head in heads} == {channels}
 
 
 class Wired(nn.Module):
@@ -73,7 +64,7 @@ def weighted_shortcut(n: Any, x: Tensor) -> Tensor:
     ],
 )
 def test_small_networks_wired_by_hand(wire: Callable[[Any, Tensor], Any], heads: tuple[str, ...]) -> None:
-    assert head_modules(Wired(wire)) == heads
+    assert head_modules(Wired(wire), PATCH) == heads
 
 
 def test_the_inner_module_is_the_head_and_a_wrapper_only_adds_its_name() -> None:
@@ -86,8 +77,8 @@ def test_the_inner_module_is_the_head_and_a_wrapper_only_adds_its_name() -> None
         def forward(self, x: Tensor) -> Tensor:
             return self.inner(x)
 
-    assert head_modules(Outer()) == ("inner",)
-    assert head_modules(Resized(Outer(), [32, 32])) == ("network.inner",)
+    assert head_modules(Outer(), [16, 16]) == ("inner",)
+    assert head_modules(Resized(Outer(), [32, 32]), [16, 20]) == ("network.inner",)
 
 
 def test_a_module_that_multiplies_by_its_own_parameter_is_found() -> None:
@@ -99,20 +90,20 @@ def test_a_module_that_multiplies_by_its_own_parameter_is_found() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.conv(x) * self.scale.exp()
 
-    assert head_modules(nn.Sequential(Scaled())) == ("0",)
+    assert head_modules(nn.Sequential(Scaled()), PATCH) == ("0",)
 
 
 def test_deep_supervision_of_monai() -> None:
     """Its outputs are stacked into one tensor; the second head lies inside the blocks that are registered twice."""
-    assert head_modules(dynunet(deep=True)) == (
+    assert head_modules(dynunet(deep=True), PATCH) == (
         "output_block.conv.conv",
         "deep_supervision_heads.0.conv.conv",
     )
-    assert head_modules(dynunet()) == ("output_block.conv.conv",)
+    assert head_modules(dynunet(), PATCH) == ("output_block.conv.conv",)
     trained = dynunet(deep=True).train()
     trained(torch.randn(2, 4, 8, 8, 8))  # it keeps its outputs, with their graphs, which nobody can copy
     with torch.no_grad():
-        assert head_modules(trained) == head_modules(dynunet(deep=True))
+        assert head_modules(trained, PATCH) == head_modules(dynunet(deep=True), PATCH)
 
 
 def test_the_network_is_not_touched() -> None:
@@ -123,7 +114,7 @@ def test_the_network_is_not_touched() -> None:
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
-    assert head_modules(network) == ("3",)
+    assert head_modules(network, PATCH) == ("3",)
     assert torch.equal(torch.rand(1), expected)
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     assert not any(module.training or module._forward_hooks for module in network.modules())
@@ -140,12 +131,11 @@ def test_a_network_that_wants_other_sides_or_has_no_head_is_an_error_that_says_w
                 raise ValueError(f"sides must be {self.least} or more")
             return super().forward(x)
 
-    assert head_modules(nn.Sequential(Picky(4, 3, 1))) == ("0",)
-    Picky.least = 1000
     network = nn.Sequential(Picky(4, 3, 1)).eval()
-    with pytest.raises(ConfigError, match=r"sides must be 1000 or more.*personalization\.layers"):
-        head_modules(network)
+    assert head_modules(network, [100, 8, 8]) == ("0",)
+    with pytest.raises(ConfigError, match=r"on \[16, 16, 16\] .*sides must be 100 .*personalization\.layers"):
+        head_modules(network, PATCH)
     assert not network[0].training
     assert not network[0]._forward_hooks
     with pytest.raises(ConfigError, match=r"personalization\.layers"):
-        head_modules(Wired(lambda n, x: n.b(n.a(x)).detach()))
+        head_modules(Wired(lambda n, x: n.b(n.a(x)).detach()), PATCH)

@@ -1,151 +1,62 @@
-"""Norm arrays, counted by hand; names say nothing."""
+"""What the user is told when a network has no norm layers of the kind that a method needs."""
 
 from __future__ import annotations
 
 import pytest
-import torch
-from hydra.utils import get_method
-from omegaconf import OmegaConf
-from torch import nn
 
-from fedbrats.arrays import travelling
-from fedbrats.models.residual_unet import residual_unet
-from fedbrats.models.segresnet import segresnet
-from fedbrats.personalization.norms import (
-    HAVE_BATCH_NORM,
-    LET_CHOOSE,
-    NORMS,
-    batch_norm_options,
-    norm_arrays,
-    norm_options,
-)
-from tests.personalization.networks import SMALL, basic_unet, configured, dynunet
-from tests.tiny import ROOT
+from fedbrats.config.targets import ConfigError
+from fedbrats.personalization.base import Personalization
+from fedbrats.personalization.bn_local import BnLocal
+from fedbrats.personalization.bn_stats_local import BnStatsLocal
+from fedbrats.personalization.norm_local import NormLocal
+from fedbrats.personalization.norms import norm_choices
+from tests.personalization.networks import PATCH, configured
+
+OTHER = "choose a network that has them (`python sims/models.py` lists the norm layers of each)"
+MODELS = "fedbrats.models.networks"
+UNET = {"_target_": f"{MODELS}.residual_unet.residual_unet", "channels": [8, 16], "size": "full"}
+NNUNET = {"_target_": f"{MODELS}.nnunet.nnunet", "channels": [8, 16], "size": "full"}
 
 
 @pytest.mark.parametrize(
-    ("network", "layers"),
+    ("personal", "model", "values"),
     [
-        # Two per residual unit on the way down and at the bottom, one after the only transposed convolution.
-        (residual_unet(channels=(8, 16), norm="batch"), 5),
-        (residual_unet(channels=(8, 16, 32, 64), norm="batch"), 3 * 2 + 2 + 3 + 2),
-        # Two per block (1 + 1 + 1 blocks), one before the last convolution.
-        (segresnet(init_filters=8, blocks_down=(1, 1), blocks_up=(1,), norm="batch"), 7),
-        (dynunet(), 10),
-        (basic_unet(), 18),
+        (BnLocal(), UNET, "batch"),
+        (BnStatsLocal(), {**UNET, "norm": "group"}, "batch"),
+        (BnLocal(), {**UNET, "input": {"patch": PATCH}}, "batch"),
+        (BnLocal(), NNUNET, ""),  # no such option
+        (NormLocal(), UNET, "instance or group"),  # unseen=initial is not for BatchNorm
+        (NormLocal(unseen="average"), UNET, "batch or instance or group"),
+        (NormLocal(), {**UNET, "channels": [4, 8]}, "instance"),  # 8 groups do not divide 4
+        (
+            BnLocal(),
+            {"_target_": "monai.networks.nets.BasicUNet", "in_channels": 4},
+            "batch",
+        ),  # an outside one
     ],
 )
-def test_batch_norm_of_monai_is_all_found_and_its_name_finds_none(network: nn.Module, layers: int) -> None:
-    found = norm_arrays(network)
-    assert len(found) == len(set(found)) == 4 * layers
-    assert sum(name.endswith(("running_mean", "running_var")) for name in found) == 2 * layers
-    assert set(found) <= travelling(network).keys()
-    assert list(found) == [name for name in travelling(network) if name in found]
-    assert not any("bn" in name for name in network.state_dict())  # the usual recipe matches no key
-    assert (
-        len(norm_arrays(network, parameters=False))
-        == len(norm_arrays(network, statistics=False))
-        == 2 * layers
-    )
-    assert not any("running" in name for name in norm_arrays(network, statistics=False))
-    assert all("running" in name for name in norm_arrays(network, parameters=False))
-    assert not any("num_batches" in name for name in found)
+def test_values_are_named_that_give_the_network_what_the_method_needs(
+    personal: Personalization, model: dict[str, object], values: str
+) -> None:
+    found = norm_choices(personal, model, PATCH)
+    assert found == (f"set model.norm={values}, or {OTHER}" if values else OTHER)
 
 
-def test_a_network_that_registers_its_blocks_twice_has_them_once() -> None:
-    network = dynunet()
-    everything = [name for name in network.state_dict() if "norm" in name and "num_batches" not in name]
-    assert len(everything) == 80
-    assert len(norm_arrays(network)) == 40
+@pytest.mark.parametrize(
+    ("method", "name"), [("bn_local", "segresnet"), ("bn_stats_local", "segresnet"), ("bn_local", "nnunet")]
+)
+def test_a_configuration_is_refused_with_what_works_for_its_network(method: str, name: str) -> None:
+    overrides = (f"personalization={method}", "report.select=last")
+    works = "set model.norm=batch, or choose" if name == "segresnet" else "choose"
+    with pytest.raises(ConfigError) as caught:
+        configured(name, *overrides)
+    assert str(caught.value).startswith(f"personalization={method}: ")
+    assert f"; {works} a network that has them" in str(caught.value)
+    if name == "segresnet":
+        configured(name, "model.norm=batch", *overrides)
 
 
-def test_layers_that_share_a_weight_list_it_once_under_its_first_name() -> None:
-    network = nn.Sequential(nn.BatchNorm3d(2), nn.Conv3d(2, 2, 1), nn.BatchNorm3d(2))
-    network[2].weight = network[0].weight
-    assert norm_arrays(network, statistics=False) == ("0.weight", "0.bias", "2.bias")
-    only_later = nn.Sequential(nn.PReLU(2), nn.BatchNorm3d(2))
-    only_later[1].weight = only_later[0].weight  # the surviving name is not that of the norm
-    assert norm_arrays(only_later, statistics=False) == ("0.weight", "1.bias")
-
-
-def test_every_kind_of_batch_norm() -> None:
-    class Mine(nn.BatchNorm3d):
-        """A subclass that holds a layer of another kind."""
-
-        def __init__(self, width: int) -> None:
-            super().__init__(width)
-            self.gate = nn.Conv3d(width, width, 1)
-
-    network = nn.ModuleDict(
-        {
-            "one": nn.BatchNorm1d(2),
-            "two": nn.BatchNorm2d(2),
-            "sync": nn.SyncBatchNorm(2),
-            "mine": Mine(2),
-            "plain": nn.BatchNorm3d(2, affine=False),
-            "fresh": nn.BatchNorm3d(2, track_running_stats=False),
-            "neither": nn.BatchNorm3d(2, affine=False, track_running_stats=False),
-            "bn_in_name_only": nn.GroupNorm(1, 2),
-        }
-    )
-    full = [f"{name}.{key}" for name in ("one", "two", "sync", "mine") for key in ("weight", "bias")]
-    assert norm_arrays(network, statistics=False) == (*full, "fresh.weight", "fresh.bias")
-    statistics = [
-        f"{name}.running_{key}" for name in ("one", "two", "sync", "mine", "plain") for key in ("mean", "var")
-    ]
-    assert norm_arrays(network, parameters=False) == tuple(statistics)
-    assert norm_arrays(network) == (*full, "fresh.weight", "fresh.bias", *statistics)
-
-
-def test_every_kind_of_norm() -> None:
-    network = nn.Sequential(
-        nn.GroupNorm(1, 2),
-        nn.InstanceNorm3d(2),
-        nn.InstanceNorm3d(2, affine=True),
-        nn.InstanceNorm2d(2, track_running_stats=True),
-        nn.LayerNorm(2),
-        nn.RMSNorm(2),
-        nn.BatchNorm3d(2, affine=False),
-        nn.PReLU(),
-    )
-    named = [f"{i}.{key}" for i in (0, 2, 4) for key in ("weight", "bias")]
-    running = [f"{i}.running_{key}" for i in (3, 6) for key in ("mean", "var")]
-    assert norm_arrays(network, NORMS) == (*named, "5.weight", *running)
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_the_models_that_are_named_as_having_batch_norm_are_those_that_have_it(name: str) -> None:
-    assert bool(norm_arrays(configured(name))) == (name.removesuffix("_small") in HAVE_BATCH_NORM)
-
-
-def test_the_models_that_are_named_as_letting_choose_are_those_that_do() -> None:
-    nodes = {
-        file.stem: OmegaConf.load(file)["model"]
-        for file in (ROOT / "conf" / "model").glob("*.yaml")
-        if not file.stem.endswith("_small")
-    }
-    assert {name for name, node in nodes.items() if "norm" in node} == LET_CHOOSE.keys()
-    for name, kind in LET_CHOOSE.items():
-        built = configured(f"{name}_small", "model.norm=batch")
-        assert isinstance(built, kind)
-        assert norm_arrays(built)
-        assert "norm" in get_method(nodes[name]["_target_"]).__annotations__
-
-
-def test_the_options_named_are_those_of_the_network() -> None:
-    with torch.device("meta"):
-        wrapped = nn.Sequential(segresnet())  # as behind a fixed size
-    assert batch_norm_options(wrapped).startswith("set model.norm=batch (with model=segresnet)")
-    assert batch_norm_options(configured("residual_unet_small")).startswith(
-        "set model.norm=batch (with model=residual_unet)"
-    )
-    for name in HAVE_BATCH_NORM:
-        assert name in batch_norm_options(wrapped)
-    other = batch_norm_options(configured("nnunet_small"))
-    assert other.startswith(
-        "this network has no such option; set model.norm=batch with model=residual_unet or segresnet"
-    )
-    assert norm_options(wrapped) == "set model.norm=group, instance or batch (with model=segresnet)"
-    assert norm_options(configured("nnunet_small")).startswith(
-        "choose another model, such as model=residual_unet"
-    )
+def test_nothing_else_is_answered_with_norms() -> None:
+    with pytest.raises(ConfigError, match=r"no module 'nothing'") as caught:
+        configured("segresnet", "personalization=head_local", "personalization.layers=[nothing]")
+    assert "sims/models.py" not in str(caught.value)

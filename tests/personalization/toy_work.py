@@ -50,6 +50,7 @@ class ToyWork:
             rate,
             round_,
         )
+        self.patch = [4, 4, 4]
         self.target, self.algorithm = target, algorithm or FedAvg()
         self.done: list[tuple[str, int, float]] = []  # name, steps and factor of every `fit`
 

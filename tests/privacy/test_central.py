@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedbrats.algorithms.base import Reply
 from fedbrats.arrays import travelling
 from fedbrats.config.targets import ConfigError
-from fedbrats.models.residual_unet import residual_unet
+from fedbrats.models.networks.residual_unet import residual_unet
 from fedbrats.privacy.central import Central, PrivateMean, check_central
 from fedbrats.privacy.noise import secret_generator
 

@@ -115,12 +115,12 @@ def test_a_patient_without_a_finite_gradient_contributes_nothing(engine: str, sc
 
 
 def configured(name: str) -> nn.Module:
-    """The network of conf/model/<name>.yaml, in training."""
+    """The small variant of conf/model/<name>.yaml, in training."""
     torch.manual_seed(2)
-    return build_network(tiny(Path("cache"), model=(f"model={name}",)).model).train()
+    return build_network(tiny(Path("cache"), model=(f"model={name}", "model.size=small")).model).train()
 
 
-MODELS = ("segresnet_small", "residual_unet_small", "nnunet_small", "localization_unet_small")
+MODELS = ("segresnet", "residual_unet", "nnunet", "localization_unet")
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -142,9 +142,7 @@ def check_engines_agree(
     assert float(flat(one).abs().max()) > 1e-3
 
 
-@pytest.mark.parametrize(
-    ("name", "amp", "tolerance"), [("nnunet_small", False, 1e-7), ("segresnet_small", True, 1e-3)]
-)
+@pytest.mark.parametrize(("name", "amp", "tolerance"), [("nnunet", False, 1e-7), ("segresnet", True, 1e-3)])
 def test_engines_agree_with_losses_of_the_project(name: str, amp: bool, tolerance: float) -> None:
     network, loss = configured(name), DiceCE()
     network.to(memory_format=torch.channels_last_3d)

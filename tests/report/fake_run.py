@@ -90,7 +90,7 @@ def _config(arms: Sequence[str], rounds: int, seed: int, mu: float, unseen: Sequ
     return {
         "data": {"source": "folder", "root": "/data/BraTS2019"},
         "partition": {"method": "institution", "holdout": list(unseen), "seed": 0},
-        "model": {"_target_": "fedbrats.models.segresnet.SegResNet", "init_filters": 8},
+        "model": {"_target_": "fedbrats.models.networks.segresnet.SegResNet", "init_filters": 8},
         "loss": {"_target_": "fedbrats.losses.compound.DiceCE"},
         "strategy": {"_target_": "fedbrats.algorithms.fedprox.FedProx", "mu": mu, "quorum": 0.5},
         "train": {"patch": [32, 32, 32], "batch": 2, "local_steps": 8, "local_epochs": None},

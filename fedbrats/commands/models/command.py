@@ -1,20 +1,26 @@
 """The networks and what federating each of them means.
 
-    fedbrats models [model ...] [measure=true] [csv=<file>] [--config-dir <folder>]
+    fedbrats models [model ...] [size=small] [measure=true] [csv=<file>] [markdown=true] [--config-dir <folder>]
 
 Without names every network is listed, those of your own folder of configurations too. Nothing is trained and no
 weights are allocated: parameters, bytes that travel, norm layers and the memory of a training step are found by
-looking. `measure=true` takes seconds per step and peak memory on a GPU.
+looking. `size=small` lists the small variants, `measure=true` takes seconds per step and peak memory on a GPU,
+`markdown=true` prints the table as README.md has it.
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from fedbrats.config.targets import ConfigError
+
+if TYPE_CHECKING:
+    from fedbrats.commands.models.table import ModelRow
 
 
 def main(arguments: list[str]) -> int:
@@ -27,28 +33,40 @@ def main(arguments: list[str]) -> int:
     import pandas as pd
 
     from fedbrats.commands.compose import own_folder
-    from fedbrats.commands.models.table import config_of, look_at, measure, model_names, render
+    from fedbrats.commands.models.table import markdown, render
 
     try:
         own, words = own_folder(arguments)
         options = dict(a.split("=", 1) for a in words if "=" in a)
-        names = [a for a in words if "=" not in a] or model_names(own)
-        if unknown := sorted(options.keys() - {"measure", "csv"}):
-            raise ConfigError(f"{', '.join(unknown)}: unknown; there are measure=true and csv=<file>.")
-        if options.get("measure", "false") not in ("true", "false"):
-            raise ConfigError(f"measure={options['measure']}: must be true or false.")
-        rows = []
-        for name in names:
-            config = config_of(name, own)
-            row = look_at(name, config)
-            if options.get("measure") == "true":
-                seconds, peak = measure(config)
-                row = replace(row, seconds=seconds, peak=peak / 1e9)
-            rows.append(row)
+        rows = _rows([a for a in words if "=" not in a], options, own)
     except ConfigError as error:
         print(f"fedbrats: {error}", file=sys.stderr)
         return 2
-    console.print(render(rows))
+    if options.get("markdown") == "true":
+        print(markdown(rows))
+    else:
+        console.print(render(rows))
     if file := options.get("csv"):
         pd.DataFrame([asdict(row) for row in rows]).to_csv(file, index=False)
     return 0
+
+
+def _rows(names: list[str], options: dict[str, str], own: Path | None) -> list[ModelRow]:
+    from fedbrats.commands.models.table import config_of, look_at, measure, model_names
+    from fedbrats.models.node import SIZES
+
+    choices = {"measure": ("true", "false"), "markdown": ("true", "false"), "size": SIZES}
+    if unknown := sorted(options.keys() - {*choices, "csv"}):
+        raise ConfigError(f"{', '.join(unknown)}: unknown; there are {', '.join(choices)} and csv=<file>.")
+    for key, allowed in choices.items():
+        if options.get(key, allowed[0]) not in allowed:
+            raise ConfigError(f"{key}={options[key]}: must be {' or '.join(allowed)}.")
+    size, rows = options.get("size", "full"), []
+    for name in names or model_names(own, size):
+        config = config_of(name, own, size)
+        row = look_at(name, config)
+        if options.get("measure") == "true":
+            seconds, peak = measure(config)
+            row = replace(row, seconds=seconds, peak=peak / 1e9)
+        rows.append(row)
+    return rows

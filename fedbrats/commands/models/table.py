@@ -1,28 +1,35 @@
-"""The table of networks that `fedbrats models` prints: every file of conf/model, looked at without weights."""
+"""The table of networks that `fedbrats models` prints: every file of conf/model, looked at without weights.
+
+With `markdown=true` it is the table of README.md; a test holds the two together.
+"""
 
 from __future__ import annotations
 
+import inspect
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from rich.table import Table
 
-from fedbrats.commands.compose import compose_config, conf_folder
+from fedbrats.commands.compose import compose_config, composed, conf_folder
 from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
 from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.models import facts
 from fedbrats.models.build import build_network, channels_last, dimensions, output_channels, patch_of
+from fedbrats.models.node import has_small
 from fedbrats.outputs import predicted_regions
 
 GB = 1e9
-HEADINGS = {
+HEADINGS = {  # on a terminal
     "name": "model",
+    "size": "size",
     "kind": "2D/3D",
     "regions": "predicts",
     "parameters": "parameters",
@@ -36,13 +43,27 @@ HEADINGS = {
     "seconds": "s/step",
     "peak": "measured peak, GB",
 }
+MARKDOWN = {
+    "name": "`model=`",
+    "source": "from",
+    "kind": "",
+    "regions": "predicts",
+    "parameters": "parameters",
+    "megabytes": "MB",
+    "norms": "norm layers",
+    "bn_local": "BN-local",
+    "private": "DP",
+    "patch": "patch x batch",
+    "gigabytes": "GB",
+}
 
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One network. `gigabytes` is `facts.training_bytes`; the last two are filled by measuring on a GPU."""
+    """One network. `gigabytes` is `facts.training_bytes`; `seconds` and `peak` are filled by measuring on a GPU."""
 
     name: str
+    size: str
     kind: str
     regions: str
     parameters: int
@@ -53,26 +74,28 @@ class ModelRow:
     dropout: bool
     patch: str
     gigabytes: float
+    source: str  # first line of its documentation, which names the paper
     seconds: float | None = None
     peak: float | None = None
 
 
-def model_names(own: Path | None = None) -> list[str]:
-    """The networks there are configurations for, in the user's own folder too."""
+def model_names(own: Path | None = None, size: str = "full") -> list[str]:
+    """The networks there are configurations for, in the user's own folder too, and that come in this size."""
     folders = [conf_folder(), own] if own else [conf_folder()]
-    return sorted({file.stem for folder in folders for file in (folder / "model").glob("*.yaml")})
+    names = sorted({file.stem for folder in folders for file in (folder / "model").glob("*.yaml")})
+    return [name for name in names if size == "full" or has_small(composed([f"model={name}"], own).model)]
 
 
-def config_of(name: str, own: Path | None = None) -> Config:
-    """The checked configuration of `model=<name>` with everything else as default.
+def config_of(name: str, own: Path | None = None, size: str = "full") -> Config:
+    """The checked configuration of `model=<name> model.size=<size>` with everything else as default.
 
     Raises:
-        ConfigError: no such model; the message names those there are.
+        ConfigError: no such model, or not in this size; the message names those there are.
     """
     names = model_names(own)
     if name not in names:
         raise ConfigError(f"model={name}: unknown; choose one of {', '.join(names)}.")
-    return compose_config([f"model={name}"], own)
+    return compose_config([f"model={name}", f"model.size={size}"], own)
 
 
 def look_at(name: str, config: Config) -> ModelRow:
@@ -83,6 +106,7 @@ def look_at(name: str, config: Config) -> ModelRow:
     network.eval()
     return ModelRow(
         name=name,
+        size=str(config.model["size"]),
         kind=f"{dimensions(network)}D",
         regions=", ".join(predicted_regions(output_channels(network, patch))),
         parameters=facts.parameter_count(network),
@@ -93,7 +117,15 @@ def look_at(name: str, config: Config) -> ModelRow:
         dropout=facts.has_dropout(network),
         patch=f"{'x'.join(map(str, patch))} x {batch}",
         gigabytes=facts.training_bytes(network, patch, batch) / GB,
+        source=_source(config.model),
     )
+
+
+def _source(model: Mapping[str, Any]) -> str:
+    """The first line that the module of a network says about it, or the network itself, without the full stop."""
+    target = get_object(str(model["_target_"]))
+    said = inspect.getdoc(sys.modules[target.__module__]) or inspect.getdoc(target) or ""
+    return said.partition("\n")[0].removesuffix(".")
 
 
 def measure(config: Config, steps: int = 5) -> tuple[float, float]:
@@ -135,6 +167,15 @@ def render(rows: Iterable[ModelRow]) -> Table:
     for row in found:
         table.add_row(*(_cell(key, row[key]) for key in columns))
     return table
+
+
+def markdown(rows: Iterable[ModelRow]) -> str:
+    """The rows as a table in Markdown."""
+    lines = [list(MARKDOWN.values()), ["---"] * len(MARKDOWN)]
+    for row in map(asdict, rows):
+        cells = [_cell(key, row[key]) for key in MARKDOWN]
+        lines.append([f"`{cells[0]}`", *cells[1:]])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(key: str, value: Any) -> str:

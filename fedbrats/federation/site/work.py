@@ -61,7 +61,7 @@ class SiteWork:
             beside: what the algorithm has at the site.
         """
         self.site, self.arm, self.round = site, arm, round_
-        self.network = site.warm.network
+        self.network, self.patch = site.warm.network, site.parts.patch
         self.state = {} if remembered is None else remembered
         self.algorithm = arms.algorithm_of(arm, site.parts.algorithm)
         self._beside = beside or Beside()

@@ -59,7 +59,7 @@ def test_ensembles(how: str, trained: Path, tmp_path: Path) -> None:
 def test_networks_of_two_and_three_dimensions(trained: Path, tmp_path: Path) -> None:
     """Slices on three planes with Monte Carlo dropout, its own normalisation, beside a 3D network."""
     planes = "model.input.planes=[axial,coronal,sagittal]"
-    make_run(tmp_path / "slices", planes, "model.input.patch=[40,40]", model="dr_unet104_small")
+    make_run(tmp_path / "slices", planes, "model.input.patch=[40,40]", model="dr_unet104")
     write_case(tmp_path / "data", "A")
     table, _ = predict(
         tmp_path / "slices", tmp_path / "data", tmp_path / "one", "inference.mc_passes=2", "maps=true"
@@ -77,7 +77,7 @@ def test_networks_of_two_and_three_dimensions(trained: Path, tmp_path: Path) -> 
 
 def test_locate_then_refine(trained: Path, tmp_path: Path) -> None:
     """Outside the crop around what the localiser found there is no tumour, inside it is the refiner's answer."""
-    make_run(tmp_path / "localiser", model="localizer_small")
+    make_run(tmp_path / "localiser", model="localizer")
     write_case(tmp_path / "data", "A")
     crop = ["inference.locate_crop=[8,8,8]", f"inference.locate={tmp_path / 'localiser'}"]
     table, _ = predict(trained, tmp_path / "data", tmp_path / "out", *crop)
@@ -91,7 +91,7 @@ def test_locate_then_refine(trained: Path, tmp_path: Path) -> None:
 
 
 def test_a_network_of_the_whole_tumour_alone(tmp_path: Path) -> None:
-    make_run(tmp_path / "localiser", model="localizer_small")
+    make_run(tmp_path / "localiser", model="localizer")
     write_case(tmp_path / "data", "A")
     table, _ = predict(tmp_path / "localiser", tmp_path / "data", tmp_path / "out", "maps=true")
     assert [c for c in table.columns if c.startswith("volume")] == ["volume_ml_wt"]

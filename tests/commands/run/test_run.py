@@ -289,6 +289,7 @@ def test_a_sweep_leaves_one_folder_per_job_and_survives_a_failing_one(cache: Pat
     status = [json.loads((sweep / str(job) / "summary.json").read_text())["status"] for job in range(4)]
     assert [s.split(":")[0] for s in status] == ["failed", "failed", "finished", "finished"]
     assert all("strategy.mu" in s for s in status[:2])
+    assert all("${" not in (sweep / str(job) / "config.yaml").read_text() for job in range(4))
     assert process.returncode != 0
     compare = subprocess.run(
         [sys.executable, str(ROOT / "sims" / "compare.py"), str(sweep)], capture_output=True, cwd=ROOT

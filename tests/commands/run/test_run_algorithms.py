@@ -44,7 +44,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(cache: Path, tmp_path: Path, nam
 def test_running_statistics_have_no_part_in_what_is_remembered(
     cache: Path, tmp_path: Path, name: str
 ) -> None:
-    unet = ("model=residual_unet_small", "model.norm=batch", "train.patch=[16,16,16]")
+    unet = ("model=residual_unet", "model.size=small", "model.norm=batch", "train.patch=[16,16,16]")
     folder = run(tiny(cache, *ALGORITHMS[name], "arms=[federated]", "rounds=1", model=unet), tmp_path / "run")
     model = load_file(folder / "checkpoints" / "round_00001" / "federated.safetensors")
     memory = load_file(folder / "checkpoints" / "round_00001" / "federated.memory.safetensors")

@@ -14,8 +14,20 @@ from fedbrats.config.targets import ConfigError
 from tests.tiny import tiny
 
 ONE_ARM = "arms=[federated]"
-WHOLE = ("model=jonsson_resunet_small", "model.widths=[4,8,8,8,8]", "train.patch=[32,32]", "train.batch=4")
-CLASSES = ("model=residual_encoder_small", "model.width=4", "train.patch=[40,40]", "train.batch=4")
+WHOLE = (
+    "model=jonsson_resunet",
+    "model.size=small",
+    "model.widths=[4,8,8,8,8]",
+    "train.patch=[32,32]",
+    "train.batch=4",
+)
+CLASSES = (
+    "model=residual_encoder",
+    "model.size=small",
+    "model.width=4",
+    "train.patch=[40,40]",
+    "train.batch=4",
+)
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:

@@ -29,7 +29,7 @@ print("\\n".join(held))
 
 def test_a_sites_process_imports_nothing_of_the_server(tmp_path: Path) -> None:
     small = {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1], "input": {"patch": [8, 8, 8]}}
-    model = {"_target_": "fedbrats.models.segresnet.segresnet", **small}
+    model = {"_target_": "fedbrats.models.networks.segresnet.segresnet", **small}
     folder, _ = write_toy_run(tmp_path, {"A": {"train": ["a1"]}}, model=model)
     script = tmp_path / "site.py"
     script.write_text(SITE.format(folder=str(folder)))

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedbrats.models.nnunet import nnunet
+from fedbrats.models.networks.nnunet import nnunet
+from fedbrats.personalization.heads import head_modules
 from tests.models.network_checks import (
     configured,
     count,
@@ -94,7 +95,8 @@ def test_configurations_build() -> None:
         network, rules = configured("nnunet")
     assert count(network) == 31_198_176
     assert rules == {"patch": [128, 128, 128], "multiple": 32, "normalise": "zscore"}
-    network, rules = configured("nnunet_small")
+    network, rules = configured("nnunet", "small")
+    assert head_modules(network, rules["patch"]) == ("heads.0", "heads.1", "heads.2")
     assert 200_000 < count(network) < 1_500_000
     assert rules["multiple"] == 8
     assert [tuple(o.shape[2:]) for o in network(torch.zeros(1, 4, *rules["patch"]))] == [

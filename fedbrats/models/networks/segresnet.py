@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from monai.networks.nets import SegResNet
 
+from fedbrats.models.blocks import norm_layer
 from fedbrats.models.prior import set_output_prior
-from fedbrats.models.residual_unet import norm_layer
 
 
 def segresnet(

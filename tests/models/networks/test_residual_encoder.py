@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from fedbrats.models.residual_encoder import Bilinear, ResidualEncoder, residual_encoder
+from fedbrats.models.networks.residual_encoder import Bilinear, ResidualEncoder, residual_encoder
+from fedbrats.personalization.heads import head_modules
 from tests.models.network_checks import configured, count, parameters_with_two_names
 from tests.models.slice_checks import (
     Shape,
@@ -178,7 +179,8 @@ def test_configurations_build() -> None:
         network, rules = configured("residual_encoder")
     assert count(network) == 61_267_716
     assert rules == {"patch": [240, 240], "multiple": 1, "planes": ["axial"], "normalise": "histogram"}
-    network, rules = configured("residual_encoder_small")
+    network, rules = configured("residual_encoder", "small")
+    assert head_modules(network, rules["patch"]) == ("decoder.4.conv_b",)
     assert count(network) == 727_652
     shapes: list[tuple[Shape, Shape]] = []
     record_shapes(network, shapes)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedbrats.models.dr_unet104 import STACKS, DRUNet, _cropped, _padded, dr_unet104
+from fedbrats.models.networks.dr_unet104 import STACKS, DRUNet, _cropped, _padded, dr_unet104
+from fedbrats.personalization.heads import head_modules
 from tests.models.network_checks import configured, count, parameters_with_two_names
 from tests.models.slice_checks import (
     is_certain_in_eval_only,
@@ -170,6 +171,7 @@ def test_configurations_build() -> None:
         network, rules = configured("dr_unet104")
     assert count(network) == 76_383_172
     assert rules == {"patch": [240, 240], "multiple": 8, "planes": ["axial"], "normalise": "clip"}
-    network, rules = configured("dr_unet104_small")
+    network, rules = configured("dr_unet104", "small")
+    assert head_modules(network, rules["patch"]) == ("head.2",)
     assert count(network) == 739_064
     assert network(torch.zeros(1, 4, *rules["patch"])).shape == (1, 4, 64, 64)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedbrats.models.swin_unetr import swin_unetr
+from fedbrats.models.networks.swin_unetr import swin_unetr
+from fedbrats.personalization.heads import head_modules
 from tests.models.network_checks import (
     configured,
     count,
@@ -97,6 +98,7 @@ def test_configurations_build() -> None:
         network, rules = configured("swin_unetr")
         assert count(network) == 62_191_941
         assert rules == {"patch": [128, 128, 128], "multiple": 32, "normalise": "zscore"}
-        network, rules = configured("swin_unetr_small")
+        network, rules = configured("swin_unetr", "small")
+        assert head_modules(network, rules["patch"]) == ("out.conv.conv",)
         assert network.train()(torch.zeros(1, 4, *rules["patch"])).shape == (1, 3, *rules["patch"])
     assert count(network) < 4_000_000

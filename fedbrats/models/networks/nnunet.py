@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 
+from fedbrats.models.blocks import check_widths, he_initialise, stage
 from fedbrats.models.sides import check_sides
-
-SLOPE = 0.01  # of the leaky ReLU, nnU-Net's
 
 
 def nnunet(
@@ -87,42 +85,3 @@ class NNUNet(nn.Module):
             if self.training or level is self.decoder[-1]:
                 logits.append(head(features))
         return logits[::-1] if self.training else logits[-1]
-
-
-def stage(before: int, widths: Sequence[int], stride: int = 1) -> nn.Sequential:
-    """One 3x3x3 convolution, instance norm and leaky ReLU per width; the first has the stride."""
-    return nn.Sequential(
-        *(
-            Convolution(
-                3,
-                i,
-                o,
-                strides=stride if index == 0 else 1,
-                kernel_size=3,
-                adn_ordering="NA",
-                norm=("instance", {"affine": True}),
-                act=("leakyrelu", {"negative_slope": SLOPE, "inplace": True}),
-            )
-            for index, (i, o) in enumerate(zip([before, *widths[:-1]], widths))
-        )
-    )
-
-
-def he_initialise(module: nn.Module) -> None:
-    """He initialisation for the leaky ReLU, biases zero; for `nn.Module.apply`."""
-    if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
-        nn.init.kaiming_normal_(module.weight, a=SLOPE)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-def check_widths(channels: Sequence[int], convolutions: int) -> None:
-    """Check the sizes of the network.
-
-    Raises:
-        ValueError: naming the key that is out of range.
-    """
-    if len(channels) < 2:
-        raise ValueError(f"model.channels={list(channels)}: name the widths of two or more levels.")
-    if convolutions < 1:
-        raise ValueError(f"model.convolutions={convolutions}: must be 1 or more.")

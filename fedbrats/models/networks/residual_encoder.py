@@ -1,4 +1,4 @@
-"""A ResNet-50 encoder and a convolutional decoder that sees the image again at every level, in 2D.
+"""ResNet-50 encoder and a decoder that sees the image again at every level (Pawar et al., BrainLes 2017), in 2D.
 
 Pawar et al., "Residual encoder and convolutional decoder neural network for glioma segmentation" (BrainLes 2017),
 section 3.1 and Table 1. The encoder is the first 49 layers of ResNet-50 (MONAI's), the decoder has ten convolutions.

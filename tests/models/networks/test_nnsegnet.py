@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedbrats.models.nnsegnet import nnsegnet
+from fedbrats.models.networks.nnsegnet import nnsegnet
+from fedbrats.personalization.heads import head_modules
 from tests.models.network_checks import (
     configured,
     count,
@@ -107,7 +108,8 @@ def test_configurations_build() -> None:
         network, rules = configured("nnsegnet")
     assert count(network) == 27_663_648
     assert rules == {"patch": [128, 128, 128], "multiple": 32, "normalise": "zscore"}
-    network, rules = configured("nnsegnet_small")
+    network, rules = configured("nnsegnet", "small")
+    assert head_modules(network, rules["patch"]) == ("heads.0", "heads.1", "heads.2")
     assert 200_000 < count(network) < 1_500_000
     assert rules["multiple"] == 8
     assert [tuple(o.shape[2:]) for o in network(torch.zeros(1, 4, *rules["patch"]))] == [

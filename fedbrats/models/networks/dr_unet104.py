@@ -1,4 +1,4 @@
-"""DR-UNet104: a 2D U-Net with a deep pre-activation bottleneck encoder.
+"""DR-UNet104 (Colman et al., BrainLes 2020): a 2D U-Net with a deep pre-activation bottleneck encoder.
 
 Colman et al., "DR-Unet104 for multimodal MRI brain tumor segmentation" (BrainLes 2020), section 2.1 and Figures 1-3.
 The numbers that only the figures hold (stacks, widths, padding, places of dropout) come from the public release.

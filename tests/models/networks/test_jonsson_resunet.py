@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedbrats.models.jonsson_resunet import ChannelNorm, ResidualBlock, ResUNet, jonsson_resunet
+from fedbrats.models.networks.jonsson_resunet import ChannelNorm, ResidualBlock, ResUNet, jonsson_resunet
+from fedbrats.personalization.heads import head_modules
 from tests.models.network_checks import configured, count, parameters_with_two_names
 from tests.models.slice_checks import (
     is_certain_in_eval_only,
@@ -148,6 +149,7 @@ def test_configurations_build() -> None:
         network, rules = configured("jonsson_resunet")
     assert count(network) == 6_854_609
     assert rules == {"patch": [64, 64], "multiple": 32, "planes": ["axial"], "normalise": "zscore"}
-    network, rules = configured("jonsson_resunet_small")
+    network, rules = configured("jonsson_resunet", "small")
+    assert head_modules(network, rules["patch"]) == ("output.1",)
     assert count(network) == 566_569
     assert network(torch.zeros(1, 4, *rules["patch"])).shape == (1, 1, 64, 64)

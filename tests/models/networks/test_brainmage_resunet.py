@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from fedbrats.models.brainmage_resunet import ResidualBlock, brainmage_resunet
+from fedbrats.models.networks.brainmage_resunet import ResidualBlock, brainmage_resunet
+from fedbrats.personalization.heads import head_modules
 from tests.models.network_checks import (
     configured,
     count,
@@ -122,7 +123,8 @@ def test_configurations_build() -> None:
         network, rules = configured("brainmage_resunet")
     assert count(network) == 8_289_299
     assert rules == {"patch": [128, 128, 128], "multiple": 16, "normalise": "zscore"}
-    network, rules = configured("brainmage_resunet_small")
+    network, rules = configured("brainmage_resunet", "small")
+    assert head_modules(network, rules["patch"]) == ("head.1",)
     assert 200_000 < count(network) < 1_500_000
     assert rules["multiple"] == 8
     assert network(torch.zeros(1, 4, *rules["patch"])).shape == (1, 3, 32, 32, 32)

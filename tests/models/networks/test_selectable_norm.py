@@ -1,4 +1,4 @@
-"""The networks: published size, shapes, and a normalisation that really is what its name says."""
+"""SegResNet and residual U-Net: size, shapes, heads, and a normalisation that really is what its name says."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from fedbrats.models.residual_unet import residual_unet
-from fedbrats.models.segresnet import segresnet
+from fedbrats.models.networks.residual_unet import residual_unet
+from fedbrats.models.networks.segresnet import segresnet
+from fedbrats.personalization.heads import head_modules
 
 NORMS = {"batch": nn.BatchNorm3d, "instance": nn.InstanceNorm3d, "group": nn.GroupNorm}
 
@@ -68,3 +69,8 @@ def test_group_norm_refuses_widths_that_8_does_not_divide() -> None:
     with pytest.raises(ValueError, match=r"model\.channels: \[4, 8\] must be multiples of 8"):
         residual_unet(channels=(4, 8), norm="group")
     assert norms_of(segresnet(init_filters=12, norm="batch"))
+
+
+def test_the_head_is_the_last_convolution() -> None:
+    assert head_modules(small_segresnet("group"), (8, 8, 8)) == ("conv_final.2.conv",)
+    assert head_modules(small_unet("group"), (8, 8, 8)) == ("model.2.1.conv.unit0.conv",)

@@ -1,4 +1,4 @@
-"""ResU-Net with spatial dropout, for Monte Carlo dropout, in 2D.
+"""ResU-Net (Jonsson, 2023) with spatial dropout, for Monte Carlo dropout, in 2D.
 
 Jonsson, "ResU-Net: Image segmentation of brain cancer tumors using a U-Net architecture with residual connections"
 (Umea University, 2023), section 3.2, Figure 1, Tables 1 and 2. The order of layers inside a level comes from the

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedbrats.models.localization_unet import ResidualBlock, localization_unet
+from fedbrats.models.networks.localization_unet import ResidualBlock, localization_unet
+from fedbrats.personalization.heads import head_modules
 from tests.models.network_checks import (
     configured,
     count,
@@ -107,7 +108,8 @@ def test_configurations_build(name: str, parameters: int, outputs: int, patch: l
         assert count(network) == parameters
         assert network(torch.zeros(1, 4, 16, 16, 16)).shape[1] == outputs
     assert rules == {"patch": patch, "multiple": 8, "normalise": "zscore"}
-    network, rules = configured(f"{name}_small")
+    network, rules = configured(name, "small")
+    assert head_modules(network, rules["patch"]) == ("head",)
     assert 200_000 < count(network) < 1_500_000
     with torch.no_grad():
         assert network(torch.zeros(1, 4, *rules["patch"])).shape == (1, outputs, 32, 32, 32)

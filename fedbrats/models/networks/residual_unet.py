@@ -1,4 +1,4 @@
-"""Residual 3D U-Net with a selectable normalisation."""
+"""Residual 3D U-Net (Kerfoot et al., STACOM 2018) with a selectable normalisation."""
 
 from __future__ import annotations
 
@@ -8,25 +8,8 @@ from collections.abc import Sequence
 from monai.networks.nets import UNet
 from torch import nn
 
+from fedbrats.models.blocks import norm_layer
 from fedbrats.models.prior import set_output_prior
-
-NORMS: dict[str, tuple[str, dict[str, object]]] = {
-    "batch": ("batch", {}),
-    # MONAI's plain "instance" has neither weights nor statistics, so nothing of it could ever be kept at a site.
-    "instance": ("instance", {"affine": True}),
-    "group": ("group", {"num_groups": 8}),
-}
-
-
-def norm_layer(name: str) -> tuple[str, dict[str, object]]:
-    """MONAI's description of the normalisation called `name` (batch, instance or group).
-
-    Raises:
-        ValueError: for any other name.
-    """
-    if name not in NORMS:
-        raise ValueError(f"model.norm: unknown normalisation {name!r}; choose one of {', '.join(NORMS)}.")
-    return NORMS[name]
 
 
 def residual_unet(

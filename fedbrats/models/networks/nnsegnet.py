@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fedbrats.models.nnunet import check_widths, he_initialise, stage
+from fedbrats.models.blocks import check_widths, he_initialise, stage
 from fedbrats.models.sides import check_sides
 
 

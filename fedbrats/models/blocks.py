@@ -1,0 +1,66 @@
+"""Parts that the networks of several papers share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from monai.networks.blocks import Convolution
+from torch import nn
+
+NORMS: dict[str, tuple[str, dict[str, object]]] = {
+    "batch": ("batch", {}),
+    # MONAI's plain "instance" has neither weights nor statistics, so nothing of it could ever be kept at a site.
+    "instance": ("instance", {"affine": True}),
+    "group": ("group", {"num_groups": 8}),
+}
+SLOPE = 0.01  # of the leaky ReLU, nnU-Net's
+
+
+def norm_layer(name: str) -> tuple[str, dict[str, object]]:
+    """MONAI's description of the normalisation called `name` (batch, instance or group).
+
+    Raises:
+        ValueError: for any other name.
+    """
+    if name not in NORMS:
+        raise ValueError(f"model.norm: unknown normalisation {name!r}; choose one of {', '.join(NORMS)}.")
+    return NORMS[name]
+
+
+def stage(before: int, widths: Sequence[int], stride: int = 1) -> nn.Sequential:
+    """A stage of nnU-Net: one 3x3x3 convolution, instance norm and leaky ReLU per width; the first has the stride."""
+    return nn.Sequential(
+        *(
+            Convolution(
+                3,
+                i,
+                o,
+                strides=stride if index == 0 else 1,
+                kernel_size=3,
+                adn_ordering="NA",
+                norm=("instance", {"affine": True}),
+                act=("leakyrelu", {"negative_slope": SLOPE, "inplace": True}),
+            )
+            for index, (i, o) in enumerate(zip([before, *widths[:-1]], widths))
+        )
+    )
+
+
+def he_initialise(module: nn.Module) -> None:
+    """He initialisation for the leaky ReLU, biases zero; for `nn.Module.apply`."""
+    if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+        nn.init.kaiming_normal_(module.weight, a=SLOPE)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def check_widths(channels: Sequence[int], convolutions: int) -> None:
+    """Check the widths and the number of convolutions of a network made of stages.
+
+    Raises:
+        ValueError: naming the key that is out of range.
+    """
+    if len(channels) < 2:
+        raise ValueError(f"model.channels={list(channels)}: name the widths of two or more levels.")
+    if convolutions < 1:
+        raise ValueError(f"model.convolutions={convolutions}: must be 1 or more.")

@@ -1,0 +1,63 @@
+"""The node `model` of a configuration: what of it makes the network, and what its size changes.
+
+A file of conf/model names a network (`_target_`), its arguments, what it takes (`input`) and how large it is (`size`).
+Where the small variant, which trains on a CPU, differs from the full one, in `model`, `train` or elsewhere, the file
+says both: `${fedbrats.sized:FULL,SMALL}`. Such a value is settled after all overrides, so what somebody sets himself
+stands in its place. Nothing of it is left in the config.yaml of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fedbrats.config.targets import ConfigError
+
+SIZES = ("full", "small")
+RESOLVER = "fedbrats.sized"
+ABOUT = ("input", "size")  # keys that are no arguments of the network
+
+
+def arguments(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a `model` node is instantiated: the `_target_` and its arguments."""
+    return {key: value for key, value in model.items() if key not in ABOUT}
+
+
+def sized(full: Any, small: Any, *, _root_: DictConfig) -> Any:
+    """The resolver: one of two values, as `model.size` of the whole configuration says.
+
+    Raises:
+        ConfigError: there is no such size.
+    """
+    value = small if _size(_root_.model) == "small" else full
+    if isinstance(value, list | dict):  # a node, because `OmegaConf.resolve` cannot put in the plain value
+        return OmegaConf.create(value)
+    return value
+
+
+def has_small(model: DictConfig) -> bool:
+    """Whether something in a `model` node, as it was composed, depends on its size."""
+    return f"${{{RESOLVER}:" in OmegaConf.to_yaml(model)
+
+
+def check_size(config: DictConfig) -> None:
+    """Check `model.size` of a configuration as it was composed, before its values are settled.
+
+    Raises:
+        ConfigError: there is no such size, or the network does not come in it.
+    """
+    model = config.get("model")
+    if isinstance(model, DictConfig) and _size(model) == "small" and not has_small(model):
+        raise ConfigError(
+            "model.size=small: nothing in model depends on it, so this network has no small variant (or all that it "
+            f"changes is set already); set model.size=full, or say ${{{RESOLVER}:FULL,SMALL}} in its file."
+        )
+
+
+def _size(model: DictConfig) -> str:
+    size = model.get("size", "full")
+    if size not in SIZES:
+        raise ConfigError(f"model.size={size}: choose {' or '.join(SIZES)}.")
+    return str(size)

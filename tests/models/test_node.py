@@ -1,0 +1,137 @@
+"""What of a node `model` makes the network, and the small variant in the same file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from fedbrats.commands.compose import register_with_hydra
+from fedbrats.commands.models.table import model_names
+from fedbrats.config.schema import load_config, save_config
+from fedbrats.config.targets import ConfigError
+from fedbrats.models.node import arguments
+from tests.models.test_build import config_of
+from tests.tiny import ROOT
+
+SMALL = model_names(size="small")
+# What a small variant is, said a second time: in `model`, in `train`, in `inference`, in a group that a model chooses.
+BY_HAND = {
+    "nnunet": (
+        *("model.channels=[16,32,64,128]", "model.input.patch=[32,32,32]", "model.input.multiple=8"),
+        *("train.augment=light", "train.deep_supervision=[1,0.5,0.25]"),
+    ),
+    "swin_unetr": (
+        *("model.feature_size=12", "model.num_heads=[1,2,4,8]", "model.input.patch=[64,32,32]"),
+        *("train.optimizer.lr=2e-3", "inference.overlap=0.25"),
+    ),
+    "jonsson_resunet": (
+        *("model.widths=[8,16,32,64,128]", "model.depths=[1,1,1,1,1]", "train.batch=16"),
+        *("train.optimizer.lr=5e-3", "inference.mc_passes=5"),
+    ),
+}
+
+
+def settings(*overrides: str) -> dict[str, Any]:
+    """The flat settings of a configuration, settled but not checked."""
+    register_with_hydra()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = OmegaConf.to_container(compose("config", overrides=list(overrides)), resolve=True)
+    return flat(config)
+
+
+def flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        deeper = isinstance(value, dict) and value
+        found |= flat(value, f"{prefix}{key}.") if deeper else {f"{prefix}{key}": value}
+    return found
+
+
+def test_what_is_said_about_a_network_is_no_argument_of_it() -> None:
+    model = {"_target_": "some.network", "width": 3, "size": "small", "input": {"patch": [8, 8, 8]}}
+    assert arguments(model) == {"_target_": "some.network", "width": 3}
+    assert model.keys() == {"_target_", "width", "size", "input"}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_the_small_variant_is_what_it_would_be_by_hand(name: str) -> None:
+    small, by_hand = settings(f"model={name}", "model.size=small"), settings(f"model={name}", *BY_HAND[name])
+    assert (small.pop("model.size"), by_hand.pop("model.size")) == ("small", "full")
+    assert small == by_hand
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_the_user_sets_himself_wins(name: str) -> None:
+    """Each small value, set to that of the full network: it is, and the others stay small unless they refer to it."""
+    full, small = settings(f"model={name}"), settings(f"model={name}", "model.size=small")
+    changed = {key for key in full if full[key] != small[key]} - {"model.size"}
+    assert any(key.startswith("model.") for key in changed)
+    for key in changed:
+        own = settings(f"model={name}", "model.size=small", f"{key}={full[key]}".replace(" ", ""))
+        assert own[key] == full[key]
+        assert all(own[k] in (small[k], full[k]) for k in own)
+        if name in BY_HAND:
+            assert own == small | {key: full[key]}
+
+
+def test_what_an_experiment_sets_wins_too(tmp_path: Path) -> None:
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text(
+        "# @package _global_\ndefaults:\n  - override /model: nnunet\n"
+        "model: {size: small, channels: [8, 16, 32], input: {multiple: 4}}\ntrain: {deep_supervision: [1, 0.3]}\n"
+    )
+    config = config_of(f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine")
+    assert (config.model["size"], config.model["channels"]) == ("small", [8, 16, 32])
+    assert config.model["input"] == {"patch": [32, 32, 32], "multiple": 4, "normalise": "zscore"}
+    assert (config.train.deep_supervision, config.train.augment) == ([1.0, 0.3], "light")
+
+
+@pytest.mark.parametrize("size", ["tiny", "null", "1", "Small"])
+def test_another_size_is_refused_with_those_there_are(size: str) -> None:
+    with pytest.raises(ConfigError, match=r"^model\.size=.*: choose full or small\.$"):
+        config_of("model=nnunet", f"model.size={size}")
+
+
+def test_a_network_without_a_small_variant_says_so(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "plain.yaml").write_text(
+        "# @package _global_\nmodel:\n  _target_: fedbrats.models.networks.residual_unet.residual_unet\n"
+        "  channels: [8, 16]\n  input: {patch: [16, 16, 16]}\n"
+    )
+    path = f"hydra.searchpath=[file://{tmp_path}]"
+    assert config_of(path, "model=plain").model["size"] == "full"
+    assert "plain" in model_names(tmp_path)
+    assert "plain" not in model_names(tmp_path, "small")
+    for more in (
+        (),
+        ("inference=mc_dropout", "model.dropout=0.1"),
+    ):  # a group that depends on the size is no variant
+        with pytest.raises(ConfigError, match=r"^model\.size=small: .* no small variant .* model\.size=full"):
+            config_of(path, "model=plain", "model.size=small", *(f"+{o}" if "." in o else o for o in more))
+
+
+def test_a_configuration_can_be_settled_in_place() -> None:
+    """As `python sims/run.py --cfg job --resolve` does it."""
+    register_with_hydra()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("config", overrides=["model=nnunet", "model.size=small"])
+    OmegaConf.resolve(config)
+    assert config.model.channels == [16, 32, 64, 128]
+    assert config.train.deep_supervision == [1.0, 0.5, 0.25]
+    assert "${fedbrats" not in OmegaConf.to_yaml(config)
+
+
+def test_nothing_of_the_grammar_is_left_in_the_record_of_a_run(tmp_path: Path) -> None:
+    config = config_of("model=nnunet", "model.size=small")
+    save_config(config, tmp_path / "config.yaml")
+    OmegaConf.clear_resolver("fedbrats.sized")  # as in a program that never heard of it
+    try:
+        assert "${" not in (tmp_path / "config.yaml").read_text()
+        assert load_config(tmp_path / "config.yaml") == config
+    finally:
+        register_with_hydra()
