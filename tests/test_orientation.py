@@ -22,8 +22,8 @@ from fedbrats.data.nifti import Source, write_labels
 from fedbrats.data.regions import BRATS_2017, to_source
 from fedbrats.inference.predict import predict
 from fedbrats.models.networks.residual_unet import residual_unet
-from fedbrats.outputs import labels_from_probabilities
 from fedbrats.seeding import seed_torch
+from fedbrats.tasks.segmentation import labels_from_probabilities
 
 SHAPE = (26, 30, 22)
 AFFINE = np.array([[1.0, 0.1, 0, -40], [-0.1, 1.0, 0, 17], [0, 0, 2.5, 5], [0, 0, 0, 1]])

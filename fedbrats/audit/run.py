@@ -27,11 +27,10 @@ from fedbrats.audit.canary import Attack, Bound, many_steps, one_run
 from fedbrats.audit.files import AuditError, Spent, read_spent
 from fedbrats.audit.inversion import demonstrate, pictures, sentence, tumour_slice
 from fedbrats.audit.step import Check, Subject, at_most, step_checks
-from fedbrats.config.schema import load_config, save_config
+from fedbrats.config.schema import FEDERATED, load_config, save_config
 from fedbrats.config.targets import check_trusted
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.patches import draw_batch
-from fedbrats.federation.arms import FEDERATED
 from fedbrats.federation.site.site import Site
 from fedbrats.federation.site.warm import Warm
 from fedbrats.federation.site.work import RELEASED, SiteWork

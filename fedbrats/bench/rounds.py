@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.commands.run.run import start_engine
-from fedbrats.config.schema import Config
-from fedbrats.federation.arms import FEDERATED, Cohort
+from fedbrats.config.schema import FEDERATED, Config
+from fedbrats.federation.arms import Cohort
 from fedbrats.federation.server.joining import join
 from fedbrats.federation.server.round_loop import run_round
 from fedbrats.federation.server.state import Federation

@@ -28,8 +28,8 @@ from fedbrats.federation.site.app import make_client_app
 from fedbrats.federation.site.site import Site
 from fedbrats.federation.site.warm import Warm
 from fedbrats.models.build import build_network, channels_last
-from fedbrats.outputs import targets
 from fedbrats.seeding import generator
+from fedbrats.tasks.segmentation import targets
 from fedbrats.training.batches import batches
 
 

@@ -11,9 +11,9 @@ from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
 from fedbrats.federation.parts import Parts
 from fedbrats.models.facts import mixing_modules
-from fedbrats.outputs import targets
 from fedbrats.privacy.central import Central, check_central
 from fedbrats.privacy.dp_sgd import DpSgd
+from fedbrats.tasks.segmentation import targets
 
 SHOWN = 3
 

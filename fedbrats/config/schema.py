@@ -16,7 +16,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fedbrats.config.targets import ConfigError
 
-ARMS = ("federated", "pooled", "local")
+FEDERATED, POOLED, LOCAL = "federated", "pooled", "local"
+ARMS = (FEDERATED, POOLED, LOCAL)
 
 
 @dataclass

@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fedbrats.algorithms.fedavg import FedAvg
+from fedbrats.config.schema import FEDERATED, LOCAL, POOLED
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.partition import Site
 
-FEDERATED, POOLED, LOCAL = "federated", "pooled", "local"
 PERSONAL = "personal"  # the sites' own models in a personalised federation; tested, never trained by itself
 EXCHANGED = (FEDERATED, PERSONAL)
 POOLED_SITE = "pooled"

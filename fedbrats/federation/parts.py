@@ -18,10 +18,10 @@ from fedbrats.config.schema import Config, InputConfig, PostprocessConfig
 from fedbrats.config.targets import build_once, check_target
 from fedbrats.models.build import build_network, input_rules, output_channels, patch_of, wrapped
 from fedbrats.models.node import arguments
-from fedbrats.outputs import predicted_regions
 from fedbrats.personalization.base import Personalization
 from fedbrats.postprocess.steps import Step, build_steps
 from fedbrats.seeding import seed_torch
+from fedbrats.tasks.segmentation import predicted_regions
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedbrats.data.regions import REGIONS, regions_from_labels
 from fedbrats.inference.predict import Prediction, majority
-from fedbrats.outputs import labels_from_probabilities, predicted_regions
+from fedbrats.tasks.segmentation import labels_from_probabilities, predicted_regions
 
 ITERATIONS = 200  # of STAPLE; evenly split raters otherwise take tens of thousands for digits nobody sees
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedbrats.data.preprocess import slices_of
 from fedbrats.inference.predict import Prediction
-from fedbrats.outputs import is_softmax
+from fedbrats.tasks.segmentation import is_softmax
 
 NO_TUMOUR = "the localiser found no tumour: the whole volume was segmented"
 

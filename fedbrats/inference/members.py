@@ -15,18 +15,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fedbrats.arrays import Signature, load, signature, travelling
-from fedbrats.checks.config import check_config
-from fedbrats.config.schema import Config, InferenceConfig, InputConfig, load_config
+from fedbrats.config.schema import FEDERATED, LOCAL, Config, InferenceConfig, InputConfig, load_config
 from fedbrats.config.targets import ConfigError, check_trusted
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.intensity import Normaliser
 from fedbrats.data.regions import regions_from_labels
-from fedbrats.federation.arms import FEDERATED, LOCAL
 from fedbrats.inference.locate import refine
 from fedbrats.inference.predict import Prediction, predict
 from fedbrats.models.build import build_network, channels_last, input_rules, window_of
-from fedbrats.outputs import labels_from_probabilities
 from fedbrats.runs.checkpoint import tensor_file
+from fedbrats.tasks.segmentation import labels_from_probabilities
 
 BEST, LAST = "best", "last"
 SHOWN = 3  # arrays named in an error message
@@ -234,19 +232,6 @@ def _shape(found: Signature, name: str) -> str:
         return "not there"
     shape, dtype = found[name]
     return f"{list(shape)} {dtype}"
-
-
-def check_inference(member: Member, inference: InferenceConfig) -> None:
-    """Check that the member can do what `inference` asks for: window, Monte Carlo dropout, and every value.
-
-    Raises:
-        ConfigError: naming the model, the key and the fix.
-    """
-    window = inference.window or member.config.inference.window
-    try:
-        check_config(replace(member.config, inference=replace(inference, window=window)))
-    except ConfigError as error:
-        raise ConfigError(f"checkpoint={member.spec}: {error}") from error
 
 
 def one_spec(text: str, key: str) -> Spec:

@@ -18,15 +18,15 @@ from fedbrats.config.schema import InferenceConfig, InputConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.patches import NORMAL
 from fedbrats.inference.windows import slice_probabilities, volume_probabilities
-from fedbrats.outputs import is_softmax, region_probabilities
 from fedbrats.seeding import seed_torch
+from fedbrats.tasks.segmentation import is_softmax, region_probabilities
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What a model, or several, say about an image.
 
-    probabilities: channels, float32 [C, X, Y, Z], see `fedbrats.outputs`, from which the labels are read; spread:
+    probabilities: channels, float32 [C, X, Y, Z], see `tasks.segmentation`, from which the labels are read; spread:
     population standard deviation of the region probabilities over all passes (dividing by their number, as `numpy.std`
     does), float32 [R, X, Y, Z], None for a single pass; passes: their number; notes: what a reader of the result should
     know; mean: of the region probabilities over all passes where `probabilities` is a vote and hence no such mean.
@@ -161,7 +161,7 @@ def vote_of_channels(probabilities: Tensor) -> Tensor:
     """Majority vote of channel probabilities [n, C, ...]: per region, or for the most frequent class; ties as above.
 
     Returns:
-        float32 [C, ...] from which `outputs.labels_from_probabilities` reads the winner.
+        float32 [C, ...] from which `tasks.segmentation.labels_from_probabilities` reads the winner.
     """
     channels = probabilities.shape[1]
     if is_softmax(channels):

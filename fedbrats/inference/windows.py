@@ -10,7 +10,7 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
 from fedbrats.data.patches import NORMAL
-from fedbrats.outputs import activate
+from fedbrats.tasks.segmentation import activate
 
 
 def window_logits(

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from fedbrats.outputs import activate, is_softmax
+from fedbrats.tasks.segmentation import activate, is_softmax
 
 
 def as_float(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from fedbrats.losses.channels import as_float, check_not_negative
 from fedbrats.losses.cross_entropy import CrossEntropy
 from fedbrats.losses.dice import Dice
 from fedbrats.losses.in_round import value
-from fedbrats.outputs import is_softmax, predicted_regions
+from fedbrats.tasks.segmentation import is_softmax, predicted_regions
 
 
 class DiceCE(nn.Module):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from fedbrats.losses.channels import as_float, per_sample
-from fedbrats.outputs import is_softmax
+from fedbrats.tasks.segmentation import is_softmax
 
 
 def voxel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fedbrats.outputs import targets
+from fedbrats.tasks.segmentation import targets
 
 
 def deep_supervised(

@@ -6,7 +6,7 @@ from monai.losses import FocalLoss
 from torch import Tensor, nn
 
 from fedbrats.losses.channels import as_float, check_not_negative, per_sample
-from fedbrats.outputs import is_softmax
+from fedbrats.tasks.segmentation import is_softmax
 
 
 class Focal(nn.Module):

@@ -16,7 +16,7 @@ from fedbrats.config.targets import ConfigError
 from fedbrats.data.patches import NORMAL
 from fedbrats.models.facts import has_dropout
 from fedbrats.models.node import arguments
-from fedbrats.outputs import is_softmax, predicted_regions, targets
+from fedbrats.tasks.segmentation import is_softmax, predicted_regions, targets
 
 
 class Resized(nn.Module):

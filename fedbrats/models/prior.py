@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from fedbrats.data.regions import BACKGROUND
-from fedbrats.outputs import is_softmax
+from fedbrats.tasks.segmentation import is_softmax
 
 
 def set_output_prior(network: nn.Module, channels: int, prior: float) -> None:
@@ -22,7 +22,7 @@ def set_output_prior(network: nn.Module, channels: int, prior: float) -> None:
 
     Args:
         network: its last convolution with `channels` outputs and a bias is the output layer.
-        channels: number of output channels; what they mean is said in `fedbrats.outputs`.
+        channels: number of output channels; what they mean is said in `fedbrats.tasks.segmentation`.
         prior: probability in (0, 1).
 
     Raises:

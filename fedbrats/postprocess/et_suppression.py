@@ -19,9 +19,9 @@ import numpy as np
 
 from fedbrats.data.regions import ET, NCR, REGIONS, labels_from_regions
 from fedbrats.metrics.overlap import dice
-from fedbrats.outputs import CLASS
 from fedbrats.postprocess.fitting import FitCase, first_best
 from fedbrats.postprocess.relabel import check_at_least_zero, given, known, voxel_ml
+from fedbrats.tasks.segmentation import CLASS
 
 NAMES = ("et_ml", "ncr_ml")
 

@@ -19,7 +19,7 @@ class FitCase:
     """A validation case: what a model made of it, and the truth."""
 
     labels: np.ndarray  # canonical uint8 [X, Y, Z], predicted, after the steps before the one that is fitted
-    probabilities: np.ndarray  # of the channels, float32 [C, X, Y, Z], see `fedbrats.outputs`
+    probabilities: np.ndarray  # of the channels, float32 [C, X, Y, Z], see `fedbrats.tasks.segmentation`
     truth: np.ndarray  # canonical uint8 [X, Y, Z]
     spacing: Sequence[float]  # mm
 

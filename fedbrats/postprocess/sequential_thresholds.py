@@ -23,9 +23,9 @@ from typing import Self
 import numpy as np
 
 from fedbrats.data.regions import ED, ET, NCR, REGIONS, regions_from_labels
-from fedbrats.outputs import CLASS
 from fedbrats.postprocess.fitting import FitCase, first_best
 from fedbrats.postprocess.relabel import given, known
+from fedbrats.tasks.segmentation import CLASS
 
 GRID = np.round(np.arange(0.05, 0.96, 0.05), 2).astype(np.float32)
 NAMES = ("wt", "ncr", "et")

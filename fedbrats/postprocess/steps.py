@@ -16,9 +16,9 @@ import numpy as np
 from hydra.utils import instantiate
 
 from fedbrats.config.schema import PostprocessConfig
-from fedbrats.outputs import predicted_regions
 from fedbrats.postprocess.fitting import FitCase
 from fedbrats.postprocess.sequential_thresholds import SequentialThresholds
+from fedbrats.tasks.segmentation import predicted_regions
 
 __all__ = [
     "FitCase",

@@ -25,10 +25,9 @@ from fedbrats.audit.run import (
 from fedbrats.audit.step import patches_of_a_patient
 from fedbrats.checks.config import checked
 from fedbrats.commands.audit import main
-from fedbrats.config.schema import load_config, save_config
+from fedbrats.config.schema import FEDERATED, load_config, save_config
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.prepare import prepare
-from fedbrats.federation.arms import FEDERATED
 from fedbrats.federation.server.spending import write_spent
 from fedbrats.federation.site import work
 from fedbrats.federation.site.budget import Budget, Plan

@@ -8,7 +8,7 @@ import torch
 
 from fedbrats.inference.ensemble import combine, staple
 from fedbrats.inference.predict import Prediction
-from fedbrats.outputs import labels_from_probabilities
+from fedbrats.tasks.segmentation import labels_from_probabilities
 
 
 def regions(*rows: list[float], spread: float | None = None, passes: int = 1) -> Prediction:

@@ -8,7 +8,7 @@ import torch
 
 from fedbrats.inference.locate import NO_TUMOUR, box_around, refine
 from fedbrats.inference.predict import Prediction
-from fedbrats.outputs import labels_from_probabilities, region_probabilities
+from fedbrats.tasks.segmentation import labels_from_probabilities, region_probabilities
 
 SHAPE = (20, 16, 12)
 

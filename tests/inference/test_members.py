@@ -12,11 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 from fedbrats.arrays import travelling
+from fedbrats.commands.predict.system import check_inference
 from fedbrats.config.schema import InferenceConfig, load_config, save_config
 from fedbrats.config.targets import ConfigError
 from fedbrats.federation.initial import initial_arrays
 from fedbrats.federation.parts import parts_of
-from fedbrats.inference.members import Spec, check_inference, load_localiser, load_member, parse_spec
+from fedbrats.inference.members import Spec, load_localiser, load_member, parse_spec
 from tests.inference.run_folders import make_run
 
 CPU = torch.device("cpu")

@@ -9,8 +9,8 @@ from torch import nn
 
 from fedbrats.config.targets import ConfigError
 from fedbrats.inference.predict import Running, majority, mirrorings, vote_of_channels
-from fedbrats.outputs import labels_from_probabilities
 from fedbrats.seeding import seed_torch
+from fedbrats.tasks.segmentation import labels_from_probabilities
 from tests.inference.toy_networks import Dropping, Echo, Ramp, image_of, predict_toy
 
 SHAPE = (6, 5, 7)

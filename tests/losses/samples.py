@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedbrats.outputs import targets
+from fedbrats.tasks.segmentation import targets
 
 SHAPES = {"2D": (6, 5), "3D": (5, 4, 3)}
 

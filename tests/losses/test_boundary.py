@@ -8,7 +8,7 @@ import torch
 
 from fedbrats.losses.boundary import Boundary, signed_distance
 from fedbrats.losses.dice import Dice
-from fedbrats.outputs import targets
+from fedbrats.tasks.segmentation import targets
 from tests.losses.samples import logit
 
 

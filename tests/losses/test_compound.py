@@ -12,7 +12,7 @@ from fedbrats.losses.compound import DiceCE, PerRegion, WeightedSum
 from fedbrats.losses.cross_entropy import CrossEntropy
 from fedbrats.losses.dice import Dice
 from fedbrats.losses.focal import Focal
-from fedbrats.outputs import targets
+from fedbrats.tasks.segmentation import targets
 from tests.losses.samples import sample
 
 SMOOTH = 1e-5

@@ -10,7 +10,7 @@ import torch
 from fedbrats.losses.cross_entropy import CrossEntropy, voxel_cross_entropy
 from fedbrats.losses.focal import Focal
 from fedbrats.losses.topk import TopK
-from fedbrats.outputs import targets
+from fedbrats.tasks.segmentation import targets
 from tests.losses.samples import SHAPES, logit, sample
 
 # Probabilities 0.8, 0.6, 0.5, 0.1 of a region at truth 1, 1, 0, 0: those of the truth are 0.8, 0.6, 0.5, 0.9.

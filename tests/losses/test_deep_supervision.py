@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedbrats.losses.compound import DiceCE
 from fedbrats.losses.deep_supervision import deep_supervised
-from fedbrats.outputs import targets
+from fedbrats.tasks.segmentation import targets
 from tests.losses.samples import sample
 
 LABELS = torch.randint(0, 4, (2, 8, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

@@ -7,7 +7,7 @@ import torch
 from monai.losses import DiceLoss, GeneralizedDiceLoss
 
 from fedbrats.losses.dice import Dice, GeneralizedDice, Tversky
-from fedbrats.outputs import targets
+from fedbrats.tasks.segmentation import targets
 from tests.losses.samples import logit, sample
 
 # One region of four voxels: p = 0.8, 0.6, 0.5, 0.1 and t = 1, 1, 0, 0, so TP = 1.4, FP = 0.6, FN = 0.6.

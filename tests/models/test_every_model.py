@@ -17,7 +17,7 @@ from fedbrats.inference.predict import predict
 from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.models import facts
 from fedbrats.models.build import build_network, dimensions, input_rules, output_channels, patch_of, window_of
-from fedbrats.outputs import labels_from_probabilities
+from fedbrats.tasks.segmentation import labels_from_probabilities
 from tests.tiny import ROOT
 
 NAMES = model_names()

@@ -24,7 +24,7 @@ from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.models import facts
 from fedbrats.models.build import build_network, channels_last, dimensions, output_channels, patch_of
 from fedbrats.models.node import has_small
-from fedbrats.outputs import predicted_regions
+from fedbrats.tasks.segmentation import predicted_regions
 
 GB = 1e9
 HEADINGS = {  # on a terminal

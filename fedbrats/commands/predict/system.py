@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from fedbrats import arrays
+from fedbrats.checks.config import check_config
 from fedbrats.commands.predict.arguments import PredictConfig, inference_settings, postprocess_settings
 from fedbrats.config.schema import Config, InferenceConfig
 from fedbrats.config.targets import ConfigError
@@ -20,12 +21,12 @@ from fedbrats.data.intensity import Normaliser, matched_to, normaliser, read_ref
 from fedbrats.data.regions import REGIONS
 from fedbrats.devices import pick_device
 from fedbrats.inference.ensemble import combine
-from fedbrats.inference.members import Member, Spec, check_inference, load_localiser, load_member, parse_spec
+from fedbrats.inference.members import Member, Spec, load_localiser, load_member, parse_spec
 from fedbrats.inference.predict import Prediction
 from fedbrats.metrics.hd95 import check_convention
 from fedbrats.models.build import regions_of
-from fedbrats.outputs import REGION, WHOLE, labels_from_probabilities
 from fedbrats.postprocess.steps import Step, apply_steps, build_steps, check_parameters, check_steps
+from fedbrats.tasks.segmentation import REGION, WHOLE, labels_from_probabilities
 
 HISTOGRAM = "histogram"
 
@@ -133,6 +134,19 @@ def load_system(config: PredictConfig, own: Path | None = None) -> System:
     if config.histogram and not system.needs_histogram:
         raise ConfigError("histogram: no model here matches histograms; leave it out.")
     return system
+
+
+def check_inference(member: Member, inference: InferenceConfig) -> None:
+    """Check that the member can do what `inference` asks for: window, Monte Carlo dropout, and every value.
+
+    Raises:
+        ConfigError: naming the model, the key and the fix.
+    """
+    window = inference.window or member.config.inference.window
+    try:
+        check_config(replace(member.config, inference=replace(inference, window=window)))
+    except ConfigError as error:
+        raise ConfigError(f"checkpoint={member.spec}: {error}") from error
 
 
 def _device(name: str) -> torch.device:

@@ -21,7 +21,7 @@ from fedbrats.data.regions import REGIONS, regions_from_labels
 from fedbrats.federation.site.tables import bin_rows, step_rows
 from fedbrats.metrics.score import CASE_COLUMNS, score_case, worst_scores
 from fedbrats.metrics.uncertainty import reliability
-from fedbrats.results import TABLE_COLUMNS, reliability_rows, write_table
+from fedbrats.runs.case_tables import TABLE_COLUMNS, reliability_rows, write_table
 
 ARM = "prediction"
 Row = dict[str, Any]

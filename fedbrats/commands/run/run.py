@@ -16,7 +16,6 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from omegaconf import DictConfig
 
-from fedbrats import results
 from fedbrats.checks.config import checked
 from fedbrats.checks.settings import (
     check_private_sites,
@@ -27,7 +26,8 @@ from fedbrats.checks.settings import (
     settle,
 )
 from fedbrats.commands.run.progress import Progress
-from fedbrats.config.schema import Config, TrainConfig, save_config
+from fedbrats.commands.run.summary import arms_summary, write_summary
+from fedbrats.config.schema import FEDERATED, LOCAL, POOLED, Config, TrainConfig, save_config
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.partition import Site
 from fedbrats.data.prepare import Prepared, prepare
@@ -47,6 +47,7 @@ from fedbrats.privacy.central import Central
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.report.html import write_report
 from fedbrats.runs import rounds
+from fedbrats.runs.case_tables import write_cases
 from fedbrats.runs.checkpoint import Model, load_checkpoint
 from fedbrats.runs.privacy import collect_steps
 from fedbrats.runs.site_cases import site_folder, write_site_cases
@@ -94,7 +95,7 @@ def run(config: DictConfig | Config, folder: Path, overrides: Sequence[str] = ()
         try:
             rows = _federate(folder, settled, prepared, progress)
         except FederationError as error:
-            results.write_summary(folder, f"failed: {error}", **_facts(settled, prepared))
+            write_summary(folder, f"failed: {error}", **_facts(settled, prepared))
             if settled.report.html:
                 write_report(folder)
             raise
@@ -173,7 +174,7 @@ def _lr_factor(train: TrainConfig) -> Callable[[list[float]], float]:
 def _federate(folder: Path, config: Config, prepared: Prepared, progress: Progress) -> list[dict[str, Any]]:
     """Train all arms and test their models; rows of `cases.csv`."""
     names, parts = [site.name for site in prepared.sites], parts_of(config)
-    if arms.POOLED in config.arms:
+    if POOLED in config.arms:
         names.append(arms.POOLED_SITE)
     fed = _federation(folder, config, parts, prepared.sites, progress)
     progress.start(config.rounds, [cohort.arm for cohort in fed.cohorts])
@@ -200,11 +201,11 @@ def site_loads(config: Config, sites: list[Site]) -> dict[str, float]:
     steps = {
         s.name: float(steps_per_round(s.name, len(s.train), config.train)) for s in sites if not s.holdout
     }
-    shares = sum(arm in config.arms for arm in (arms.FEDERATED, arms.LOCAL))
+    shares = sum(arm in config.arms for arm in (FEDERATED, LOCAL))
     loads = {name: shares * value for name, value in steps.items()} | {
         s.name: 0.0 for s in sites if s.holdout
     }
-    if arms.POOLED in config.arms:
+    if POOLED in config.arms:
         loads[arms.POOLED_SITE] = sum(steps.values())
     return loads
 
@@ -250,8 +251,8 @@ def _facts(config: Config, prepared: Prepared) -> dict[str, Any]:
 def _write_results(
     folder: Path, config: Config, prepared: Prepared, rows: list[dict[str, Any]], seconds: float
 ) -> None:
-    results.write_cases(folder / "cases.csv", rows)
+    write_cases(folder / "cases.csv", rows)
     facts = _facts(config, prepared)
     if rows:
-        facts |= results.arms_summary(rows, config.metrics.convention, config.metrics.bootstrap)
-    results.write_summary(folder, "finished", **facts, wall_seconds=round(seconds, 1))
+        facts |= arms_summary(rows, config.metrics.convention, config.metrics.bootstrap)
+    write_summary(folder, "finished", **facts, wall_seconds=round(seconds, 1))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedbrats.federation.arms import FEDERATED
+from fedbrats.config.schema import FEDERATED
 from fedbrats.federation.server.state import Federation
 from fedbrats.files import write_csv, write_json
 from fedbrats.privacy.accounting import EXACT, Entry, final_epsilon

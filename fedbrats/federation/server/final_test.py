@@ -6,11 +6,11 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from fedbrats import results
-from fedbrats.config.schema import Config
+from fedbrats.config.schema import FEDERATED, Config
 from fedbrats.data.partition import Site
-from fedbrats.federation.arms import FEDERATED, PERSONAL, Cohort
+from fedbrats.federation.arms import PERSONAL, Cohort
 from fedbrats.federation.parts import Parts
+from fedbrats.federation.server import results
 from fedbrats.federation.server.evaluation import score_model
 from fedbrats.federation.server.fitting import describe_steps, fit_steps_of
 from fedbrats.federation.server.personal import global_record
@@ -20,6 +20,7 @@ from fedbrats.federation.wire import to_record
 from fedbrats.files import write_json
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.runs import rounds
+from fedbrats.runs.case_tables import TABLE_COLUMNS, write_table
 from fedbrats.runs.checkpoint import load_best
 
 PERSONAL_SCORES = (
@@ -36,7 +37,7 @@ def test_all(
     Also writes `rounds.csv` further, the tables of the test and `postprocess.json`.
     """
     rows: list[dict[str, Any]] = []
-    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in results.TABLE_COLUMNS}
+    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLE_COLUMNS}
     fitted = {}
     for cohort in fed.cohorts:
         model = fed.models[cohort.arm]
@@ -60,7 +61,7 @@ def test_all(
             for name, found in results.test_tables(asked.arm, of, replies).items():
                 tables[name] += found
     for name, found in tables.items():
-        results.write_table(fed.folder, name, found)
+        write_table(fed.folder, name, found)
     if parts.steps:
         write_json(fed.folder / "postprocess.json", fitted)
     return rows

@@ -11,8 +11,9 @@ import time
 from flwr.serverapp import Grid
 from torch import Tensor
 
+from fedbrats.config.schema import POOLED
 from fedbrats.federation import questions
-from fedbrats.federation.arms import POOLED, Cohort
+from fedbrats.federation.arms import Cohort
 from fedbrats.federation.server.asking import Question, ask, model_requests
 from fedbrats.federation.server.collecting import Collected
 from fedbrats.federation.server.evaluation import validate

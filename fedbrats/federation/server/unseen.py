@@ -14,8 +14,9 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedbrats.arrays import BadArrays, Signature, require_finite
+from fedbrats.config.schema import FEDERATED
 from fedbrats.federation import questions
-from fedbrats.federation.arms import FEDERATED, Cohort
+from fedbrats.federation.arms import Cohort
 from fedbrats.federation.server.asking import Question, Request, ask
 from fedbrats.federation.server.replies import BadReply, content_of, number_of
 from fedbrats.federation.server.state import Federation, FederationError

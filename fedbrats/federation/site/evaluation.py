@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
-from fedbrats.config.schema import InferenceConfig
+from fedbrats.config.schema import FEDERATED, InferenceConfig
 from fedbrats.data.cache import CachedCase, restore
 from fedbrats.data.nifti import Source, write_labels
 from fedbrats.data.regions import REGIONS, LabelSystem, regions_from_labels, to_source
-from fedbrats.federation import arms
 from fedbrats.federation.site.site import Site
 from fedbrats.federation.site.tables import Tables, step_rows, uncertainties
 from fedbrats.federation.site.unseen import served
@@ -26,12 +25,12 @@ from fedbrats.losses.in_round import Loss, in_round
 from fedbrats.metrics.overlap import dice
 from fedbrats.metrics.score import score_case, worst_scores
 from fedbrats.models.build import window_of
-from fedbrats.outputs import deactivate, labels_from_probabilities, targets
 from fedbrats.postprocess.steps import Step, apply_steps
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.privacy.noise import secret_generator
 from fedbrats.privacy.scores import noisy_scores, patient_means
 from fedbrats.runs.site_cases import pseudonym
+from fedbrats.tasks.segmentation import deactivate, labels_from_probabilities, targets
 
 log = logging.getLogger(__name__)
 Metrics = dict[str, float]
@@ -101,7 +100,7 @@ def validation_scores(site: Site, arm: str, round_: int) -> Metrics:
         losses.append(_loss(loss, probabilities, truth))
         per_case.append(_region_dice(site, labels_from_probabilities(probabilities), truth))
     settings = site.parts.privacy
-    if arm == arms.FEDERATED and isinstance(settings, DpSgd) and settings.validation == "noisy":
+    if arm == FEDERATED and isinstance(settings, DpSgd) and settings.validation == "noisy":
         return _noisy(site, round_, per_case, losses)
     return _metrics(site, per_case, losses)
 
@@ -177,7 +176,7 @@ def test_scores(site: Site, arm: str, round_: int, steps: list[Step]) -> tuple[M
 
 def _score(site: Site, arm: str, case: CachedCase, prediction: np.ndarray) -> dict[str, dict[str, float]]:
     whole, truth = restore(prediction, case), restore(np.asarray(case.label), case)
-    if arm == arms.FEDERATED:
+    if arm == FEDERATED:
         _save_slice(site, arm, case, prediction)
     if site.config.report.predictions:
         _save_prediction(site, arm, case, whole)

@@ -16,9 +16,9 @@ from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from fedbrats.federation.site.evaluation import full_prediction
 from fedbrats.federation.site.site import Site
 from fedbrats.federation.site.unseen import served
-from fedbrats.outputs import labels_from_probabilities
 from fedbrats.postprocess.fitting import FitCase
 from fedbrats.postprocess.steps import fit_steps
+from fedbrats.tasks.segmentation import labels_from_probabilities
 
 
 def fit(site: Site, content: RecordDict) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedbrats.algorithms.base import Beside
 from fedbrats.arrays import stored, trainable, travelling
+from fedbrats.config.schema import FEDERATED
 from fedbrats.federation import arms
 from fedbrats.federation.site.budget import BudgetReached
 from fedbrats.federation.site.site import ALGORITHM, STAYS, WORK, Site
@@ -26,7 +27,7 @@ def train(site: Site, content: RecordDict) -> dict[str, Any]:
     config, started = content["config"], time.perf_counter()
     arm, round_, keep_from = config["arm"], config["round"], config["checkpointed"]
     site.load(content, arm, round_, change=True)
-    personal = site.parts.personalization if arm == arms.FEDERATED else None
+    personal = site.parts.personalization if arm == FEDERATED else None
     work = SiteWork(
         site,
         arm,

@@ -18,6 +18,7 @@ from flwr.app import MetricRecord, RecordDict
 from torch import Tensor
 
 from fedbrats.arrays import travelling
+from fedbrats.config.schema import FEDERATED
 from fedbrats.federation import arms
 from fedbrats.federation.site.site import Site
 from fedbrats.federation.site.training import make_personal
@@ -34,7 +35,7 @@ def served(site: Site, content: RecordDict) -> Iterator[None]:
     """The model of a message as the site is to be tested with it: its own, the global one, or the global one unseen."""
     config = content["config"]
     arm, round_, whole = config["arm"], config["round"], bool(config.get("whole", False))
-    unseen = arm == arms.FEDERATED and bool(site.stays_in(arm)) and not whole
+    unseen = arm == FEDERATED and bool(site.stays_in(arm)) and not whole
     site.load(content, arm, round_ + 1, whole=whole, change=unseen or arm == arms.PERSONAL)
     if arm == arms.PERSONAL:
         make_personal(site, arm, round_)

@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from fedbrats.algorithms.base import Beside, Left, Penalty
+from fedbrats.config.schema import FEDERATED
 from fedbrats.data.augment import augment
 from fedbrats.data.patches import draw_batch
 from fedbrats.federation import arms
@@ -65,7 +66,7 @@ class SiteWork:
         self.state = {} if remembered is None else remembered
         self.algorithm = arms.algorithm_of(arm, site.parts.algorithm)
         self._beside = beside or Beside()
-        self.private = isinstance(site.parts.privacy, DpSgd) and arm == arms.FEDERATED
+        self.private = isinstance(site.parts.privacy, DpSgd) and arm == FEDERATED
         self.steps = site.budget.steps() if self.private else site.steps()
         self.epsilon: float | None = None  # spent after this round, where it is private
         config, train = site.config, site.config.train

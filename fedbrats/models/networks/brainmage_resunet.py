@@ -42,7 +42,7 @@ def brainmage_resunet(
 
     Args:
         in_channels: MRI sequences.
-        out_channels: see `outputs`.
+        out_channels: see `tasks.segmentation`.
         filters: width of the first level.
         levels: 1 + number of strided convolutions.
         dropout: probability that a channel is dropped inside a block of the encoder.

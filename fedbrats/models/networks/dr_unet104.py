@@ -46,7 +46,7 @@ def dr_unet104(
 
     Args:
         in_channels: modalities.
-        out_channels: see `fedbrats.outputs`.
+        out_channels: see `fedbrats.tasks.segmentation`.
         width: channels of level 1; each level has twice as many as the one before. A multiple of 4.
         stacks: bottlenecks of levels 1-5 and of the bridge.
         dropout: probability that a single activation is dropped.

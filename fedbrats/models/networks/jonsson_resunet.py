@@ -51,7 +51,7 @@ def jonsson_resunet(
 
     Args:
         in_channels: modalities.
-        out_channels: see `fedbrats.outputs`.
+        out_channels: see `fedbrats.tasks.segmentation`.
         widths: channels of the encoder levels.
         depths: residual blocks of the encoder levels; each decoder level has one.
         dropout_encoder: probability that a whole channel is dropped, after each encoder block.

@@ -39,7 +39,7 @@ def localization_unet(
 
     Args:
         in_channels: MRI sequences.
-        out_channels: see `outputs`.
+        out_channels: see `tasks.segmentation`.
         filters: width of the first level.
         levels: 1 + number of poolings.
         prior: probability that every output channel starts with.

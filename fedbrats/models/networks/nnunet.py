@@ -32,7 +32,7 @@ def nnunet(
 
     Args:
         in_channels: MRI sequences.
-        out_channels: see `outputs`.
+        out_channels: see `tasks.segmentation`.
         channels: width per level.
         convolutions: per level of encoder and decoder.
 

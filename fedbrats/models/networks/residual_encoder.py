@@ -46,7 +46,7 @@ def residual_encoder(
 
     Args:
         in_channels: modalities.
-        out_channels: see `fedbrats.outputs`.
+        out_channels: see `fedbrats.tasks.segmentation`.
         width: channels of the first convolution; every other width grows with it.
         layers: bottlenecks of the encoder's four stages.
         prior: probability that the output starts with, see `set_output_prior`.

@@ -35,7 +35,7 @@ def swin_unetr(
 
     Args:
         in_channels: MRI sequences.
-        out_channels: see `outputs`.
+        out_channels: see `tasks.segmentation`.
         feature_size: width of the embedding, a multiple of 12.
         depths: transformer blocks per stage.
         num_heads: attention heads per stage.

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from fedbrats import results
 from fedbrats.arrays import travelling
 from fedbrats.data.intensity import matched_to, reference_histogram
 from fedbrats.data.partition import Site
 from fedbrats.federation import wire
+from fedbrats.federation.server import results
 from fedbrats.federation.server.replies import EvaluateReply
 from fedbrats.federation.site.evaluation import validation_scores
 from fedbrats.federation.site.tables import step_rows

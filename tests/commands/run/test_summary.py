@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from fedbrats import results
+from fedbrats.commands.run.summary import STATISTICS, arms_summary, write_summary
 from fedbrats.data.partition import Site
 from fedbrats.data.regions import REGIONS
+from fedbrats.federation.server import results
 from fedbrats.federation.server.replies import EvaluateReply
 from fedbrats.metrics.score import CASE_COLUMNS, SCORES, VOLUMES
 from fedbrats.runs import rounds
+from fedbrats.runs.case_tables import write_cases
 
 CONVENTION = "brats2023"
 SITES = [
@@ -97,7 +99,7 @@ def all_rows() -> list[dict[str, Any]]:
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return results.arms_summary(rows, CONVENTION, bootstrap=20)
+    return arms_summary(rows, CONVENTION, bootstrap=20)
 
 
 def test_percent_of_pooled_by_hand() -> None:
@@ -148,7 +150,7 @@ def test_local_models_at_home_and_elsewhere_by_hand() -> None:
     assert arms["local"]["sites"]["B"]["WT"]["dice"]["mean"] == pytest.approx(0.5)
     assert arms["local_elsewhere"]["sites"]["B"]["WT"]["dice"]["mean"] == pytest.approx(0.1)
     assert (home["worst_site"], home["worst_mean"]) == ("B", pytest.approx(0.5))
-    assert home.keys() == set(results.STATISTICS)
+    assert home.keys() == set(STATISTICS)
     json.dumps(arms, allow_nan=False)
 
 
@@ -162,7 +164,7 @@ def test_several_local_models_on_one_case_count_as_their_mean() -> None:
 
 
 def test_cases_csv_holds_every_row(tmp_path: Path) -> None:
-    results.write_cases(tmp_path / "cases.csv", all_rows())
+    write_cases(tmp_path / "cases.csv", all_rows())
     with (tmp_path / "cases.csv").open(newline="") as handle:
         reader = csv.DictReader(handle)
         assert tuple(reader.fieldnames or ()) == CASE_COLUMNS
@@ -181,7 +183,7 @@ def test_summary_counts_bytes_and_failed_replies(tmp_path: Path) -> None:
         rounds.row(2, "federated", "A", "test", "failed: site error", bytes_down=100),
     ]
     rounds.append(file, rows)
-    results.write_summary(tmp_path, "finished", rounds=2)
+    write_summary(tmp_path, "finished", rounds=2)
     written = json.loads((tmp_path / "summary.json").read_text())
     assert (written["status"], written["rounds"]) == ("finished", 2)
     assert written["bytes"] == {"federated": {"down": 400, "up": 90}, "local:A": {"down": 0, "up": 0}}
@@ -198,7 +200,7 @@ def test_sites_called_like_numbers_or_missing_values_keep_their_names(tmp_path: 
         rounds.row(1, "federated", site, "train", "failed: x", bytes_down=1) for site in ("1", "NA", "007")
     ]
     rounds.append(tmp_path / "rounds.csv", rows)
-    results.write_summary(tmp_path, "finished")
+    write_summary(tmp_path, "finished")
     written = json.loads((tmp_path / "summary.json").read_text())
     assert [reply["site"] for reply in written["failed_replies"]] == ["1", "NA", "007"]
 

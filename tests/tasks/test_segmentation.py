@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedbrats.data.regions import REGIONS, regions_from_labels
-from fedbrats.outputs import (
+from fedbrats.tasks.segmentation import (
     activate,
     labels_from_probabilities,
     predicted_regions,

@@ -1,0 +1,69 @@
+"""From the evaluation replies to rows with real case names; only who made the partition can resolve them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedbrats.data.partition import Site
+from fedbrats.data.regions import REGIONS
+from fedbrats.federation.server.replies import EvaluateReply
+from fedbrats.metrics.score import CASE_COLUMNS, worst_scores
+from fedbrats.runs.case_tables import reliability_rows
+from fedbrats.runs.site_cases import pseudonym
+
+
+def case_rows(
+    arm: str,
+    sites: list[Site],
+    replies: Mapping[str, EvaluateReply],
+    convention: str,
+    regions: Sequence[str] = REGIONS,
+) -> list[dict[str, Any]]:
+    """Rows of `cases.csv` of one model, with real case names; only who made the partition can resolve them.
+
+    Every test case of every site has a row for each of the `regions` that the network predicts. A site that did not
+    answer, or left a case out, is given the worst scores with its reason, so that it weighs on the mean and is not
+    forgotten.
+    """
+    rows = []
+    for site in sites:
+        answered = replies.get(site.name)
+        found = {(r["case"], r["region"]): r for r in answered.rows} if answered else {}
+        reason = "failed: no result for this case" if answered else "failed: the site did not answer"
+        for index, case in enumerate(site.test):
+            for region in regions:
+                scores = found.get((pseudonym(site.name, index), region))
+                if scores is None:
+                    scores = {
+                        **worst_scores(convention),
+                        "volume_true_ml": 0.0,
+                        "volume_pred_ml": 0.0,
+                        "status": reason,
+                    }
+                values = {key: scores[key] for key in CASE_COLUMNS if key in scores and key != "case"}
+                rows.append({**values, "arm": arm, "site": site.name, "case": case, "region": region})
+    return rows
+
+
+def test_tables(
+    arm: str, sites: list[Site], replies: Mapping[str, EvaluateReply]
+) -> dict[str, list[dict[str, Any]]]:
+    """What the sites say besides the scores, by name of the file (`TABLE_COLUMNS`), with real case names."""
+    names = {pseudonym(s.name, i): case for s in sites for i, case in enumerate(s.test)}
+    tables: dict[str, list[dict[str, Any]]] = {"steps": [], "uncertainty": [], "reliability": []}
+    for site, reply in sorted(replies.items()):
+        known = {"arm": arm, "site": site}
+        tables["steps"] += [
+            {**known, **row, "case": names[row["case"]]} for row in reply.steps if row["case"] in names
+        ]
+        tables["uncertainty"] += [
+            {**known, **row, "case": names[row["case"]]} for row in reply.rows if row["case"] in names
+        ]
+        tables["reliability"] += [{**known, **row} for row in reliability_rows(reply.reliability)]
+    return tables
+
+
+def selected_round(model_best: int, finished: int, select: str) -> int:
+    """Round of the model that is tested: the best on validation where there is one, else the last."""
+    return model_best if select == "best" and model_best else finished

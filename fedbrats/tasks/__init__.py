@@ -1,0 +1,1 @@
+"""Tasks: what is predicted and scored, each in one file."""
