@@ -37,8 +37,8 @@ def main(arguments: list[str]) -> int:
 
     try:
         own, words = own_folder(arguments)
-        options = dict(a.split("=", 1) for a in words if "=" in a)
-        rows = _rows([a for a in words if "=" not in a], options, own)
+        names, options = read_arguments(words)
+        rows = _rows(names, options, own)
     except ConfigError as error:
         print(f"fedbrats: {error}", file=sys.stderr)
         return 2
@@ -51,16 +51,27 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _rows(names: list[str], options: dict[str, str], own: Path | None) -> list[ModelRow]:
-    from fedbrats.commands.models.table import config_of, look_at, measure, model_names
+def read_arguments(words: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Names of networks, and options by key.
+
+    Raises:
+        ConfigError: an unknown option or a wrong value.
+    """
     from fedbrats.models.node import SIZES
 
+    options = dict(word.split("=", 1) for word in words if "=" in word)
     choices = {"measure": ("true", "false"), "markdown": ("true", "false"), "size": SIZES}
     if unknown := sorted(options.keys() - {*choices, "csv"}):
         raise ConfigError(f"{', '.join(unknown)}: unknown; there are {', '.join(choices)} and csv=<file>.")
     for key, allowed in choices.items():
         if options.get(key, allowed[0]) not in allowed:
             raise ConfigError(f"{key}={options[key]}: must be {' or '.join(allowed)}.")
+    return [word for word in words if "=" not in word], options
+
+
+def _rows(names: list[str], options: dict[str, str], own: Path | None) -> list[ModelRow]:
+    from fedbrats.commands.models.table import config_of, look_at, measure, model_names
+
     size, rows = options.get("size", "full"), []
     for name in names or model_names(own, size):
         config = config_of(name, own, size)
