@@ -67,14 +67,16 @@ def finite(value: Any) -> Any:
     return [finite(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def write_csv(file: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+def write_csv(
+    file: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]], line_end: str = "\r\n"
+) -> None:
     """Replace `file` by `rows` under `columns`; what a row lacks stays empty.
 
     Raises:
         ValueError: a row has something else; the file stays as it was.
     """
     with replacing(file) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, columns)
+        writer = csv.DictWriter(handle, columns, lineterminator=line_end)
         writer.writeheader()
         writer.writerows(rows)
 

@@ -19,6 +19,7 @@ from fedbrats.bench.rounds import Result, federated_rounds, with_workers
 from fedbrats.config.schema import Config
 from fedbrats.federation import questions
 from fedbrats.federation.wire import from_record, to_record
+from fedbrats.tasks import segmentation as task
 
 TOY_FLOATS = 5_000_000  # 20 MB of float32
 OVERHEAD_ROUNDS = 5
@@ -57,8 +58,8 @@ def toy_client_app() -> ClientApp:
     @app.evaluate(questions.VALIDATE.partition(".")[2])
     def _(message: Message, context: Context) -> Message:
         take(message)
-        dice = {f"dice-{region}": 1.0 for region in ("wt", "tc", "et")}
-        metrics = MetricRecord({"num-examples": 1, "loss": 0.0, "seconds": 0.0, **dice})
+        scores = {task.reply_key(region): 1.0 for region in task.REGIONS}
+        metrics = MetricRecord({"num-examples": 1, "loss": 0.0, "seconds": 0.0, **scores})
         return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
     return app

@@ -16,6 +16,8 @@ from fedbrats.devices import cores, pick_device
 from fedbrats.federation.parts import parts_of
 from fedbrats.inference.members import LOCATE, one_spec
 from fedbrats.privacy.dp_sgd import DpSgd, check_sites
+from fedbrats.runs.environment import SCHEMA_VERSION, schema_version
+from fedbrats.runs.reading import read_json
 
 
 def resumed_config(asked: Config, overrides: Sequence[str]) -> Config:
@@ -27,6 +29,12 @@ def resumed_config(asked: Config, overrides: Sequence[str]) -> Config:
     file = Path(str(asked.run.resume)) / "config.yaml"
     if not file.is_file():
         raise ConfigError(f"run.resume={asked.run.resume}: no config.yaml there, so it is no run folder.")
+    version = schema_version(read_json(file.with_name("environment.json")) or {})
+    if version > SCHEMA_VERSION:
+        raise ConfigError(
+            f"run.resume={asked.run.resume}: a newer fedbrats began that run (schema {version}, this one knows "
+            f"{SCHEMA_VERSION}); resume it with that one."
+        )
     other = [o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0] not in ("run", "hydra")]
     workers = [o for o in other if o.startswith("runtime.workers=")]
     refused = [o for o in other if o not in workers]

@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> int:
         "sweep", type=Path, help="folder with one run folder per job, such as multirun/<date>/<time>"
     )
     sweep = parser.parse_args(arguments).sweep
-    from fedbrats.report.run_folder import RunFolderError
+    from fedbrats.runs.reading import RunFolderError
     from fedbrats.studies.compare import write_comparison
 
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import sys
 import traceback
@@ -15,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fedbrats.config.targets import ConfigError
+from fedbrats.files import write_json, write_text
 
 EXPECTED = (ConfigError, ValueError, OSError, RuntimeError)  # explained in one line; anything else is a bug
 log = logging.getLogger(__name__)
@@ -50,6 +50,6 @@ def _record_failure(config: DictConfig, folder: Path, error: Exception) -> None:
     if config.run.resume or not folder.is_dir() or (folder / "summary.json").exists():
         return
     if not (folder / "config.yaml").exists():
-        (folder / "config.yaml").write_text(_readable(config))
+        write_text(folder / "config.yaml", _readable(config))
     reason = "".join(traceback.format_exception_only(error)).strip()
-    (folder / "summary.json").write_text(json.dumps({"status": f"failed: {reason}"}, indent=1))
+    write_json(folder / "summary.json", {"status": f"failed: {reason}"})

@@ -15,8 +15,8 @@ def main(arguments: list[str]) -> int:
     from rich.console import Console
 
     from fedbrats.report.html import write_report
-    from fedbrats.report.run_folder import RunFolderError
     from fedbrats.report.terminal import print_result_table
+    from fedbrats.runs.reading import RunFolderError
 
     try:
         report = write_report(folder)

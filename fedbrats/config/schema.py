@@ -15,6 +15,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fedbrats.config.targets import ConfigError
+from fedbrats.files import write_text
 
 FEDERATED, POOLED, LOCAL = "federated", "pooled", "local"
 ARMS = (FEDERATED, POOLED, LOCAL)
@@ -130,6 +131,7 @@ class MetricsConfig:
 
     convention: str = "brats2023"  # brats2023 | captk | monai
     bootstrap: int = 2000  # resamples of the 95 % interval over cases
+    more: list[Any] = field(default_factory=list)  # metrics of your own: a _target_ each that gives a Metric
 
 
 @dataclass
@@ -206,7 +208,7 @@ def load_config(file: Path) -> Config:
 
 def save_config(config: Config, file: Path) -> None:
     """Write the complete configuration as YAML."""
-    file.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+    write_text(file, OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def typed(config: DictConfig | Config) -> Config:

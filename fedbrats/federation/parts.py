@@ -16,6 +16,7 @@ from fedbrats import arrays
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.config.schema import Config, InputConfig, PostprocessConfig
 from fedbrats.config.targets import build_once, check_target
+from fedbrats.metrics.table import Metric, with_more
 from fedbrats.models.build import build_network, input_rules, output_channels, patch_of, wrapped
 from fedbrats.models.node import arguments
 from fedbrats.personalization.base import Personalization
@@ -40,6 +41,7 @@ class Parts:
     model: dict[str, Any]  # its node
     patch: list[int]  # sides of a training patch in voxels
     postprocess: PostprocessConfig
+    metrics: tuple[Metric, ...]  # of the test at the end
     seed: int
 
     @cached_property
@@ -100,6 +102,7 @@ def parts_of(config: Config) -> Parts:
     made_of = {
         **{key: getattr(config, key) for key in ("model", "loss", "strategy", "privacy", "personalization")},
         "steps": config.postprocess.steps,
+        "metrics": config.metrics.more,
         "train": [config.train.optimizer, config.train.patch],
         "seed": config.seed,
     }
@@ -129,5 +132,6 @@ def _build(config: Config) -> Parts:
         model=config.model,
         patch=patch_of(config),
         postprocess=config.postprocess,
+        metrics=with_more(config.metrics.more),
         seed=config.seed,
     )

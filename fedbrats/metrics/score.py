@@ -1,4 +1,4 @@
-"""All scores of one case, and the row format of `cases.csv`."""
+"""All scores of one case."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedbrats.data.regions import REGIONS, label_numbers, regions_from_labels
-from fedbrats.metrics.hd95 import BRATS2023_PENALTY, PENALTY, Spacing, check_convention, hd95
-from fedbrats.metrics.lesionwise import lesionwise
-from fedbrats.metrics.overlap import dice, sensitivity, specificity
-
-SCORES = ("dice", "hd95", "sensitivity", "specificity", "lesion_dice", "lesion_hd95")
-VOLUMES = ("volume_true_ml", "volume_pred_ml")
-CASE_COLUMNS = ("arm", "site", "case", "region", *SCORES, *VOLUMES, "status")
+from fedbrats.metrics.hd95 import Spacing, check_convention
+from fedbrats.metrics.table import METRICS, Masks, Metric
 
 
 def score_case(
-    prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float], convention: str
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    spacing: Sequence[float],
+    convention: str,
+    metrics: Sequence[Metric] = METRICS,
 ) -> dict[str, dict[str, float]]:
     """Score one predicted label volume against its reference.
 
@@ -26,14 +25,15 @@ def score_case(
         reference: the same for the truth.
         spacing: voxel size in mm along X, Y, Z.
         convention: how HD95 is measured: brats2023, captk or monai. Lesion-wise scores are always brats2023.
+        metrics: what is scored.
 
     Returns:
-        For each region of `REGIONS`: dice, sensitivity, specificity, lesion_dice (0 to 1), hd95, lesion_hd95
-        (mm), volume_true_ml, volume_pred_ml (mL). Never NaN or infinite.
+        For each region of `REGIONS`: the score by each metric (shares 0 to 1, distances in mm), volume_true_ml,
+        volume_pred_ml (mL). Never NaN or infinite.
 
     Raises:
         ValueError: unknown convention, shapes that differ or are not 3D, labels other than 0 to 3, a spacing
-            that is not three positive numbers.
+            that is not three positive numbers, a metric that gives no finite number.
     """
     check_convention(convention)
     size = _checked_spacing(spacing)
@@ -46,31 +46,19 @@ def score_case(
         if unexpected:
             raise ValueError(f"{name}: unexpected labels {unexpected}, canonical labels are 0, 1, 2, 3")
     pairs = zip(REGIONS, regions_from_labels(prediction), regions_from_labels(reference), strict=True)
-    return {region: _score_region(p, r, size, convention) for region, p, r in pairs}
+    return {region: _score_region(region, Masks(p, r, size, convention), metrics) for region, p, r in pairs}
 
 
-def worst_scores(convention: str) -> dict[str, float]:
-    """Return the scores of a case without a usable prediction: 0 for shares, the penalty for distances.
-
-    Raises:
-        ValueError: unknown convention.
-    """
-    check_convention(convention)
-    return {**dict.fromkeys(SCORES, 0.0), "hd95": PENALTY[convention], "lesion_hd95": BRATS2023_PENALTY}
-
-
-def _score_region(p: np.ndarray, r: np.ndarray, spacing: Spacing, convention: str) -> dict[str, float]:
-    lesions = lesionwise(p, r, spacing)
-    ml = float(np.prod(spacing)) / 1000
+def _score_region(region: str, masks: Masks, metrics: Sequence[Metric]) -> dict[str, float]:
+    scores = {metric.name: float(metric.of(masks)) for metric in metrics}
+    for name, value in scores.items():
+        if not np.isfinite(value):
+            raise ValueError(f"metric {name} of {region} is {value}, expected a finite number")
+    ml = float(np.prod(masks.spacing)) / 1000
     return {
-        "dice": dice(p, r),
-        "hd95": hd95(p, r, spacing, convention),
-        "sensitivity": sensitivity(p, r),
-        "specificity": specificity(p, r),
-        "lesion_dice": lesions.dice,
-        "lesion_hd95": lesions.hd95,
-        "volume_true_ml": int(np.count_nonzero(r)) * ml,
-        "volume_pred_ml": int(np.count_nonzero(p)) * ml,
+        **scores,
+        "volume_true_ml": int(np.count_nonzero(masks.reference)) * ml,
+        "volume_pred_ml": int(np.count_nonzero(masks.prediction)) * ml,
     }
 
 

@@ -6,29 +6,36 @@ not gain from the cases on which it failed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 
 from fedbrats.data.regions import REGIONS
-from fedbrats.metrics.hd95 import check_convention
-from fedbrats.metrics.score import CASE_COLUMNS, SCORES, worst_scores
+from fedbrats.metrics.table import Facts
 
 ALL_SITES = "all"
-LOWER_IS_BETTER = ("hd95", "lesion_hd95")
+CASE = ("arm", "site", "case", "region", "status")  # columns that say what a row is about
+STATISTICS = ("n", "failed", "mean", "std", "median", "q25", "q75", "ci_low", "ci_high")
 SUMMARY_COLUMNS = (
-    *("arm", "site", "region", "metric", "n", "failed", "mean", "std", "median", "q25", "q75"),
-    *("ci_low", "ci_high", "worst_site", "worst_mean", "convention"),
+    *("arm", "site", "region", "metric", *STATISTICS),
+    *("worst_site", "worst_mean", "convention"),
 )
+# Rows are drawn in an order by these; whatever else is scored breaks ties only and so moves no interval of theirs.
+_SORTED_BY = ("dice", "hd95", "sensitivity", "specificity", "lesion_dice", "lesion_hd95")
 _BLOCK = 2_000_000  # numbers drawn at once; bounds the memory of the bootstrap
 
 
-def summarise(cases: pd.DataFrame, convention: str, bootstrap: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Summarise scored cases in long form, one row per arm, site, region and metric of `SCORES`.
+def summarise(
+    cases: pd.DataFrame, metrics: Mapping[str, Facts], convention: str, bootstrap: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """Summarise scored cases in long form, one row per arm, site, region and metric.
 
     Args:
-        cases: one row per case and region with `CASE_COLUMNS`. A row whose status is not "ok" counts as
-            failed and takes `worst_scores(convention)`; without a region it counts for all of them.
-        convention: of the HD95 in `cases`; repeated in the last column.
+        cases: one row per case and region with the columns `CASE` and one per metric. A row whose status is not "ok"
+            counts as failed and takes each metric's score of a failed case; without a region it counts for all of them.
+        metrics: that are summarised, by name.
+        convention: of `cases`; repeated in the last column.
         bootstrap: number of resamples of the interval.
         seed: of the resamples. The result does not depend on the order of the rows.
 
@@ -39,31 +46,33 @@ def summarise(cases: pd.DataFrame, convention: str, bootstrap: int = 2000, seed:
         the cases of all sites, so large sites weigh more.
 
     Raises:
-        ValueError: unknown convention, missing columns, no rows, an empty arm, site or case name, bootstrap
-            below 1, a site called "all", an "ok" row with a number that is missing or not finite, a case
-            without one of the regions.
+        ValueError: missing columns, no rows, an empty arm, site or case name, bootstrap below 1, a site called
+            "all", an "ok" row with a number that is missing or not finite, a case without one of the regions.
     """
-    table = _checked(cases, convention, bootstrap)
+    table, names = _checked(cases, metrics, bootstrap), list(metrics)
     rows = []
     for (arm, region), group in table.groupby(["arm", "region"], sort=False):
-        sites = {str(site): _describe(part, bootstrap, seed) for site, part in group.groupby("site")}
-        for site, described in {ALL_SITES: _describe(group, bootstrap, seed), **sites}.items():
-            for metric in SCORES:
+        sites = {str(site): _describe(part, names, bootstrap, seed) for site, part in group.groupby("site")}
+        for site, described in {ALL_SITES: _describe(group, names, bootstrap, seed), **sites}.items():
+            for metric, facts in metrics.items():
                 means = {s: sites[s][metric]["mean"] for s in (sites if site == ALL_SITES else [site])}
-                worst = (max if metric in LOWER_IS_BETTER else min)(means, key=means.__getitem__)
+                worst = (max if facts.lower_is_better else min)(means, key=means.__getitem__)
                 row = {"arm": arm, "site": site, "region": region, "metric": metric, **described[metric]}
                 row |= {"worst_site": worst, "worst_mean": means[worst], "convention": convention}
                 rows.append(row)
     return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
 
 
-def _describe(part: pd.DataFrame, bootstrap: int, seed: int) -> dict[str, dict[str, float]]:
-    """Statistics of each metric over the rows of `part`; the same bits for any order of the rows."""
-    values = part[list(SCORES)].to_numpy(float)
-    values = values[np.lexsort(values.T)]
+def _describe(
+    part: pd.DataFrame, names: Sequence[str], bootstrap: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """Statistics of the metrics `names` over the rows of `part`; the same bits for any order of the rows."""
+    values = part[list(names)].to_numpy(float)
+    keys = sorted(range(len(names)), key=lambda i: names[i] in _SORTED_BY)
+    values = values[np.lexsort(values.T[keys])]
     intervals = bootstrap_intervals(values, bootstrap, seed)
     described: dict[str, dict[str, float]] = {}
-    for i, metric in enumerate(SCORES):
+    for i, metric in enumerate(names):
         column = values[:, i]
         q25, median, q75 = (float(v) for v in np.percentile(column, [25, 50, 75]))
         described[metric] = {
@@ -92,17 +101,16 @@ def bootstrap_intervals(values: np.ndarray, resamples: int, seed: int) -> list[t
     return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
 
 
-def _checked(cases: pd.DataFrame, convention: str, bootstrap: int) -> pd.DataFrame:
+def _checked(cases: pd.DataFrame, metrics: Mapping[str, Facts], bootstrap: int) -> pd.DataFrame:
     """Copy of `cases` with a row per region, failed rows at the worst values, sorted by arm and region."""
-    check_convention(convention)
-    missing = [c for c in CASE_COLUMNS if c not in cases.columns]
+    missing = [c for c in (*CASE, *metrics) if c not in cases.columns]
     if missing:
         raise ValueError(f"cases: missing columns {missing}")
     if cases.empty:
         raise ValueError("cases: no rows, nothing to summarise")
     if bootstrap < 1:
         raise ValueError(f"metrics.bootstrap: must be at least 1, got {bootstrap}")
-    table = _every_region(cases[list(CASE_COLUMNS)])
+    table = _every_region(cases[[*CASE, *metrics]])
     for column in ("arm", "site", "case"):
         if table[column].isna().any() or (table[column] == "").any():
             raise ValueError(f"cases: {column} is empty in some rows")
@@ -110,9 +118,9 @@ def _checked(cases: pd.DataFrame, convention: str, bootstrap: int) -> pd.DataFra
     if (table["site"] == ALL_SITES).any():
         raise ValueError(f'cases: a site cannot be called "{ALL_SITES}", that row pools all sites')
     failed = table["status"] != "ok"
-    for metric, value in worst_scores(convention).items():
-        table[metric] = table[metric].astype(float).mask(failed, value)
-    bad = ~np.isfinite(table[list(SCORES)].to_numpy(float)).all(axis=1)
+    for metric, facts in metrics.items():
+        table[metric] = table[metric].astype(float).mask(failed, facts.failed)
+    bad = ~np.isfinite(table[list(metrics)].to_numpy(float)).all(axis=1)
     if bad.any():
         raise ValueError(f'cases: status is "ok" but a score is missing or infinite: {_named(table[bad])}')
     counts = table.groupby(["arm", "site", "case", "region"]).size().unstack("region", fill_value=0)

@@ -116,7 +116,7 @@ def retained(uncertainty: np.ndarray, dice: np.ndarray) -> pd.DataFrame:
         dice: of the same cases.
 
     Returns:
-        n rows. share: of the cases that are referred, 0 to (n - 1) / n; mean_dice: of the others; oracle: the same if
+        n rows. share: of the cases that are referred, 0 to (n - 1) / n; mean_score: of the others; oracle: the same if
         the worst by Dice had been referred; random: if cases had been drawn blindly, which is the mean over all.
 
     Raises:
@@ -133,7 +133,7 @@ def retained(uncertainty: np.ndarray, dice: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "share": 1 - count / len(scores),
-            "mean_dice": (np.cumsum(fair[np.argsort(doubt, kind="stable")]) / count[::-1])[::-1],
+            "mean_score": (np.cumsum(fair[np.argsort(doubt, kind="stable")]) / count[::-1])[::-1],
             "oracle": (np.cumsum(np.sort(scores)[::-1]) / count[::-1])[::-1],
             "random": scores.mean(),
         }
@@ -152,7 +152,7 @@ def rejection_ratio(curve: pd.DataFrame) -> float:
         The ratio; NaN where all cases have the same Dice, so that no order gains anything.
     """
     best = float((curve["oracle"] - curve["random"]).sum())
-    gained = float((curve["mean_dice"] - curve["random"]).sum())
+    gained = float((curve["mean_score"] - curve["random"]).sum())
     return gained / best if best > 1e-12 else float("nan")
 
 

@@ -8,11 +8,12 @@ each training institution made of it, on its own test cases.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
-from fedbrats.data.regions import REGIONS
-from fedbrats.metrics.score import worst_scores
-from fedbrats.report.run_folder import CASE_NUMBERS
+from fedbrats.metrics.table import VOLUMES, Facts, worst
+from fedbrats.tasks import segmentation as task
 
 ARM_ORDER = ("federated", "personal", "pooled", "local", "local_elsewhere")
 OF_TRAINING_SITES = ("personal", "local")  # arms without a model for an institution held out of the training
@@ -42,7 +43,7 @@ def report_arms(frame: pd.DataFrame) -> pd.Series:
     return frame["arm"].mask(local, "local_elsewhere").mask(own, "local")
 
 
-def merge_local_arms(cases: pd.DataFrame, convention: str) -> pd.DataFrame:
+def merge_local_arms(cases: pd.DataFrame, metrics: Mapping[str, Facts]) -> pd.DataFrame:
     """Replace the arms "local:<site>" by "local" and "local_elsewhere", and failed scores by the worst ones.
 
     A case counts once per arm: where several local models segmented it, its row holds the mean over them, so that
@@ -51,36 +52,33 @@ def merge_local_arms(cases: pd.DataFrame, convention: str) -> pd.DataFrame:
 
     Args:
         cases: rows with the columns of `cases.csv`; a failed row without a region stands for all regions that occur.
-        convention: names the worst scores.
+        metrics: that were scored; they know the scores of a failed case.
 
     Returns:
-        Rows with the same columns and a region each; the scores of failed rows are `worst_scores(convention)`.
-
-    Raises:
-        ValueError: unknown convention.
+        Rows with the same columns and a region each; the scores of failed rows are the worst.
     """
     whole = (cases["status"] != "ok") & (cases["region"] == "")
-    regions = [region for region in REGIONS if region in set(cases["region"])] or REGIONS
+    regions = task.in_order(set(cases["region"])) or task.REGIONS
     spread = [cases[whole].assign(region=region) for region in regions] if whole.any() else []
     rows = pd.concat([cases[~whole], *spread], ignore_index=True)
-    for metric, value in worst_scores(convention).items():
+    for metric, value in worst(metrics).items():
         rows[metric] = rows[metric].mask(rows["status"] != "ok", value)
     rows["arm"] = report_arms(rows)
     elsewhere = rows["arm"] == "local_elsewhere"
-    parts = [rows[~elsewhere], _mean_over_models(rows[elsewhere])]
+    parts = [rows[~elsewhere], _mean_over_models(rows[elsewhere], [*metrics, *VOLUMES])]
     return pd.concat([part for part in parts if len(part)] or [rows], ignore_index=True)[list(cases.columns)]
 
 
-def _mean_over_models(rows: pd.DataFrame) -> pd.DataFrame:
+def _mean_over_models(rows: pd.DataFrame, numbers: list[str]) -> pd.DataFrame:
     keys = ["site", "case", "region"]
     # "ok" sorts after "failed: ...", so the largest status of a case is "ok" if any model succeeded.
     parts = rows.groupby(keys, as_index=False, sort=False)
-    means = parts[list(CASE_NUMBERS)].mean().merge(parts["status"].max(), on=keys)
+    means = parts[numbers].mean().merge(parts["status"].max(), on=keys)
     return means.assign(arm="local_elsewhere")
 
 
 def percent_of_pooled(cases: pd.DataFrame, site: str | None = None) -> dict[str, dict[str, float]]:
-    """Mean Dice of every arm as a percentage of the pooled arm's, on the cases that both have.
+    """Mean of the main score of every arm as a percentage of the pooled arm's, on the cases that both have.
 
     The comparison is paired because arms differ in their cases: an institution held out of the training has no
     local model of its own.
@@ -94,14 +92,12 @@ def percent_of_pooled(cases: pd.DataFrame, site: str | None = None) -> dict[str,
     """
     good = cases if site is None else cases[cases["site"] == site]
     keys = ["site", "case", "region"]
-    pooled = good[good["arm"] == "pooled"][[*keys, "dice"]]
+    pooled, other = good[good["arm"] == "pooled"][[*keys, task.MAIN]], f"{task.MAIN}_pooled"
     out: dict[str, dict[str, float]] = {}
     for arm in sorted(set(good["arm"]) - {"pooled"}, key=arm_rank):
         pairs = good[good["arm"] == arm].merge(pooled, on=keys, suffixes=("", "_pooled"))
-        for region in REGIONS:
+        for region in task.REGIONS:
             shared = pairs[pairs["region"] == region]
-            if len(shared) and shared["dice_pooled"].mean() > 0:
-                out.setdefault(arm, {})[region] = float(
-                    100 * shared["dice"].mean() / shared["dice_pooled"].mean()
-                )
+            if len(shared) and shared[other].mean() > 0:
+                out.setdefault(arm, {})[region] = float(100 * shared[task.MAIN].mean() / shared[other].mean())
     return out

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedbrats.report.cells import MISSING
 from fedbrats.report.privacy_tables import epsilon_text, short
-from fedbrats.report.run_folder import RunFolderError, read_json
+from fedbrats.runs.reading import RunFolderError, read_json
 
 AUDIT_FILE = "audit.json"
 
@@ -20,9 +20,9 @@ def audit_context(folder: Path) -> dict[str, Any] | None:
         RunFolderError: the file cannot be read, lacks a part of a check, or names a picture outside of the run folder.
     """
     file = folder / AUDIT_FILE
-    if not file.is_file():
+    content = read_json(file)
+    if content is None:
         return None
-    content = read_json(file, [])
     checks = [_check(check, file) for check in _list(content.get("checks"), f"{file}: checks")]
     inversion = _mapping(content.get("inversion"), f"{file}: inversion")
     pictures = _list(inversion.get("images"), f"{file}: inversion: images")

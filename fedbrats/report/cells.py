@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from fedbrats.data.regions import REGIONS
+from fedbrats.metrics.table import BY_NAME, Facts
 from fedbrats.report.arms import OF_TRAINING_SITES, arm_rank, arm_title
 from fedbrats.report.tables import EVERY_SITE, STATISTICS, worst_institution
+from fedbrats.tasks import segmentation as task
 
 MISSING = "-"
 SEEN_ONLY = "test cases of institutions that trained only, so not the same cases as those of the other arms"
-DECIMALS = {"hd95": 1, "lesion_hd95": 1}  # mm; all other metrics have 3
-METRIC_TITLES = {
-    "dice": "Dice",
-    "hd95": "HD95 (mm)",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "lesion_dice": "Lesion-wise Dice",
-    "lesion_hd95": "Lesion-wise HD95 (mm)",
-}
 
 
 @dataclass
@@ -55,7 +48,7 @@ def number(value: float | None, decimals: int) -> str:
 
 def mean_cell(row: dict[str, Any], metric: str, notes: Footnotes, shown_n: int) -> Cell:
     """Mean over its interval; the cell names its own n where that differs from the row's."""
-    decimals = DECIMALS.get(metric, 3)
+    decimals = BY_NAME[metric].decimals
     if pd.isna(row[metric]):
         return Cell(MISSING, mark=notes.mark(row["note"] or "not recorded"))
     low, high = row[f"{metric}_low"], row[f"{metric}_high"]
@@ -90,7 +83,7 @@ def arm_rows(table: pd.DataFrame, site: str, notes: Footnotes) -> list[dict[str,
         table: result of `institution_table`.
 
     Returns:
-        {"arm", "title", "mark" (footnote of the arm), "n", "dice": [Cell per region], "hd95": [Cell per region],
+        {"arm", "title", "mark" (footnote of the arm), "n", "scores": for each of `task.SHOWN` a Cell per region,
         "percent": Cell}
     """
     out = []
@@ -105,8 +98,7 @@ def arm_rows(table: pd.DataFrame, site: str, notes: Footnotes) -> list[dict[str,
                 "title": arm_title(arm),
                 "mark": notes.mark(SEEN_ONLY) if unseen_too and arm in OF_TRAINING_SITES else "",
                 "n": shown_n,
-                "dice": [mean_cell(row, "dice", notes, shown_n) for row in records],
-                "hd95": [mean_cell(row, "hd95", notes, shown_n) for row in records],
+                "scores": [[mean_cell(row, m, notes, shown_n) for row in records] for m in task.SHOWN],
                 "percent": percent_cell(records, notes),
             }
         )
@@ -114,13 +106,12 @@ def arm_rows(table: pd.DataFrame, site: str, notes: Footnotes) -> list[dict[str,
 
 
 def worst_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Worst institution of each arm by mean Dice and by mean HD95, per region, as text."""
-    regions = [region for region in REGIONS if region in set(table["region"])]
+    """Worst institution of each arm by the mean of each of `task.SHOWN`, per region, as text."""
+    regions = task.in_order(set(table["region"]))
     return [
         {
             "title": arm_title(arm),
-            "dice": [_worst_cell(table, arm, region, "dice") for region in regions],
-            "hd95": [_worst_cell(table, arm, region, "hd95") for region in regions],
+            "scores": [[_worst_cell(table, arm, region, m) for region in regions] for m in task.SHOWN],
         }
         for arm in dict.fromkeys(table["arm"])
     ]
@@ -131,24 +122,26 @@ def _worst_cell(table: pd.DataFrame, arm: str, region: str, metric: str) -> Cell
     if worst is None:
         return Cell(MISSING)
     unseen = ", unseen" if worst["unseen"] else ""
-    return Cell(number(worst["mean"], DECIMALS.get(metric, 3)), f"{worst['site']} (n = {worst['n']}{unseen})")
+    return Cell(
+        number(worst["mean"], BY_NAME[metric].decimals), f"{worst['site']} (n = {worst['n']}{unseen})"
+    )
 
 
-def statistic_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def statistic_rows(frame: pd.DataFrame, metrics: Mapping[str, Facts]) -> list[dict[str, Any]]:
     """Printable rows of all statistics over every test case: arm, region, metric, then text per statistic.
 
     Args:
         frame: result of `statistics`.
+        metrics: that were scored, in their order.
     """
     whole = frame[frame["site"] == EVERY_SITE]
-    order = {metric: place for place, metric in enumerate(METRIC_TITLES)}
+    order = {metric: place for place, metric in enumerate(metrics)}
     rows = []
     for row in whole.to_dict(orient="records"):
-        decimals = DECIMALS.get(row["metric"], 3)
-        texts = {name: number(row[name], 0 if name in ("n", "failed") else decimals) for name in STATISTICS}
-        rows.append(
-            {**row, **texts, "title": arm_title(row["arm"]), "name": METRIC_TITLES.get(row["metric"])}
-        )
-    rows = [row for row in rows if row["metric"] in order]
-    rows.sort(key=lambda row: (order[row["metric"]], REGIONS.index(row["region"]), arm_rank(row["arm"])))
+        known = metrics.get(row["metric"], Facts(row["metric"]))
+        texts = {
+            name: number(row[name], 0 if name in ("n", "failed") else known.decimals) for name in STATISTICS
+        }
+        rows.append({**row, **texts, "title": arm_title(row["arm"]), "name": known.named})
+    rows.sort(key=lambda row: (order[row["metric"]], task.REGIONS.index(row["region"]), arm_rank(row["arm"])))
     return rows

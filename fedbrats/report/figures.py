@@ -8,12 +8,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from fedbrats.metrics.table import Facts
 from fedbrats.report.arms import arm_rank, arm_title, merge_local_arms
-from fedbrats.report.run_folder import AT_THE_END, DICE_COLUMNS, RunFolder
 from fedbrats.report.style import ARM_COLOURS, BLACK, GREY, finite, new_figure, site_labels, styled
+from fedbrats.runs.rounds import AT_THE_END
+from fedbrats.runs.run_folder import RunFolder
+from fedbrats.tasks import segmentation as task
 
 FEW = 5  # cases below which an institution gets no box
-CURVE_COLUMNS = ("loss", *DICE_COLUMNS)
+CURVE_COLUMNS = ("loss", *task.COLUMNS.values())
 
 
 def curve_points(rounds: pd.DataFrame) -> pd.DataFrame:
@@ -26,7 +29,7 @@ def curve_points(rounds: pd.DataFrame) -> pd.DataFrame:
         rounds: rows with the columns of `rounds.csv`.
 
     Returns:
-        Columns arm, round, phase, then loss, dice_wt, dice_tc, dice_et (0..1), each with `_min` and `_max`.
+        Columns arm, round, phase, then loss and the main scores `task.COLUMNS` (0..1), each with `_min` and `_max`.
     """
     good = rounds[(rounds["status"] == "ok") & rounds["phase"].isin(["train", "val"])]
     good = good.assign(arm=good["arm"].str.replace(r"^local:.*", "local", regex=True))
@@ -45,14 +48,14 @@ def curve_points(rounds: pd.DataFrame) -> pd.DataFrame:
 
 
 def learning_curves(run: RunFolder) -> Figure:
-    """Training and validation loss and validation Dice per region over the rounds, one colour per arm.
+    """Training and validation loss and main score of the validation per region over the rounds, one colour per arm.
 
     Rounds whose aggregation failed are grey bands; a triangle below marks a round that misses a reply.
     """
     points = curve_points(run.rounds)
     with styled():
         panels = {"loss": "Loss (line: training, dashed: validation)"}
-        panels |= {f"dice_{region.lower()}": f"Validation Dice {region}" for region in run.regions}
+        panels |= {task.COLUMNS[r]: f"Validation {task.MAIN_TITLE} {r}" for r in run.regions}
         lines = (len(panels) + 1) // 2
         figure = new_figure(10.5, 3.2 * lines)
         axes = figure.subplots(lines, 2, sharex=True, squeeze=False)
@@ -122,9 +125,9 @@ def metric_boxes(run: RunFolder, metric: str) -> Figure:
     than 5 cases only the dots and the median are drawn. Failed cases count with the worst score.
 
     Args:
-        metric: "dice" (0..1) or "hd95" (mm, logarithmic above 1 mm).
+        metric: of `task.SHOWN`; a distance is logarithmic above 1 mm.
     """
-    cases = merge_local_arms(run.cases, run.convention)
+    cases = merge_local_arms(run.cases, run.metrics)
     cases = cases[cases["arm"] != "local_elsewhere"]
     arms = sorted(set(cases["arm"]), key=arm_rank)
     sites = [site for site in run.sites if site in set(cases["site"])]
@@ -142,7 +145,7 @@ def metric_boxes(run: RunFolder, metric: str) -> Figure:
                 places = np.arange(len(sites)) + (slot - (len(arms) - 1) / 2) * height
                 values = [groups.get((region, site, arm), np.empty(0)) for site in sites]
                 _boxes(axis, values, places, height, ARM_COLOURS.get(arm, GREY))
-            _scale(axis, metric, run.convention)
+            _scale(axis, run.shown[metric])
             axis.set_title(region, loc="left", fontweight="bold")
             for row in range(1, len(sites)):
                 axis.axhline(row - 0.5, color="#D0D0D0", lw=0.6)
@@ -153,17 +156,16 @@ def metric_boxes(run: RunFolder, metric: str) -> Figure:
     return figure
 
 
-def _scale(axis: Axes, metric: str, convention: str) -> None:
+def _scale(axis: Axes, facts: Facts) -> None:
     axis.grid(axis="y", visible=False)
-    if metric == "dice":
+    axis.set_xlabel(facts.heading)
+    if not facts.unit:
         axis.set_xlim(-0.03, 1.03)
-        axis.set_xlabel("Dice")
         return
     axis.set_xscale("symlog", linthresh=1, linscale=0.4)
     axis.set_xlim(-0.1, 500)
     axis.set_xticks([0, 1, 3, 10, 30, 100, 374], ["0", "1", "3", "10", "30", "100", "374"])
     axis.minorticks_off()
-    axis.set_xlabel(f"HD95 in mm ({convention})")
 
 
 def _boxes(axis: Axes, values: list[np.ndarray], places: np.ndarray, height: float, colour: str) -> None:

@@ -6,6 +6,7 @@ import base64
 import io
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,7 @@ from fedbrats.report.cells import MISSING, Footnotes, arm_rows, number, statisti
 from fedbrats.report.personal_tables import personal_context
 from fedbrats.report.postprocess_tables import postprocess_context
 from fedbrats.report.privacy_figures import privacy_context
-from fedbrats.report.privacy_files import asks_for_privacy
 from fedbrats.report.privacy_tables import NO_EPSILON
-from fedbrats.report.run_folder import RunFolder, read_run
 from fedbrats.report.style import styled
 from fedbrats.report.tables import (
     EVERY_SITE,
@@ -36,6 +35,9 @@ from fedbrats.report.tables import (
     statistics,
 )
 from fedbrats.report.uncertainty_figures import uncertainty_context
+from fedbrats.runs.privacy_files import asks_for_privacy
+from fedbrats.runs.run_folder import RunFolder, read_run
+from fedbrats.tasks import segmentation as task
 
 REPORT_NAME = "report.html"
 
@@ -64,7 +66,7 @@ def write_page(path: Path, template: str, context: dict[str, Any]) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text = environment.get_template(template).render(version=__version__, **context)
+    text = environment.get_template(template).render(version=__version__, task=task, **context)
     partial = path.with_suffix(".html.tmp")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
@@ -104,6 +106,7 @@ def report_context(run: RunFolder) -> dict[str, Any]:
         "sentences": words.result_sentences(run, table),
         "convention": run.convention,
         "regions": run.regions,
+        "shown": run.shown,
         "all_regions": REGIONS,
         "pairs": counts_pairs(run, table),
         "overall": overall,
@@ -113,7 +116,7 @@ def report_context(run: RunFolder) -> dict[str, Any]:
         "privacy": _pictured(privacy, ("epsilon", "norms", "central")),
         "audit": audit_context(run.path),
         "footnotes": footnotes.texts,
-        "statistics": statistic_rows(statistics(run)),
+        "statistics": statistic_rows(statistics(run), run.metrics),
         "figures": _figures(run),
         "overlays": _overlays(run),
         "post": postprocess_context(run.path),
@@ -136,8 +139,7 @@ def _figures(run: RunFolder) -> dict[str, str]:
     has_sites, has_cases = bool(run.partition.get("sites")), bool(len(run.cases))
     wanted: dict[str, tuple[bool, Callable[[], Figure]]] = {
         "curves": (bool(len(run.rounds)), lambda: figures.learning_curves(run)),
-        "dice": (has_cases, lambda: figures.metric_boxes(run, "dice")),
-        "hd95": (has_cases, lambda: figures.metric_boxes(run, "hd95")),
+        **{m: (has_cases, partial(figures.metric_boxes, run, m)) for m in run.shown},
         "cost": (bool(len(run.rounds)), lambda: figures.cost_figure(run)),
         "partition": (has_sites, lambda: partition_figures.partition_figure(run)),
         "intensity": (has_sites, lambda: partition_figures.intensity_figure(run)),
@@ -176,10 +178,10 @@ def data_uri(figure: Figure, kind: str) -> str:
 def _overlays(run: RunFolder) -> list[dict[str, str]]:
     out = []
     for overlay in overlays.choose_overlays(run):
-        dice = ", ".join(f"{region} {overlay.dice[region]:.3f}" for region in run.regions)
+        scores = ", ".join(f"{region} {overlay.scores[region]:.3f}" for region in run.regions)
         unseen = ", unseen" if overlay.site in run.holdout else ""
         name = f"{overlay.case}, " if run.simulation else ""
-        title = f"{overlay.rank}: {name}{overlay.site}{unseen}. Dice {dice}"
+        title = f"{overlay.rank}: {name}{overlay.site}{unseen}. {task.MAIN_TITLE} {scores}"
         out.append({"title": title, "image": data_uri(overlays.overlay_figure(overlay), "png")})
     return out
 

@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from fedbrats.data.regions import ED, ET, NCR
-from fedbrats.report.run_folder import RunFolder, RunFolderError
 from fedbrats.report.style import GREY, LABEL_COLOURS, new_figure, styled
+from fedbrats.runs.reading import RunFolderError
+from fedbrats.runs.run_folder import RunFolder
+from fedbrats.tasks import segmentation as task
 
 OVERLAY_ARM = "federated"
 LABELS = {"NCR": NCR, "ED": ED, "ET": ET}
@@ -21,17 +23,17 @@ LABELS = {"NCR": NCR, "ED": ED, "ET": ET}
 
 @dataclass(frozen=True)
 class Overlay:
-    """One chosen test case: its rank in words, where its slice is, and its Dice per region."""
+    """One chosen test case: its rank in words, where its slice is, and its main score per region."""
 
     rank: str
     site: str
     case: str
     path: Path
-    dice: dict[str, float]
+    scores: dict[str, float]
 
 
 def choose_overlays(run: RunFolder) -> list[Overlay]:
-    """Best, median and worst test case of the federated arm by mean Dice over its regions, if it left a slice.
+    """Best, median and worst test case of the federated arm by its mean main score, if it left a slice.
 
     With two cases there is no median, with one only that case; none when no slice or no score is there.
     """
@@ -39,10 +41,16 @@ def choose_overlays(run: RunFolder) -> list[Overlay]:
     found = []
     for (site, case), part in cases.groupby(["site", "case"], sort=True):
         path = run.path / "sites" / str(site) / "slices" / OVERLAY_ARM / f"{case}.npz"
-        dice = {row["region"]: float(row["dice"]) for row in part.to_dict(orient="records")}
-        if path.is_file() and set(run.regions) <= set(dice):
+        scores = {row["region"]: float(row[task.MAIN]) for row in part.to_dict(orient="records")}
+        if path.is_file() and set(run.regions) <= set(scores):
             found.append(
-                (float(np.mean([dice[region] for region in run.regions])), str(site), str(case), path, dice)
+                (
+                    float(np.mean([scores[region] for region in run.regions])),
+                    str(site),
+                    str(case),
+                    path,
+                    scores,
+                )
             )
     found.sort(key=lambda item: (-item[0], item[2]))
     if not found:

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from fedbrats.data.cases import MODALITIES
 from fedbrats.data.regions import REGIONS
-from fedbrats.report.run_folder import RunFolder
-from fedbrats.report.style import REGION_COLOURS, SPLIT_COLOURS, new_figure, site_labels, styled
+from fedbrats.report.style import BLUE, REGION_COLOURS, SPLIT_COLOURS, new_figure, site_labels, styled
+from fedbrats.runs.run_folder import RunFolder
 
 SPLITS = ("train", "val", "test")
 MARKERS = dict(zip(REGIONS, ("o", "s", "^")))
@@ -71,7 +71,7 @@ def intensity_figure(run: RunFolder) -> Figure:
         figure = new_figure(10.5, _height(len(frame)))
         axes = figure.subplots(1, len(MODALITIES), sharey=True)
         for axis, modality in zip(axes, MODALITIES):
-            _dots(axis, frame, modality, 0.0, REGION_COLOURS["WT"], "o", modality)
+            _dots(axis, frame, modality, 0.0, BLUE, "o", modality)
             axis.set_title(MODALITY_TITLES[modality], loc="left")
             axis.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
             axis.xaxis.get_major_locator().set_params(nbins=4)

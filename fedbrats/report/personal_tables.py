@@ -13,9 +13,11 @@ from fedbrats.metrics.summary import ALL_SITES as EVERY_SITE
 from fedbrats.metrics.summary import bootstrap_intervals
 from fedbrats.report.arms import merge_local_arms
 from fedbrats.report.cells import Cell, number
-from fedbrats.report.run_folder import RunFolder, RunFolderError, read_json
 from fedbrats.report.style import GREY, REGION_COLOURS, new_figure, shorten, styled
-from fedbrats.report.words import REGION_TITLES, listed, plural
+from fedbrats.report.words import listed, plural
+from fedbrats.runs.reading import RunFolderError, read_json
+from fedbrats.runs.run_folder import RunFolder
+from fedbrats.tasks import segmentation as task
 
 PERSONAL_FILE = "personalization.json"
 FEW = 5  # cases below which an interval over cases is no reason to call a gain or a loss
@@ -30,7 +32,7 @@ UNSEEN = {
 
 
 def paired_gains(run: RunFolder) -> pd.DataFrame:
-    """Dice of the personal and of the global model on the same case: site, case, region, before, after, gain.
+    """Main score of the personal and of the global model on the same case: site, case, region, before, after, gain.
 
     "before" is the global model (arm "federated"), "after" the institution's own; cases that could not be scored
     count with the worst score, cases that only one of the arms has are left out.
@@ -38,12 +40,9 @@ def paired_gains(run: RunFolder) -> pd.DataFrame:
     Raises:
         RunFolderError: the scores have an unknown convention.
     """
-    try:
-        cases = merge_local_arms(run.cases, run.convention) if len(run.cases) else run.cases
-    except ValueError as error:
-        raise RunFolderError(f"{run.path / 'cases.csv'}: {error}") from error
+    cases = merge_local_arms(run.cases, run.metrics) if len(run.cases) else run.cases
     before, after = (
-        cases.loc[cases["arm"] == arm, [*KEYS, "dice"]].rename(columns={"dice": name})
+        cases.loc[cases["arm"] == arm, [*KEYS, task.MAIN]].rename(columns={task.MAIN: name})
         for arm, name in (("federated", "before"), ("personal", "after"))
     )
     pairs = before.merge(after, on=KEYS)
@@ -63,8 +62,8 @@ def interval(gains: np.ndarray, resamples: int) -> tuple[float, float]:
 def gain_table(run: RunFolder) -> pd.DataFrame:
     """One row per institution ("all" first) and region: site, region, n, before, after, gain, low, high, verdict.
 
-    Means of Dice over the paired cases with the 95 % interval of the gain. verdict: "gain" or "loss" where the
-    interval excludes 0, "even" where it does not, "few" below `FEW` cases.
+    Means of the main score over the paired cases with the 95 % interval of the gain. verdict: "gain" or "loss" where
+    the interval excludes 0, "even" where it does not, "few" below `FEW` cases.
     """
     pairs, rows = paired_gains(run), []
     resamples = int((run.config.get("metrics") or {}).get("bootstrap", 2000))
@@ -104,7 +103,7 @@ def verdicts(table: pd.DataFrame) -> list[str]:
         for verdict, said in (("even", "no clear difference"), ("few", f"fewer than {FEW} cases")):
             sites = rows.loc[rows["verdict"] == verdict, "site"].tolist()
             parts += [f"{said}: {listed(sites)}"] if sites else []
-        title = REGION_TITLES[region]
+        title = task.IN_WORDS[region]
         out.append(f"{title[0].upper()}{title[1:]}, {'; '.join(parts)}.")
     return out
 
@@ -138,7 +137,7 @@ def gain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def gain_figure(table: pd.DataFrame) -> Figure:
-    """Gain of the personal model in mean Dice with its interval: a row per institution, a panel per region.
+    """Gain of the personal model in the mean main score with its interval: a row per institution, a panel per region.
 
     Args:
         table: result of `gain_table`, at least one row.
@@ -153,7 +152,7 @@ def gain_figure(table: pd.DataFrame) -> Figure:
             axis.hlines(part.index, part["low"], part["high"], color=REGION_COLOURS[region], lw=1.6)
             axis.plot(part["gain"], part.index, "o", ms=5, color=REGION_COLOURS[region])
             axis.set_title(region, loc="left", fontweight="bold")
-            axis.set_xlabel("Gain in Dice")
+            axis.set_xlabel(f"Gain in {task.MAIN_TITLE}")
             axis.margins(x=0.08)
             axis.grid(axis="y", visible=False)
         names = ["All that trained" if site == EVERY_SITE else shorten(site) for site in sites]
@@ -172,9 +171,9 @@ def read_personalization(folder: Path) -> dict[str, Any] | None:
         RunFolderError: it cannot be read, or the arrays are no lists of names.
     """
     file = folder / PERSONAL_FILE
-    if not file.is_file():
+    content = read_json(file)
+    if content is None:
         return None
-    content = read_json(file, [])
     for key in ("stays", "travels"):
         if not isinstance(content.get(key), list):
             raise RunFolderError(f"{file}: {key} must be a list of the names of arrays")

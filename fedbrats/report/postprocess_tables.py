@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedbrats.data.regions import REGIONS
+from fedbrats.metrics.table import BY_NAME
 from fedbrats.report.arms import arm_rank, arm_title, report_arms
-from fedbrats.report.cells import DECIMALS, MISSING, Cell, number
-from fedbrats.report.run_folder import optional_table, read_json
-
-STEP_TEXT = ("arm", "site", "case", "region", "step")
-STEP_NUMBERS = ("order", "dice", "hd95", "changed_voxels")
+from fedbrats.report.cells import MISSING, Cell, number
+from fedbrats.runs.case_tables import STEPS
+from fedbrats.runs.reading import read_json
+from fedbrats.tasks import segmentation as task
 
 
 def step_table(folder: Path) -> pd.DataFrame:
@@ -29,33 +28,31 @@ def step_table(folder: Path) -> pd.DataFrame:
     not be scored are not in it.
 
     Returns:
-        One row per arm, region and order: arm, region, order, step (name), n (cases), dice, hd95 (mm),
-        dice_change, hd95_change (from the order before), changed (cases in which the step changed a voxel of the
+        One row per arm, region and order: arm, region, order, step (name), n (cases), the metrics `task.SHOWN`,
+        <metric>_change of each (from the order before), changed (cases in which the step changed a voxel of the
         region, by any model).
 
     Raises:
         RunFolderError: `steps.csv` cannot be read.
     """
-    rows = optional_table(folder / "steps.csv", STEP_TEXT, STEP_NUMBERS)
+    rows = STEPS.read(folder)
     rows = rows.assign(arm=report_arms(rows), order=rows["order"].astype(int))
     keys = ["arm", "region", "order"]
     cases = rows.groupby([*keys, "site", "case"], as_index=False).agg(
-        dice=("dice", "mean"),
-        hd95=("hd95", "mean"),
+        **{metric: (metric, "mean") for metric in task.SHOWN},
         changed=("changed_voxels", "max"),
         step=("step", "first"),
     )
     table = cases.groupby(keys, as_index=False).agg(
         step=("step", "first"),
-        n=("dice", "size"),
-        dice=("dice", "mean"),
-        hd95=("hd95", "mean"),
+        n=(task.MAIN, "size"),
+        **{metric: (metric, "mean") for metric in task.SHOWN},
         changed=("changed", lambda voxels: int((voxels > 0).sum())),
     )
     place = table["arm"].map({arm: arm_rank(arm) for arm in set(table["arm"])})
-    table = table.assign(place=place, channel=table["region"].map(REGIONS.index))
+    table = table.assign(place=place, channel=table["region"].map(task.REGIONS.index))
     table = table.sort_values(["place", "channel", "order"], ignore_index=True)
-    for metric in ("dice", "hd95"):
+    for metric in task.SHOWN:
         table[f"{metric}_change"] = table.groupby(["arm", "region"])[metric].diff()
     return table.drop(columns=["place", "channel"])
 
@@ -66,7 +63,7 @@ def postprocess_context(folder: Path) -> dict[str, Any] | None:
     Raises:
         RunFolderError: `steps.csv` or `postprocess.json` cannot be read.
     """
-    table, described = step_table(folder), read_json(folder / "postprocess.json", [])
+    table, described = step_table(folder), read_json(folder / "postprocess.json") or {}
     described = {arm: steps for arm, steps in described.items() if steps}
     if not len(table) and not described:
         return None
@@ -74,6 +71,7 @@ def postprocess_context(folder: Path) -> dict[str, Any] | None:
     return {
         "steps": _step_names(described) or [*table[table["order"] > 0].groupby("order")["step"].first()],
         "rows": [_row(part.to_dict(orient="records")) for _, part in groups],
+        "shown": [BY_NAME[metric] for metric in task.SHOWN],
         "orders": range(int(table["order"].max()) + 1) if len(table) else range(0),
         "parameters": parameter_rows(described),
     }
@@ -134,14 +132,13 @@ def _row(records: list[dict[str, Any]]) -> dict[str, Any]:
         "title": arm_title(first["arm"]),
         "region": first["region"],
         "n": first["n"],
-        "dice": [_cell(row, "dice") for row in records],
-        "hd95": [_cell(row, "hd95") for row in records],
+        "scores": [[_cell(row, metric) for row in records] for metric in task.SHOWN],
         "changed": [str(row["changed"]) for row in records[1:]],
     }
 
 
 def _cell(row: dict[str, Any], metric: str) -> Cell:
-    decimals, change = DECIMALS.get(metric, 3), row[f"{metric}_change"]
+    decimals, change = BY_NAME[metric].decimals, row[f"{metric}_change"]
     if np.isnan(change):
         return Cell(number(row[metric], decimals))
     return Cell(number(row[metric], decimals), f"{round(change, decimals) + 0.0:+.{decimals}f}")

@@ -10,14 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from fedbrats.report.privacy_files import (
-    CentralBudget,
-    Privacy,
-    read_central_rounds,
-    read_privacy,
-    read_rounds,
-    read_steps,
-)
 from fedbrats.report.privacy_tables import (
     central_row,
     epsilon_text,
@@ -27,7 +19,6 @@ from fedbrats.report.privacy_tables import (
     step_rows,
     warnings,
 )
-from fedbrats.report.run_folder import RunFolder, natural
 from fedbrats.report.style import (
     BLACK,
     BLUE,
@@ -39,6 +30,16 @@ from fedbrats.report.style import (
     shorten,
     styled,
 )
+from fedbrats.runs.privacy_files import (
+    CentralBudget,
+    Privacy,
+    read_central_rounds,
+    read_privacy,
+    read_rounds,
+    read_steps,
+)
+from fedbrats.runs.reading import natural
+from fedbrats.runs.run_folder import RunFolder
 
 WIDE = 20  # largest over smallest epsilon above which their axis is logarithmic
 PANELS = 4  # institutions side by side

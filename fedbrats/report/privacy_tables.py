@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from fedbrats.report.cells import MISSING, Cell
-from fedbrats.report.privacy_files import CentralBudget, Privacy, SiteBudget
-from fedbrats.report.run_folder import natural
 from fedbrats.report.words import listed, plural
+from fedbrats.runs.privacy_files import CentralBudget, Privacy, SiteBudget
+from fedbrats.runs.reading import natural
 
 WEAK, EMPTY = 10.0, 50.0  # epsilon above which the formal guarantee is weak, and practically nothing
 NO_EPSILON = "privacy.json is missing although the run was to be private: no epsilon can be stated."

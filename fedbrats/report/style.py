@@ -6,6 +6,8 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from fedbrats.tasks.segmentation import REGIONS
+
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#8A8A8A"
@@ -18,7 +20,7 @@ ARM_COLOURS = {
     "local_elsewhere": PURPLE,
 }
 LINE_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)  # of anything else that is counted
-REGION_COLOURS = {"WT": BLUE, "TC": VERMILION, "ET": GREEN}
+REGION_COLOURS = dict(zip(REGIONS, (BLUE, VERMILION, GREEN), strict=True))
 SPLIT_COLOURS = {"train": BLUE, "val": SKY, "test": ORANGE}
 LABEL_COLOURS = {"NCR": VERMILION, "ED": SKY, "ET": YELLOW}  # on grey slices
 

@@ -5,23 +5,26 @@ Numbers come from `summary.json`; what it does not hold is computed from `cases.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fedbrats.metrics.summary import ALL_SITES as EVERY_SITE
-from fedbrats.metrics.summary import LOWER_IS_BETTER, summarise
+from fedbrats.metrics.summary import STATISTICS, summarise
+from fedbrats.metrics.table import BY_NAME
 from fedbrats.report.arms import OF_TRAINING_SITES, arm_rank, merge_local_arms, percent_of_pooled
-from fedbrats.report.run_folder import AT_THE_END, RunFolder, RunFolderError
-
-STATISTICS = ("n", "failed", "mean", "std", "median", "q25", "q75", "ci_low", "ci_high")
+from fedbrats.runs.reading import RunFolderError
+from fedbrats.runs.rounds import AT_THE_END
+from fedbrats.runs.run_folder import RunFolder
+from fedbrats.tasks import segmentation as task
 
 
 def statistics(run: RunFolder) -> pd.DataFrame:
     """Long table: arm, site ("all" for every case together), region, metric and the columns of `STATISTICS`.
 
-    HD95 in mm, all other metrics between 0 and 1; NaN where `summary.json` holds none.
+    Distances in mm, shares between 0 and 1; NaN where `summary.json` holds none.
     """
     arms = run.summary.get("arms") or {}
     if arms:
@@ -42,16 +45,13 @@ def statistics(run: RunFolder) -> pd.DataFrame:
 
 def _merged(run: RunFolder) -> pd.DataFrame:
     """Test cases with the arms of the report."""
-    try:
-        return merge_local_arms(run.cases, run.convention) if len(run.cases) else run.cases
-    except ValueError as error:
-        raise RunFolderError(f"{run.path / 'cases.csv'}: {error}") from error
+    return merge_local_arms(run.cases, run.metrics) if len(run.cases) else run.cases
 
 
 def _from_cases(run: RunFolder) -> pd.DataFrame:
     bootstrap = int((run.config.get("metrics") or {}).get("bootstrap", 2000))
     try:
-        return summarise(_merged(run), run.convention, bootstrap)
+        return summarise(_merged(run), run.metrics, run.convention, bootstrap)
     except ValueError as error:
         raise RunFolderError(f"{run.path / 'cases.csv'}: {error}") from error
 
@@ -69,46 +69,46 @@ def institution_table(run: RunFolder) -> pd.DataFrame:
     """Arms by institution: one row per site ("all" first), arm and region.
 
     Columns: site, unseen (bool, held out of every training), arm, region, n (test cases), failed (those of them that
-    could not be scored and count with the worst scores), dice, dice_low, dice_high, hd95, hd95_low, hd95_high (mm;
-    mean and 95 % interval), percent_of_pooled (mean Dice), note (why numbers are missing, empty when none is).
-    Missing numbers are NaN and always have a note.
+    could not be scored and count with the worst scores), for each metric <metric>, <metric>_low and <metric>_high (mean
+    and 95 % interval), percent_of_pooled (mean of the main score), note (why numbers are missing, empty when none is).
+    Missing numbers are NaN and have a note; those of a metric that was not scored have none.
     """
     frame = statistics(run)
     index = {
         (row["arm"], row["site"], row["region"], row["metric"]): row
         for row in frame.to_dict(orient="records")
     }
-    merged = _merged(run)
+    merged, metrics = _merged(run), list(dict.fromkeys((*task.SHOWN, *run.metrics)))
     rows = []
     for site in [EVERY_SITE, *run.sites]:
         percent = _percent(run, merged, site)
         for arm in arms_of(frame):
             for region in run.regions:
-                dice, hd95 = (index.get((arm, site, region, metric), {}) for metric in ("dice", "hd95"))
-                n = dice.get("n", 0)
+                found = {metric: index.get((arm, site, region, metric), {}) for metric in metrics}
+                n = found[task.MAIN].get("n", 0)
                 row = {
                     "site": site,
                     "unseen": site in run.holdout,
                     "arm": arm,
                     "region": region,
                     "n": 0 if pd.isna(n) else int(n),
-                    "failed": int(np.nan_to_num(dice.get("failed", 0))),
-                    **_mean_and_interval("dice", dice),
-                    **_mean_and_interval("hd95", hd95),
+                    "failed": int(np.nan_to_num(found[task.MAIN].get("failed", 0))),
                     "percent_of_pooled": 100.0
                     if arm == "pooled"
                     else percent.get(arm, {}).get(region, np.nan),
                 }
+                for metric, values in found.items():
+                    row |= _mean_and_interval(metric, values)
                 if not row["n"]:
                     row["percent_of_pooled"] = np.nan
                 rows.append({**row, "note": _note(row, run)})
-    return pd.DataFrame(rows, columns=list(INSTITUTION_COLUMNS))
+    return pd.DataFrame(rows, columns=institution_columns(metrics))
 
 
-INSTITUTION_COLUMNS = (
-    *("site", "unseen", "arm", "region", "n", "failed", "dice", "dice_low", "dice_high"),
-    *("hd95", "hd95_low", "hd95_high", "percent_of_pooled", "note"),
-)
+def institution_columns(metrics: Sequence[str]) -> list[str]:
+    """Columns of `institution_table`."""
+    numbers = [f"{metric}{end}" for metric in metrics for end in ("", "_low", "_high")]
+    return ["site", "unseen", "arm", "region", "n", "failed", *numbers, "percent_of_pooled", "note"]
 
 
 def _mean_and_interval(metric: str, values: dict[str, float]) -> dict[str, float]:
@@ -154,7 +154,7 @@ def counts_pairs(run: RunFolder, table: pd.DataFrame) -> bool:
 
 
 def worst_institution(
-    table: pd.DataFrame, arm: str, region: str, metric: str = "dice"
+    table: pd.DataFrame, arm: str, region: str, metric: str = task.MAIN
 ) -> dict[str, Any] | None:
     """The institution with the worst mean of an arm: {"site", "unseen", "mean", "n"}; None without any.
 
@@ -165,7 +165,7 @@ def worst_institution(
     rows = rows[rows[metric].notna()]
     if not len(rows):
         return None
-    row = rows.loc[rows[metric].idxmax() if metric in LOWER_IS_BETTER else rows[metric].idxmin()]
+    row = rows.loc[rows[metric].idxmax() if BY_NAME[metric].lower_is_better else rows[metric].idxmin()]
     return {
         "site": row["site"],
         "unseen": bool(row["unseen"]),

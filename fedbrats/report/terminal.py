@@ -9,14 +9,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedbrats.metrics.table import BY_NAME
 from fedbrats.report.arms import OF_TRAINING_SITES, arm_title
 from fedbrats.report.cells import MISSING, SEEN_ONLY, number
-from fedbrats.report.privacy_files import asks_for_privacy, read_privacy
 from fedbrats.report.privacy_tables import NO_EPSILON, band, epsilon_text
-from fedbrats.report.run_folder import RunFolder, read_run
 from fedbrats.report.style import shorten
 from fedbrats.report.tables import EVERY_SITE, institution_table, worst_institution
 from fedbrats.report.words import listed
+from fedbrats.runs.privacy_files import asks_for_privacy, read_privacy
+from fedbrats.runs.run_folder import RunFolder, read_run
+from fedbrats.tasks import segmentation as task
 
 
 def print_result_table(run: RunFolder | Path, console: Console) -> None:
@@ -42,7 +44,7 @@ def _print_table(run: RunFolder, table: pd.DataFrame, whole: pd.DataFrame, conso
     gap = 2 if console.width >= 90 else 1
     out = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False)
     out.add_column("All test cases", no_wrap=True)
-    for name in ("n", "Dice", "HD95 mm", "% pooled"):
+    for name in ("n", *(_heading(m) for m in task.SHOWN), "% pooled"):
         out.add_column(name, justify="right", no_wrap=True)
     out.add_column("Worst site", no_wrap=True, overflow="ellipsis")
     for arm in dict.fromkeys(whole["arm"]):
@@ -51,15 +53,15 @@ def _print_table(run: RunFolder, table: pd.DataFrame, whole: pd.DataFrame, conso
             out.add_row(
                 f"  {row['region']}",
                 str(row["n"]),
-                _with_interval(row, "dice", 3),
-                _with_interval(row, "hd95", 1),
+                *(_with_interval(row, metric) for metric in task.SHOWN),
                 number(row["percent_of_pooled"], 1),
                 Text(_worst(table, arm, row["region"])),
             )
     console.print(out)
     notes = sorted({note for text in whole["note"] for note in text.split("; ") if note})
     console.print(
-        f"HD95 convention {run.convention}; n = test cases; [ ] = 95 % interval; worst by mean Dice.",
+        f"{task.CONVENTION_TITLE} {run.convention}; n = test cases; [ ] = 95 % interval; "
+        f"worst by mean {task.MAIN_TITLE}.",
         markup=False,
     )
     if notes:
@@ -95,7 +97,12 @@ def privacy_lines(run: RunFolder) -> list[Text]:
     return out
 
 
-def _with_interval(row: dict[str, float], metric: str, decimals: int) -> Text:
+def _heading(metric: str) -> str:
+    return f"{BY_NAME[metric].title} {BY_NAME[metric].unit}".strip()
+
+
+def _with_interval(row: dict[str, float], metric: str) -> Text:
+    decimals = BY_NAME[metric].decimals
     low, high = row[f"{metric}_low"], row[f"{metric}_high"]
     mean = number(row[metric], decimals)
     short = 2 if decimals == 3 else 1 if max(abs(high), abs(low)) < 100 else 0

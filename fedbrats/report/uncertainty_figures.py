@@ -20,6 +20,7 @@ from fedbrats.report.uncertainty_tables import (
     read_bins,
     read_doubts,
 )
+from fedbrats.tasks import segmentation as task
 
 WIDTH = 3.5  # inches of a panel
 
@@ -53,10 +54,10 @@ def reliability_figure(bins: dict[str, pd.DataFrame]) -> Figure:
 
 
 def retained_figure(doubts: pd.DataFrame) -> Figure:
-    """Mean Dice of the cases that stay when the most uncertain share is referred, with the best order and blind choice.
+    """Mean score of the cases that stay when the most uncertain are referred, with the best order and blind choice.
 
     Args:
-        doubts: result of `read_doubts`, at least one case with a Dice.
+        doubts: result of `read_doubts`, at least one case with a score.
     """
     lines = curves(doubts)
     with styled():
@@ -64,7 +65,7 @@ def retained_figure(doubts: pd.DataFrame) -> Figure:
         axes = figure.subplots(1, len(lines), squeeze=False)[0]
         for axis, (region, curve) in zip(axes, lines.items()):
             _retained_panel(axis, region, curve)
-        axes[0].set_ylabel("Mean Dice of the retained cases")
+        axes[0].set_ylabel(f"Mean {task.MAIN_TITLE} of the retained cases")
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=1 if len(lines) == 1 else 3)
     return figure
@@ -76,7 +77,7 @@ def _retained_panel(axis: Axes, region: str, curve: pd.DataFrame) -> None:
     axis.plot(
         share, curve["oracle"], "--", lw=1.2, color=GREY, label="worst referred first (needs the truth)"
     )
-    axis.plot(share, curve["mean_dice"], color=REGION_COLOURS[region], label="by uncertainty", **style)
+    axis.plot(share, curve["mean_score"], color=REGION_COLOURS[region], label="by uncertainty", **style)
     axis.plot(share, curve["random"], ":", lw=1.4, color=BLACK, label="blind choice")
     ratio = rejection_ratio(curve)
     gain = "" if pd.isna(ratio) else f", gain {ratio:.2f}"
@@ -90,7 +91,7 @@ def uncertainty_figures(doubts: pd.DataFrame, bins: dict[str, pd.DataFrame]) -> 
     out = {}
     if bins:
         out["reliability"] = reliability_figure(bins)
-    if doubts["dice"].notna().any():
+    if doubts[task.MAIN].notna().any():
         out["retained"] = retained_figure(doubts)
     return out
 

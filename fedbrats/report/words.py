@@ -7,12 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from fedbrats.data.regions import REGIONS
 from fedbrats.report.arms import arm_title
-from fedbrats.report.run_folder import RunFolder
 from fedbrats.report.tables import EVERY_SITE, failures, worst_institution
+from fedbrats.runs.run_folder import RunFolder
+from fedbrats.tasks import segmentation as task
 
-REGION_TITLES = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
 SAID_OF_CASES = {
     "personal": " of their own institution",
     "local": " of their own institution",
@@ -96,7 +95,7 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
         ("Labels", str(run.partition.get("et_recognised") or "not recorded")),
         (
             "Metrics",
-            f"HD95 and empty masks as in convention {run.convention}; intervals are 95 % (bootstrap over cases)",
+            f"{task.BY_CONVENTION} as in convention {run.convention}; intervals are 95 % (bootstrap over cases)",
         ),
         ("Duration", _wall(run)),
         ("Versions", _versions(run)),
@@ -177,12 +176,12 @@ def result_sentences(run: RunFolder, table: pd.DataFrame) -> list[str]:
 
 
 def _arm_sentence(rows: pd.DataFrame, arm: str) -> str:
-    """Mean Dice per region, with the interval for the federated arm and the share of pooled."""
+    """Mean of the main score per region, with the interval for the federated arm and the share of pooled."""
     values = {row["region"]: row for row in rows.to_dict(orient="records")}
-    regions = [region for region in REGIONS if region in values]
-    dice = [f"{values[r]['dice']:.3f}" for r in regions]
+    regions = task.in_order(values)
+    means = [f"{values[r][task.MAIN]:.3f}" for r in regions]
     if arm == "federated":
-        dice = [f"{values[r]['dice']:.3f}{_interval(values[r])} for {REGION_TITLES[r]}" for r in regions]
+        means = [f"{values[r][task.MAIN]:.3f}{_interval(values[r])} for {task.IN_WORDS[r]}" for r in regions]
     share, percents = "", [values[r]["percent_of_pooled"] for r in regions]
     if arm != "pooled" and not any(pd.isna(value) for value in percents):
         share = (
@@ -190,11 +189,13 @@ def _arm_sentence(rows: pd.DataFrame, arm: str) -> str:
         )
     count = plural(max(int(row["n"]) for row in values.values()), "test case")
     whose = f"{count}{SAID_OF_CASES.get(arm, '')}"
-    return f"{SAID_OF_ARM.get(arm, arm_title(arm))} reached a mean Dice of {listed(dice)} on {whose}{share}."
+    reached = f"reached a mean {task.MAIN_TITLE} of {listed(means)}"
+    return f"{SAID_OF_ARM.get(arm, arm_title(arm))} {reached} on {whose}{share}."
 
 
 def _interval(row: dict[str, Any]) -> str:
-    return "" if pd.isna(row["dice_low"]) else f" ({row['dice_low']:.3f} to {row['dice_high']:.3f})"
+    low, high = row[f"{task.MAIN}_low"], row[f"{task.MAIN}_high"]
+    return "" if pd.isna(low) else f" ({low:.3f} to {high:.3f})"
 
 
 def listed(parts: list[str]) -> str:
@@ -203,21 +204,23 @@ def listed(parts: list[str]) -> str:
 
 
 def _worst_sentence(table: pd.DataFrame) -> list[str]:
-    worst = worst_institution(table, "federated", "WT")
+    worst = worst_institution(table, "federated", task.LEADING)
     if worst is None:
         return []
     unseen = ", unseen in training" if worst["unseen"] else ""
     where = f"{worst['site']} ({plural(worst['n'], 'test case')}{unseen})"
-    return [f"Its weakest institution for whole tumour is {where} with a mean Dice of {worst['mean']:.3f}."]
+    said = f"a mean {task.MAIN_TITLE} of {worst['mean']:.3f}"
+    return [f"Its weakest institution for {task.IN_WORDS[task.LEADING]} is {where} with {said}."]
 
 
 def _unseen_sentence(table: pd.DataFrame) -> list[str]:
+    leading = task.IN_WORDS[task.LEADING].replace(" ", "-")
     rows = table[
-        (table["arm"] == "federated") & table["unseen"] & (table["region"] == "WT") & (table["n"] > 0)
+        (table["arm"] == "federated") & table["unseen"] & (table["region"] == task.LEADING) & (table["n"] > 0)
     ]
-    parts = [f"{row['dice']:.3f} at {row['site']}" for row in rows.to_dict(orient="records")]
+    parts = [f"{row[task.MAIN]:.3f} at {row['site']}" for row in rows.to_dict(orient="records")]
     return (
-        [f"Without having seen them in training it reached a whole-tumour Dice of {listed(parts)}."]
+        [f"Without having seen them in training it reached a {leading} {task.MAIN_TITLE} of {listed(parts)}."]
         if parts
         else []
     )

@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+from fedbrats.metrics.table import VOLUMES
+from fedbrats.runs.table import Table
+from fedbrats.tasks import segmentation as task
 
-from fedbrats.files import write_csv
-from fedbrats.metrics.score import CASE_COLUMNS
+KEYS = ("arm", "site", "case", "region")
+STEP_NUMBERS = ("order", *task.SHOWN, "changed_voxels")
+BIN_NUMBERS = ("bin_low", "bin_high", "voxels", "sum_probability", "sum_truth")  # as a site tells them
 
-TABLE_COLUMNS = {
-    "steps": ("arm", "site", "case", "region", "order", "step", "dice", "hd95", "changed_voxels"),
-    "uncertainty": ("arm", "site", "case", "region", "uncertainty"),
-    "reliability": (
-        *("arm", "site", "region", "bin_low", "bin_high", "voxels"),
-        *("mean_probability", "observed"),
-    ),
-}
+# Predictions that somebody made elsewhere have no arm and perhaps no site.
+STEPS = Table(
+    "steps.csv",
+    (*KEYS, "order", "step", *STEP_NUMBERS[1:]),
+    text=(*KEYS, "step"),
+    needed=("case", "region", "step", "order"),
+    line_end="\n",
+)
+UNCERTAINTY = Table(
+    "uncertainty.csv",
+    (*KEYS, "uncertainty"),
+    text=KEYS,
+    needed=("case", "region", "uncertainty"),
+    line_end="\n",
+)
+BINS = ("bin_low", "bin_high", "voxels", "mean_probability", "observed")
+RELIABILITY = Table(
+    "reliability.csv",
+    ("arm", "site", "region", *BINS),
+    text=("arm", "site", "region"),
+    needed=("region", *BINS),
+    line_end="\n",
+)
+TABLES = {"steps": STEPS, "uncertainty": UNCERTAINTY, "reliability": RELIABILITY}
 
 
-def write_cases(file: Path, rows: list[dict[str, Any]]) -> None:
-    """Write `cases.csv` atomically."""
-    write_csv(file, CASE_COLUMNS, rows)
+def cases_table(metrics: Iterable[str], name: str = "cases.csv", line_end: str = "\r\n") -> Table:
+    """The table of the scores by these metrics, one row per case and region."""
+    text = (*KEYS, "status")
+    return Table(name, (*KEYS, *metrics, *VOLUMES, "status"), text, needed=text, line_end=line_end)
+
+
+def scores_table(metrics: Iterable[str]) -> Table:
+    """The same for a folder of predictions."""
+    return cases_table(metrics, "scores.csv", "\n")
 
 
 def reliability_rows(bins: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of `site_tables.bin_rows` with means in the place of sums; bins without a voxel are left out."""
+    """Rows of `site.tables.bin_rows` with means in the place of sums; bins without a voxel are left out."""
     return [
         {
             **row,
@@ -39,8 +64,7 @@ def reliability_rows(bins: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def write_table(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
-    """Write `<name>.csv` with its own columns, unless there is nothing to write."""
+def write_table(folder: Path, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write `table` with its own columns of `rows`, unless there is nothing to write."""
     if rows:
-        columns = list(TABLE_COLUMNS[name])
-        pd.DataFrame(rows, columns=columns).to_csv(folder / f"{name}.csv", index=False)
+        table.write(folder, [{column: row[column] for column in table.columns} for row in rows])

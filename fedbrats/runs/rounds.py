@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fedbrats.data.regions import REGIONS
-from fedbrats.files import write_csv
+import pandas as pd
 
-COLUMNS = (
-    *("round", "arm", "site", "phase", "status", "cases", "loss"),
-    *(f"dice_{region.lower()}" for region in REGIONS),
-    *("seconds", "bytes_down", "bytes_up"),
+from fedbrats.runs.reading import RunFolderError
+from fedbrats.runs.table import Row, Table
+from fedbrats.tasks import segmentation as task
+
+TEXT = ("arm", "site", "phase", "status")
+TABLE = Table(
+    "rounds.csv",
+    (
+        *("round", *TEXT, "cases", "loss"),
+        *task.COLUMNS.values(),
+        *("seconds", "bytes_down", "bytes_up"),
+    ),
+    text=TEXT,
+    needed=("round", *TEXT),
 )
 SERVER = "server"  # the "site" of an aggregation row
-Row = dict[str, Any]
+AT_THE_END = ("fit", "test")  # phases after the last round
 
 
 def row(round_: int, arm: str, site: str, phase: str, status: str = "ok", **values: Any) -> Row:
@@ -25,30 +33,32 @@ def row(round_: int, arm: str, site: str, phase: str, status: str = "ok", **valu
     `phase` is train, val, fit, test or round, `status` is ok or failed: reason.
     """
     given = {"round": round_, "arm": arm, "site": site, "phase": phase, "status": status, **values}
-    unknown = given.keys() - set(COLUMNS)
+    unknown = given.keys() - set(TABLE.columns)
     if unknown:
         raise KeyError(f"no such column in rounds.csv: {sorted(unknown)}")
-    return {column: given.get(column, "") for column in COLUMNS}
+    return {column: given.get(column, "") for column in TABLE.columns}
 
 
-def dice_columns(dice: dict[str, float]) -> dict[str, float]:
-    """The columns that hold Dice by region."""
-    return {f"dice_{region.lower()}": value for region, value in dice.items()}
+def start(folder: Path, up_to_round: int) -> None:
+    """Begin the file, or keep of an existing one only what was trained up to round `up_to_round` (a resume)."""
+    kept = TABLE.rows(folder) if up_to_round else []
+    TABLE.write(folder, [r for r in kept if int(r["round"]) <= up_to_round and r["phase"] not in AT_THE_END])
 
 
-def start(file: Path, up_to_round: int) -> None:
-    """Begin `file`, or keep of an existing one only what was trained up to round `up_to_round` (a resume)."""
-    kept: list[Row] = []
-    if file.exists() and up_to_round:
-        with file.open(newline="") as handle:
-            whole = [
-                r for r in csv.DictReader(handle) if None not in r.values()
-            ]  # a kill may cut the last line
-        kept = [r for r in whole if int(r["round"]) <= up_to_round and r["phase"] not in ("fit", "test")]
-    write_csv(file, COLUMNS, kept)
+def append(folder: Path, rows: Iterable[Row]) -> None:
+    """Add `rows` to the file, which `start` has begun."""
+    TABLE.append(folder, rows)
 
 
-def append(file: Path, rows: Iterable[Row]) -> None:
-    """Add `rows` to `file`, which `start` has begun."""
-    with file.open("a", newline="") as handle:
-        csv.DictWriter(handle, COLUMNS).writerows(rows)
+def read_rounds(folder: Path, missing: list[str] | None = None) -> pd.DataFrame:
+    """The rows with the columns of `TABLE`, `round` as int64; `missing` as in `Table.read`.
+
+    Raises:
+        RunFolderError: the file cannot be read, or a row has no round.
+    """
+    found = TABLE.read(folder, missing)
+    if (without := found["round"].isna()).any():
+        raise RunFolderError(
+            f"{folder / TABLE.name}: line {int(without.to_numpy().argmax()) + 2} has no round"
+        )
+    return found.assign(round=found["round"].astype("int64"))

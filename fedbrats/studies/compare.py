@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import math
-import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from fedbrats.data.regions import REGIONS
+from fedbrats.files import replacing
+from fedbrats.metrics.table import BY_NAME, Facts
 from fedbrats.report.arms import arm_title
 from fedbrats.report.cells import MISSING, number
 from fedbrats.report.html import write_page
 from fedbrats.report.privacy_tables import epsilon_text
 from fedbrats.report.tables import EVERY_SITE
 from fedbrats.report.words import plural
-from fedbrats.studies.epsilon import curve_context, dice_over_epsilon
+from fedbrats.studies.epsilon import curve_context, score_over_epsilon
 from fedbrats.studies.gain import gain_context, gains
 from fedbrats.studies.jobs import PRIVATE_ARMS, SEED, Job, differing, read_jobs, shown
+from fedbrats.tasks import segmentation as task
 
 OVER_SEEDS = "over seeds"
-RESULT_COLUMNS = (
-    *("n", "dice_mean", "dice_ci_low", "dice_ci_high", "dice_sd_seeds"),
-    *("hd95_mean", "hd95_ci_low", "hd95_ci_high", "hd95_sd_seeds"),
-    *("percent_of_pooled", "epsilon", "convention", "status", "reason"),
-)
+
+
+def result_columns(metrics: Iterable[str]) -> list[str]:
+    """Columns of `compare` after those that say what a row is about."""
+    ends = ("mean", "ci_low", "ci_high", "sd_seeds")
+    numbers = [f"{metric}_{end}" for metric in metrics for end in ends]
+    return ["n", *numbers, "percent_of_pooled", "epsilon", "convention", "status", "reason"]
 
 
 def compare(sweep: Path) -> pd.DataFrame:
@@ -33,7 +37,7 @@ def compare(sweep: Path) -> pd.DataFrame:
 
     Returns:
         One row per job, arm, site ("all" first) and region: job, the settings in which jobs differ (text), arm, site,
-        unseen, region, then `RESULT_COLUMNS` (HD95 in mm; interval of 95 % over cases). A failed job is one row with
+        unseen, region, then `result_columns` of every metric (intervals: 95 % over cases). A failed job is one row with
         its reason. Jobs that differ only in `seed` are followed by rows with job "over seeds (k)": mean and sample
         standard deviation of the job means. epsilon: the largest of a site for what the federation of a private job
         released, inf for arms and jobs without noise; empty where no job is private.
@@ -46,13 +50,21 @@ def compare(sweep: Path) -> pd.DataFrame:
 
 def job_table(jobs: list[Job]) -> pd.DataFrame:
     """The table of `compare` from jobs that are read already."""
-    keys = differing(jobs)
+    keys, metrics = differing(jobs), metrics_of(jobs)
     rows = [row for job in jobs for row in _job_rows(job, keys)]
-    columns = ["job", *keys, "arm", "site", "unseen", "region", *RESULT_COLUMNS]
+    columns = ["job", *keys, "arm", "site", "unseen", "region", *result_columns(metrics)]
     frame = pd.DataFrame(rows, columns=columns)
     if all(math.isinf(job.epsilon) for job in jobs):
         frame["epsilon"] = math.nan
     return pd.concat([frame, *_seed_rows(frame, jobs, keys)], ignore_index=True)[columns]
+
+
+def metrics_of(jobs: list[Job]) -> dict[str, Facts]:
+    """The task's own metrics and those of any job."""
+    found = {metric: BY_NAME[metric].facts("") for metric in task.SHOWN}
+    for job in jobs:
+        found |= {metric: facts for metric, facts in job.metrics.items() if metric not in found}
+    return found
 
 
 def _job_rows(job: Job, keys: list[str]) -> list[dict[str, Any]]:
@@ -63,7 +75,7 @@ def _job_rows(job: Job, keys: list[str]) -> list[dict[str, Any]]:
     rows = []
     for row in job.table.to_dict(orient="records"):
         result = {name: row[name] for name in ("arm", "site", "unseen", "region", "n", "percent_of_pooled")}
-        for metric in ("dice", "hd95"):
+        for metric in job.metrics:
             result |= {f"{metric}_mean": row[metric]}
             result |= {f"{metric}_ci_{end}": row[f"{metric}_{end}"] for end in ("low", "high")}
         result |= {"epsilon": job.epsilon if row["arm"] in PRIVATE_ARMS else math.inf}
@@ -83,20 +95,21 @@ def _seed_rows(frame: pd.DataFrame, jobs: list[Job], keys: list[str]) -> list[pd
         if len({shown(job.settings.get(SEED)) for job in members}) > 1:
             part = frame[frame["job"].isin([job.name for job in members])]
             head = {"job": f"{OVER_SEEDS} ({len(members)})", **dict(zip(others, values)), SEED: "all"}
-            out.append(_over_seeds(part, head, len(members)))
+            metrics = [metric for metric in metrics_of(jobs) if f"{metric}_mean" in part]
+            out.append(_over_seeds(part, head, len(members), metrics))
     return out
 
 
-def _over_seeds(part: pd.DataFrame, head: dict[str, Any], jobs: int) -> pd.DataFrame:
+def _over_seeds(part: pd.DataFrame, head: dict[str, Any], jobs: int, metrics: Iterable[str]) -> pd.DataFrame:
     rows = []
     for (arm, site, region), cell in part.groupby(["arm", "site", "region"], sort=False):
-        known = int(cell["dice_mean"].notna().sum())
+        known = int(cell[f"{task.MAIN}_mean"].notna().sum())
         note = "" if known == jobs else f"over seeds: some means are of {known} of {jobs} jobs"
         row = {**head, "arm": arm, "site": site, "region": region, "status": "finished", "reason": note}
         row |= {name: cell[name].iloc[0] for name in ("unseen", "convention")}
         row |= {"epsilon": cell["epsilon"].max()}
         row |= {"n": cell["n"].max(), "percent_of_pooled": cell["percent_of_pooled"].mean()}
-        for metric in ("dice", "hd95"):
+        for metric in metrics:
             means = cell[f"{metric}_mean"]
             row |= {f"{metric}_mean": means.mean(), f"{metric}_sd_seeds": means.std()}
         rows.append(row)
@@ -116,25 +129,24 @@ def write_comparison(sweep: Path) -> tuple[Path, ...]:
     frame, (gain, unmatched) = job_table(jobs), gains(jobs)
     tables = {"compare.csv": frame, **({"gain.csv": gain} if len(gain) else {})}
     for name, table in tables.items():
-        partial = sweep / f"{name}.tmp"
-        table.to_csv(partial, index=False)
-        os.replace(partial, sweep / name)
-    context = _context(sweep, frame) | {
+        with replacing(sweep / name) as unfinished:
+            table.to_csv(unfinished, index=False)
+    context = _context(sweep, frame, metrics_of(jobs)) | {
         "insecure": [job.name for job in jobs if job.insecure],
-        "curve": curve_context(dice_over_epsilon(jobs)),
+        "curve": curve_context(score_over_epsilon(jobs)),
         "gain": gain_context(gain, unmatched),
     }
     page = write_page(sweep / "compare.html", "compare/compare.html.j2", context)
     return (*(sweep / name for name in tables), page)
 
 
-def _context(sweep: Path, frame: pd.DataFrame) -> dict[str, Any]:
+def _context(sweep: Path, frame: pd.DataFrame, metrics: Mapping[str, Facts]) -> dict[str, Any]:
     """What `compare.html` prints: failed jobs, then one row per job, arm and site with the regions side by side."""
     keys = list(frame.columns[1 : frame.columns.get_loc("arm")])
     failed = frame[frame["status"] == "failed"].to_dict(orient="records")
     good = frame[frame["status"] != "failed"]
     groups = good.groupby(["job", *keys, "arm", "site"], sort=False, dropna=False)
-    rows = [_row(part.to_dict(orient="records"), keys, _regions(good)) for _, part in groups]
+    rows = [_row(part.to_dict(orient="records"), keys, _regions(good), metrics) for _, part in groups]
     regions = _regions(good)
     notes = {note for text in good["reason"] for note in str(text).split("; ") if note}
     if len(good) and good.groupby("job")["region"].nunique().min() < len(regions):
@@ -151,17 +163,21 @@ def _context(sweep: Path, frame: pd.DataFrame) -> dict[str, Any]:
         ],
         "conventions": sorted({str(value) for value in good["convention"] if value}),
         "regions": regions,
+        "shown": {metric: metrics[metric] for metric in task.SHOWN},
+        "others": {metric: facts for metric, facts in metrics.items() if metric not in task.SHOWN},
         "notes": sorted(notes),
         "private": bool(good["epsilon"].notna().any()),
     }
 
 
-def _regions(good: pd.DataFrame) -> list[str]:
+def _regions(good: pd.DataFrame) -> tuple[str, ...]:
     """Regions that any job predicts; all where no job finished."""
-    return [region for region in REGIONS if region in set(good["region"])] or [*REGIONS]
+    return task.in_order(set(good["region"])) or task.REGIONS
 
 
-def _row(records: list[dict[str, Any]], keys: list[str], regions: list[str]) -> dict[str, Any]:
+def _row(
+    records: list[dict[str, Any]], keys: list[str], regions: Sequence[str], metrics: Mapping[str, Facts]
+) -> dict[str, Any]:
     """One printed row from the rows of its regions."""
     first, cells = records[0], {row["region"]: row for row in records}
     return {
@@ -174,8 +190,10 @@ def _row(records: list[dict[str, Any]], keys: list[str], regions: list[str]) -> 
         "n": max(int(row["n"]) for row in records),
         "epsilon": epsilon_text(first["epsilon"]),
         "over_seeds": first["job"].startswith(OVER_SEEDS),
-        "dice": [_cell(cells.get(region), "dice", 3) for region in regions],
-        "hd95": [_cell(cells.get(region), "hd95", 1) for region in regions],
+        "scores": {
+            metric: [_cell(cells.get(region), metric, facts.decimals) for region in regions]
+            for metric, facts in metrics.items()
+        },
         "percent": " / ".join(
             number(cells.get(region, {}).get("percent_of_pooled"), 1) for region in regions
         ),

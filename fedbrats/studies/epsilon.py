@@ -1,4 +1,4 @@
-"""Dice over epsilon: what privacy costs, over the jobs of a sweep."""
+"""Main score over epsilon: what privacy costs, over the jobs of a sweep."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any
 
 import pandas as pd
 
-from fedbrats.data.regions import REGIONS
 from fedbrats.report.cells import number
 from fedbrats.report.compare.figures import epsilon_curve
 from fedbrats.report.html import data_uri
 from fedbrats.report.privacy_tables import epsilon_text
 from fedbrats.report.tables import EVERY_SITE
 from fedbrats.studies.jobs import NEUTRAL, Job, described, differing, is_seed, shown
+from fedbrats.tasks import segmentation as task
 
 # Settings that say how much is spent: they place a job on its line. Other settings of the mechanism make lines.
 SPENDING = ("privacy._target_", "privacy.sigma", "privacy.target_epsilon", "privacy.max_epsilon")
-COLUMNS = ["line", "setting", "epsilon", "region", "dice", "sd", "jobs"]
+COLUMNS = ["line", "setting", "epsilon", "region", "mean", "sd", "jobs"]
 
 
-def dice_over_epsilon(jobs: list[Job]) -> pd.DataFrame:
-    """Mean Dice of the federated model over all test cases, by epsilon.
+def score_over_epsilon(jobs: list[Job]) -> pd.DataFrame:
+    """Mean of the main score of the federated model over all test cases, by epsilon.
 
     Jobs that differ only in seeds are one point, grouped by the configured target or sigma. Jobs without privacy are
     the point at infinity of every line that shares their other settings.
 
     Returns:
         One row per line, point and region, by rising epsilon: line (the settings that differ otherwise), setting
-        (sigma or target; "" without privacy), epsilon (the largest of the jobs), region, dice, sd (sample standard
+        (sigma or target; "" without privacy), epsilon (the largest of the jobs), region, mean, sd (sample standard
         deviation over the jobs, NaN for one), jobs. No rows where no job is private.
     """
     jobs = [job for job in jobs if job.status == "finished"]
@@ -63,12 +63,12 @@ def _rows(line: dict[tuple[str, ...], list[Job]], keys: list[str]) -> Iterator[d
     for members in sorted(line.values(), key=lambda members: max(job.epsilon for job in members)):
         epsilon = max(job.epsilon for job in members)
         setting = "" if math.isinf(epsilon) else _spending(members[0])
-        means = {region: [_mean(job, region) for job in members] for region in REGIONS}
+        means = {region: [_mean(job, region) for job in members] for region in task.REGIONS}
         for region, values in means.items():
             known = pd.Series(values, dtype=float).dropna()
             if len(known):
                 row = {"line": name, "setting": setting, "epsilon": epsilon, "region": region}
-                yield {**row, "dice": known.mean(), "sd": known.std(), "jobs": len(known)}
+                yield {**row, "mean": known.mean(), "sd": known.std(), "jobs": len(known)}
 
 
 def _spending(job: Job) -> str:
@@ -79,22 +79,22 @@ def _spending(job: Job) -> str:
 def _mean(job: Job, region: str) -> float:
     table = job.table
     cell = table[(table["arm"] == "federated") & (table["site"] == EVERY_SITE) & (table["region"] == region)]
-    return float(cell["dice"].iloc[0]) if len(cell) else math.nan
+    return float(cell[task.MAIN].iloc[0]) if len(cell) else math.nan
 
 
 def curve_context(curve: pd.DataFrame) -> dict[str, Any] | None:
-    """What `compare.html` prints of `dice_over_epsilon`; None without any row."""
+    """What `compare.html` prints of `score_over_epsilon`; None without any row."""
     if not len(curve):
         return None
-    regions = [region for region in REGIONS if region in set(curve["region"])]
+    regions = task.in_order(set(curve["region"]))
     rows = []
     for (line, epsilon, setting), part in curve.groupby(["line", "epsilon", "setting"], sort=False):
         cells = part.set_index("region")
-        dice = [(number(cells["dice"].get(r), 3), number(cells["sd"].get(r), 3)) for r in regions]
+        means = [(number(cells["mean"].get(r), 3), number(cells["sd"].get(r), 3)) for r in regions]
         head = {
             "line": line or "All jobs",
             "epsilon": epsilon_text(epsilon),
             "setting": setting or "no privacy",
         }
-        rows.append({**head, "jobs": int(part["jobs"].max()), "dice": dice})
+        rows.append({**head, "jobs": int(part["jobs"].max()), "means": means})
     return {"rows": rows, "regions": regions, "figure": data_uri(epsilon_curve(curve), "svg")}

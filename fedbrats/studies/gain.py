@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from fedbrats.data.regions import REGIONS
 from fedbrats.report.arms import arm_title
 from fedbrats.report.cells import MISSING
 from fedbrats.report.compare.figures import gain_figure
 from fedbrats.report.html import data_uri
 from fedbrats.report.personal_tables import interval
 from fedbrats.studies.jobs import NEUTRAL, Job, described, differing, is_seed, read_jobs, shown
+from fedbrats.tasks import segmentation as task
 
 SHIFT = "data.phantom.shift"
 PLAIN = "FedAvg"  # what others are measured against, where a sweep has it
@@ -34,7 +34,7 @@ RESAMPLES = 2000
 
 
 def gain_over(sweep: Path, over: str | None = None) -> pd.DataFrame:
-    """Mean gain in Dice of every method of a sweep over plain jobs, on the same test cases of institutions that train.
+    """Mean gain of every method of a sweep over plain jobs, by the main score of the same cases of sites that train.
 
     Methods are the personal arm of personalised jobs, the local arm, and the federated arm of other strategies.
 
@@ -125,11 +125,11 @@ def _where(job: Job, same: list[str]) -> dict[str, Any]:
 
 
 def _pairs(before: pd.DataFrame, after: pd.DataFrame, arm: str) -> pd.DataFrame:
-    """Gain in Dice of `arm` in the one job over the federated arm of the other, on the cases that both have."""
-    pairs = after.loc[after["arm"] == arm, [*KEYS, "dice"]].merge(
-        before.loc[before["arm"] == "federated", [*KEYS, "dice"]], on=KEYS, suffixes=("", "_plain")
+    """Gain of `arm` in the one job over the federated arm of the other, on the cases that both have."""
+    pairs = after.loc[after["arm"] == arm, [*KEYS, task.MAIN]].merge(
+        before.loc[before["arm"] == "federated", [*KEYS, task.MAIN]], on=KEYS, suffixes=("", "_plain")
     )
-    return pairs[KEYS].assign(gain=pairs["dice"] - pairs["dice_plain"])
+    return pairs[KEYS].assign(gain=pairs[task.MAIN] - pairs[f"{task.MAIN}_plain"])
 
 
 def _summed(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -145,7 +145,7 @@ def _summed(pairs: pd.DataFrame) -> pd.DataFrame:
         row |= dict(zip(("cases_low", "cases_high"), interval(cases.to_numpy(float), RESAMPLES)))
         rows.append(row)
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    order = {region: place for place, region in enumerate(REGIONS)}
+    order = {region: place for place, region in enumerate(task.REGIONS)}
     place = frame.assign(region=frame["region"].map(order)).sort_values(HEAD, kind="stable").index
     return frame.loc[place].reset_index(drop=True)
 
@@ -163,7 +163,7 @@ def gain_context(gain: pd.DataFrame, unmatched: list[str]) -> dict[str, Any] | N
     """What `compare.html` prints of `gains`; None where nothing could be compared and nobody looked for a partner."""
     if not len(gain) and not unmatched:
         return None
-    regions = [region for region in REGIONS if region in set(gain["region"])]
+    regions = task.in_order(set(gain["region"]))
     rows = []
     for head, part in gain.groupby(HEAD[:-1], sort=False, dropna=False):
         cells = part.set_index("region").to_dict(orient="index")

@@ -10,13 +10,17 @@ from typing import Any
 
 import pandas as pd
 
+from fedbrats.metrics.table import Facts
 from fedbrats.report.arms import merge_local_arms
 from fedbrats.report.cells import MISSING
-from fedbrats.report.privacy_files import Privacy, asks_for_privacy, read_privacy
 from fedbrats.report.privacy_tables import NO_EPSILON
-from fedbrats.report.run_folder import RunFolder, RunFolderError, natural, read_config, read_run
 from fedbrats.report.style import shorten
 from fedbrats.report.tables import institution_table
+from fedbrats.runs.case_tables import KEYS
+from fedbrats.runs.privacy_files import Privacy, asks_for_privacy, read_privacy
+from fedbrats.runs.reading import RunFolderError, natural
+from fedbrats.runs.run_folder import RunFolder, read_config, read_run
+from fedbrats.tasks import segmentation as task
 
 SEED = "seed"
 NEUTRAL = ("arms", "runtime", "data.cache")  # settings that leave the federated model as it is
@@ -37,9 +41,8 @@ class Job:
     complete: bool  # whether the settings are those of `config.yaml`, resolved and whole
     epsilon: float = math.inf  # the largest of a site for what the federation released; inf without privacy
     insecure: bool = False  # whether the noise of a private job can be reproduced
-    cases: pd.DataFrame = field(
-        default_factory=pd.DataFrame
-    )  # arm, site, case, region, dice; only sites that train
+    cases: pd.DataFrame = field(default_factory=pd.DataFrame)  # `KEYS`, main score; only sites that train
+    metrics: dict[str, Facts] = field(default_factory=dict)  # that were scored
 
 
 def find_jobs(sweep: Path) -> list[Path]:
@@ -83,7 +86,7 @@ def read_job(folder: Path, sweep: Path) -> Job:
                 (privacy.epsilon, bool(privacy.insecure_seed)) if privacy else (math.inf, False)
             )
             head = (name, settings, table, run.convention, "finished", "", complete)
-            return Job(*head, epsilon=epsilon, insecure=insecure, cases=cases)
+            return Job(*head, epsilon=epsilon, insecure=insecure, cases=cases, metrics=run.metrics)
         reason = (
             run.status if run.summary else " ".join(t for t in run.missing if t.startswith("The run did not"))
         )
@@ -100,13 +103,10 @@ def _privacy(run: RunFolder) -> Privacy | None:
 
 
 def _scores(run: RunFolder) -> pd.DataFrame:
-    columns = ["arm", "site", "case", "region", "dice"]
+    columns = [*KEYS, task.MAIN]
     if not len(run.cases):
         return pd.DataFrame(columns=columns)
-    try:
-        cases = merge_local_arms(run.cases, run.convention)
-    except ValueError as error:
-        raise RunFolderError(f"{run.path / 'cases.csv'}: {error}") from error
+    cases = merge_local_arms(run.cases, run.metrics)
     return cases.loc[~cases["site"].isin(run.holdout), columns].reset_index(drop=True)
 
 

@@ -1,4 +1,8 @@
-"""What a network's output channels mean. Their number says it, so nothing has to be declared:
+"""The task: brain tumours as regions that overlap. What is predicted, how it is scored, and what that is called.
+
+Everybody else asks here for the regions and the scores, by `from fedbrats.tasks import segmentation as task`.
+
+What a network's output channels mean is told by their number, so nothing has to be declared:
 
 | channels | meaning | activation | labels |
 |---|---|---|---|
@@ -9,14 +13,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedbrats.data.regions import BACKGROUND, ED, ET, NCR, REGIONS, labels_from_regions
+from fedbrats.data.regions import BACKGROUND, ED, ET, NCR, REGIONS, labels_from_regions, regions_from_labels
+from fedbrats.metrics.hd95 import Spacing
+from fedbrats.metrics.overlap import dice
+from fedbrats.metrics.table import BY_NAME, Masks
 
 WHOLE, REGION, CLASS = 1, len(REGIONS), 4  # numbers of output channels
 EDGE = 1e-6  # probabilities are kept this far from 0 and 1 where a logarithm is taken
+IN_WORDS = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}  # in the order of `REGIONS`
+LEADING = REGIONS[0]  # the region of sentences that have room for one
+MAIN = "dice"  # the metric that sites tell in every round, and that says which model is better
+SHOWN = (MAIN, "hd95")  # metrics in tables of arms and after each step; the others are in the statistics
+BY_CONVENTION = "HD95 and empty masks"  # what `metrics.convention` settles
+CONVENTION_TITLE = "HD95 convention"
+MAIN_TITLE = BY_NAME[MAIN].title
+COLUMNS = {region: f"{MAIN}_{region.lower()}" for region in REGIONS}  # of the main scores in `rounds.csv`
 MEANINGS = {WHOLE: ("WT",), REGION: REGIONS, CLASS: REGIONS}  # regions that can be read from the channels
 
 
@@ -84,3 +101,43 @@ def labels_from_probabilities(probabilities: Tensor) -> np.ndarray:
     if len(found) == WHOLE:
         return np.where(found[0], ED, BACKGROUND).astype(np.uint8)
     return labels_from_regions(found)
+
+
+def in_order(regions: Collection[str]) -> tuple[str, ...]:
+    """Those of `REGIONS` that are among `regions`."""
+    return tuple(region for region in REGIONS if region in regions)
+
+
+def masks(labels: np.ndarray, regions: Collection[str]) -> dict[str, np.ndarray]:
+    """Those `regions` of canonical labels [*S], each a bool mask [*S]."""
+    found = regions_from_labels(labels)
+    return {region: found[REGIONS.index(region)] for region in regions}
+
+
+def main_scores(prediction: np.ndarray, truth: np.ndarray, regions: Sequence[str]) -> list[float]:
+    """The main metric of each of the `regions`, from canonical labels [X, Y, Z]; between 0 and 1."""
+    guess, true = masks(prediction, regions), masks(truth, regions)
+    return [dice(guess[region], true[region]) for region in regions]
+
+
+def shown_scores(
+    prediction: np.ndarray, reference: np.ndarray, spacing: Spacing, convention: str
+) -> dict[str, float]:
+    """The metrics `SHOWN` of one region, from its bool masks [X, Y, Z]."""
+    pair = Masks(prediction, reference, spacing, convention)
+    return {name: BY_NAME[name].of(pair) for name in SHOWN}
+
+
+def reply_key(region: str) -> str:
+    """Under which a site tells the main score of `region`."""
+    return f"{MAIN}-{region.lower()}"
+
+
+def round_columns(scores: Mapping[str, float]) -> dict[str, float]:
+    """Main scores by region as columns of `rounds.csv`."""
+    return {COLUMNS[region]: value for region, value in scores.items()}
+
+
+def worth(scores: Mapping[str, float]) -> float:
+    """What a model is worth by its main scores by region; the best round is the first with the largest."""
+    return sum(scores.values()) / len(scores)

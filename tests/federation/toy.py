@@ -23,10 +23,11 @@ from fedbrats.engines.sites import set_identity, set_message_id
 from fedbrats.federation.arms import Cohort
 from fedbrats.federation.server.state import Federation, Member
 from fedbrats.federation.wire import to_record
-from fedbrats.metrics.score import SCORES, VOLUMES
+from fedbrats.metrics.table import VOLUMES
 from fedbrats.runs.checkpoint import Model
 from fedbrats.runs.rounds import Row, start
 from fedbrats.runs.site_cases import write_site_cases
+from tests.scored import SCORES
 
 set_identity(1)  # without it Flower makes no message
 
@@ -158,7 +159,7 @@ def federation(
     """A server whose models all start as `ARRAYS`; by default one federated cohort of all members that train."""
     cohorts = cohorts or [Cohort("federated", tuple(s for s, m in members.items() if m.train))]
     models = {c.arm: Model({n: t.clone() for n, t in ARRAYS.items()}) for c in cohorts}
-    start(folder / "rounds.csv", 0)
+    start(folder, 0)
     return Federation(
         algorithm=algorithm or FedAvg(timeout=5.0),
         cohorts=cohorts,

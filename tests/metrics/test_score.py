@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from fedbrats.metrics.score import CASE_COLUMNS, score_case, worst_scores
+from fedbrats.metrics.score import score_case
+from fedbrats.metrics.table import worst
+from tests.scored import CASE_COLUMNS, facts
 
 KEYS = {
     "dice",
@@ -64,7 +66,7 @@ def test_bad_input_is_refused():
 
 
 def test_worst_scores_and_columns():
-    assert worst_scores("monai") == {
+    assert worst(facts("monai")) == {
         **{"dice": 0, "hd95": 374, "sensitivity": 0, "specificity": 0, "lesion_dice": 0, "lesion_hd95": 374}
     }
     assert CASE_COLUMNS[:6] == ("arm", "site", "case", "region", "dice", "hd95")

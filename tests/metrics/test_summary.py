@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 
 from fedbrats.data.regions import REGIONS
-from fedbrats.metrics.score import CASE_COLUMNS, SCORES
 from fedbrats.metrics.summary import SUMMARY_COLUMNS, summarise
+from tests.scored import CASE_COLUMNS, SCORES, facts
 
 
 def case(site, name, dice, hd95, status="ok", arm="federated"):
@@ -31,7 +31,7 @@ FOUR = table(
 
 def test_statistics_by_hand():
     """Dice 0.5, 0.7, 0.8, 0.9; site A is worst in Dice (0.6), site B in HD95 (16)."""
-    summary = summarise(FOUR, "monai", bootstrap=500, seed=1)
+    summary = summarise(FOUR, facts("monai"), "monai", bootstrap=500, seed=1)
     assert tuple(summary.columns) == SUMMARY_COLUMNS
     assert len(summary) == 3 * len(REGIONS) * len(SCORES)
     assert set(summary.convention) == {"monai"}
@@ -52,7 +52,7 @@ def test_failed_cases_count_with_the_worst_values():
     nothing = float("nan")
     cases = table(case("A", "a1", 1, 0), case("A", "a2", nothing, nothing, status="failed: no prediction"))
     for convention, penalty in (("brats2023", 374), ("captk", 373.1287), ("monai", 374)):
-        summary = summarise(cases, convention, bootstrap=50)
+        summary = summarise(cases, facts(convention), convention, bootstrap=50)
         assert (pick(summary, "hd95")["n"], pick(summary, "hd95")["failed"]) == (2, 1)
         assert pick(summary, "hd95")["mean"] == pytest.approx(penalty / 2, abs=1e-4)
         assert pick(summary, "lesion_hd95")["mean"] == 187
@@ -63,17 +63,20 @@ def test_failed_cases_count_with_the_worst_values():
 
 def test_failed_row_without_region_counts_in_every_region():
     whole = {**case("B", "b1", 0, 0, status="failed: out of memory")[0], "region": None}
-    summary = summarise(table(case("A", "a1", 1, 0), [whole]), "brats2023", bootstrap=50)
+    summary = summarise(table(case("A", "a1", 1, 0), [whole]), facts("brats2023"), "brats2023", bootstrap=50)
     assert [pick(summary, "dice", region=r)["failed"] for r in REGIONS] == [1, 1, 1]
     assert pick(summary, "dice", region="ET")["worst_site"] == "B"
 
 
 def test_interval_is_deterministic_and_independent_of_order():
-    first = summarise(FOUR, "brats2023", bootstrap=300, seed=3)
-    again = summarise(FOUR.sample(frac=1, random_state=0), "brats2023", bootstrap=300, seed=3)
+    first = summarise(FOUR, facts("brats2023"), "brats2023", bootstrap=300, seed=3)
+    again = summarise(
+        FOUR.sample(frac=1, random_state=0), facts("brats2023"), "brats2023", bootstrap=300, seed=3
+    )
     pd.testing.assert_frame_equal(first, again, check_exact=True)
     assert (
-        pick(summarise(FOUR, "brats2023", 300, seed=4), "hd95")["ci_high"] != pick(first, "hd95")["ci_high"]
+        pick(summarise(FOUR, facts("brats2023"), "brats2023", 300, seed=4), "hd95")["ci_high"]
+        != pick(first, "hd95")["ci_high"]
     )
 
 
@@ -82,11 +85,16 @@ def test_interval_is_the_percentile_bootstrap():
 
     For 200 cases of standard deviation s it is close to the mean -+ 1.96 s / sqrt(200).
     """
-    two = summarise(table(case("A", "a", 0, 0), case("A", "b", 1, 1)), "brats2023", bootstrap=1000)
+    two = summarise(
+        table(case("A", "a", 0, 0), case("A", "b", 1, 1)), facts("brats2023"), "brats2023", bootstrap=1000
+    )
     assert (pick(two, "dice")["ci_low"], pick(two, "dice")["ci_high"]) == (0, 1)
     dice = np.random.default_rng(0).beta(8, 2, 200)
     row = pick(
-        summarise(table(*(case("A", f"c{i}", d, 1) for i, d in enumerate(dice))), "monai", 4000), "dice"
+        summarise(
+            table(*(case("A", f"c{i}", d, 1) for i, d in enumerate(dice))), facts("monai"), "monai", 4000
+        ),
+        "dice",
     )
     half = 1.96 * dice.std(ddof=1) / np.sqrt(200)
     assert row["ci_low"] == pytest.approx(dice.mean() - half, abs=0.1 * half)
@@ -94,13 +102,13 @@ def test_interval_is_the_percentile_bootstrap():
 
 
 def test_single_case_is_its_own_interval():
-    row = pick(summarise(table(case("A", "a1", 0.25, 7)), "captk", bootstrap=10), "hd95")
+    row = pick(summarise(table(case("A", "a1", 0.25, 7)), facts("captk"), "captk", bootstrap=10), "hd95")
     assert (row["mean"], row["std"], row["ci_low"], row["ci_high"], row["q25"]) == (7, 0, 7, 7, 7)
 
 
 def test_arms_are_kept_apart():
     both = table(case("A", "a1", 1, 0), case("A", "a1", 0.5, 3, arm="pooled"))
-    summary = summarise(both, "brats2023", bootstrap=10)
+    summary = summarise(both, facts("brats2023"), "brats2023", bootstrap=10)
     assert pick(summary, "dice", arm="pooled")["mean"] == 0.5
     assert pick(summary, "dice")["mean"] == 1
 
@@ -123,11 +131,11 @@ def test_arms_are_kept_apart():
 )
 def test_bad_tables_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        summarise(change(FOUR), "brats2023", bootstrap=10)
+        summarise(change(FOUR), facts("brats2023"), "brats2023", bootstrap=10)
 
 
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match=r"metrics.bootstrap"):
-        summarise(FOUR, "brats2023", bootstrap=0)
+        summarise(FOUR, facts("brats2023"), "brats2023", bootstrap=0)
     with pytest.raises(ValueError, match=r"metrics.convention: unknown 'x'"):
-        summarise(FOUR, "x")
+        facts("x")

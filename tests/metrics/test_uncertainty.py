@@ -105,7 +105,7 @@ def test_retained_cases() -> None:
     """Uncertainty sorts 0.9, 0.5, 0.8, 0.2 (best kept first: 0.9); the oracle drops 0.2, then 0.5, then 0.8."""
     curve = retained(np.array([0.1, 0.4, 0.2, 0.3]), np.array([0.9, 0.2, 0.5, 0.8]))
     assert curve["share"].tolist() == [0, 0.25, 0.5, 0.75]
-    assert curve["mean_dice"].tolist() == pytest.approx([0.6, 2.2 / 3, 0.7, 0.9])
+    assert curve["mean_score"].tolist() == pytest.approx([0.6, 2.2 / 3, 0.7, 0.9])
     assert curve["oracle"].tolist() == pytest.approx([0.6, 2.2 / 3, 0.85, 0.9])
     assert curve["random"].tolist() == pytest.approx([0.6] * 4)
     best = 2.2 / 3 + 0.85 + 0.9 - 3 * 0.6
@@ -116,7 +116,7 @@ def test_order_of_equally_uncertain_cases_does_not_matter() -> None:
     one = retained(np.array([0.5, 0.5, 0.1]), np.array([1.0, 0.0, 0.8]))
     two = retained(np.array([0.5, 0.1, 0.5]), np.array([0.0, 0.8, 1.0]))
     pd.testing.assert_frame_equal(one, two)
-    assert one["mean_dice"].tolist() == pytest.approx([0.6, 0.65, 0.8])  # (0.8 + 0.5) / 2
+    assert one["mean_score"].tolist() == pytest.approx([0.6, 0.65, 0.8])  # (0.8 + 0.5) / 2
     assert rejection_ratio(retained(np.full(4, 0.3), np.array([0.1, 0.5, 0.9, 0.2]))) == pytest.approx(0)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from fedbrats.metrics.summary import summarise
 from fedbrats.report.arms import merge_local_arms
+from tests.scored import facts
 
 BINS = 10
 STATISTICS = ("n", "failed", "mean", "std", "median", "q25", "q75", "ci_low", "ci_high")
@@ -81,9 +82,9 @@ def add_personal(folder: Path, gains: dict[str, float], arrays: int = 8, unseen:
     own["dice"] = (own["dice"] + own["site"].map(gains)).clip(0, 1)
     pd.concat([cases, own]).to_csv(file, index=False)
     summary = json.loads((folder / "summary.json").read_text())
-    merged = merge_local_arms(own, "brats2023")
+    merged = merge_local_arms(own, facts("brats2023"))
     arms = summary["arms"]["personal"] = {"all": {}, "sites": {}}
-    for row in summarise(merged, "brats2023", 200).to_dict(orient="records"):
+    for row in summarise(merged, facts("brats2023"), "brats2023", 200).to_dict(orient="records"):
         part = arms["all"] if row["site"] == "all" else arms["sites"].setdefault(row["site"], {})
         part.setdefault(row["region"], {})[row["metric"]] = {name: row[name] for name in STATISTICS}
     (folder / "summary.json").write_text(json.dumps(summary))

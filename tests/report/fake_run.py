@@ -14,6 +14,7 @@ import yaml
 from fedbrats.data.regions import REGIONS
 from fedbrats.metrics.summary import summarise
 from fedbrats.report.arms import merge_local_arms, percent_of_pooled
+from tests.scored import facts
 
 SITES = ("CBICA", "TCIA01", "TCIA02", "TCIA10", "TMC", "UPENN")
 UNSEEN = "TCIA13"
@@ -234,9 +235,9 @@ def _summary(
     skipped: list[dict],
     regions: Sequence[str],
 ) -> dict:
-    merged = merge_local_arms(cases, CONVENTION)
+    merged = merge_local_arms(cases, facts(CONVENTION))
     arms: dict = {}
-    summed = summarise(merged, CONVENTION, 200, seed)
+    summed = summarise(merged, facts(CONVENTION), CONVENTION, 200, seed)
     merged, summed = (frame[frame["region"].isin(regions)] for frame in (merged, summed))
     for row in summed.to_dict(orient="records"):
         arm = arms.setdefault(row["arm"], {"all": {}, "sites": {}})

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from fedbrats.data.regions import REGIONS
-from fedbrats.metrics.score import CASE_COLUMNS
 from fedbrats.report.arms import arm_rank, arm_title, merge_local_arms, percent_of_pooled
 from fedbrats.report.style import ARM_COLOURS
+from tests.scored import CASE_COLUMNS, facts
 
 
 def cases(*rows: tuple[str, str, str, float, str]) -> pd.DataFrame:
@@ -36,7 +36,7 @@ def test_own_and_elsewhere_are_told_apart_and_a_case_counts_once() -> None:
             ("local:B", "A", "a1", 0.5, "ok"),
             ("local:C", "A", "a1", 0.3, "ok"),
         ),
-        "brats2023",
+        facts("brats2023"),
     )
     assert dice_of(frame, "local") == {"a1": 0.7}
     assert dice_of(frame, "local_elsewhere") == {"a1": pytest.approx(0.4)}  # (0.5 + 0.3) / 2
@@ -52,7 +52,7 @@ def test_failed_models_count_with_the_worst_score() -> None:
             ("local:B", "A", "a2", 0.6, "failed: y"),
             ("local:C", "A", "a2", 0.6, "failed: z"),
         ),
-        "brats2023",
+        facts("brats2023"),
     )
     assert dice_of(frame, "local_elsewhere") == {"a1": pytest.approx(0.3), "a2": 0.0}
     assert set(frame[frame["case"] == "a1"]["status"]) == {"ok"}
@@ -62,7 +62,7 @@ def test_failed_models_count_with_the_worst_score() -> None:
 
 def test_failed_row_without_region_stands_for_all() -> None:
     one = cases(("federated", "A", "a1", 0.5, "failed: x")).iloc[:1].assign(region="")
-    frame = merge_local_arms(one, "captk")
+    frame = merge_local_arms(one, facts("captk"))
     assert sorted(frame["region"]) == sorted(REGIONS)
     assert set(frame["dice"]) == {0.0}
     assert frame["hd95"].iloc[0] == pytest.approx((240**2 + 240**2 + 155**2) ** 0.5)

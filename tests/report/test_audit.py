@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedbrats.report.audit import audit_context
-from fedbrats.report.run_folder import RunFolderError
+from fedbrats.runs.reading import RunFolderError
 from tests.report.fake_extras import write_audit
 
 

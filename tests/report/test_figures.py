@@ -11,8 +11,9 @@ import pytest
 from fedbrats.report.figures import cost_figure, curve_points, learning_curves, metric_boxes
 from fedbrats.report.overlays import choose_overlays, overlay_figure, read_slice
 from fedbrats.report.partition_figures import intensity_figure, partition_figure, partition_frame
-from fedbrats.report.run_folder import RunFolder, RunFolderError, read_run
 from fedbrats.report.style import shorten
+from fedbrats.runs.reading import RunFolderError
+from fedbrats.runs.run_folder import RunFolder, read_run
 from tests.report.fake_run import write_run
 
 
@@ -83,7 +84,7 @@ def test_overlay_is_in_radiological_view(run: RunFolder, tmp_path: Path) -> None
     labels = np.zeros((20, 30), np.uint8)
     path = tmp_path / "slice.npz"
     np.savez(path, flair=flair, t1ce=flair, truth=labels, prediction=labels, spacing=np.ones(3))
-    figure = overlay_figure(type(overlay)("Best case", "A", "a", path, overlay.dice))
+    figure = overlay_figure(type(overlay)("Best case", "A", "a", path, overlay.scores))
     picture = figure.axes[0].images[0].get_array()[..., 0]
     assert picture.shape == (24, 16)  # rows are y, cropped to the brain
     assert np.unravel_index(picture.argmax(), picture.shape) == (

@@ -12,8 +12,8 @@ import yaml
 
 from fedbrats.commands.report import main
 from fedbrats.report.html import write_report
-from fedbrats.report.run_folder import read_run
 from fedbrats.report.words import facts
+from fedbrats.runs.run_folder import read_run
 from tests.report.fake_run import UNSEEN, write_run
 
 SMALL: dict = {"sites": ["A", "B"], "sizes": [6, 6], "unseen": (), "rounds": 2, "arms": ("federated",)}

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from fedbrats.metrics.score import CASE_COLUMNS
 from fedbrats.report.cells import Cell
 from fedbrats.report.personal_tables import (
     arrays_sentence,
@@ -24,7 +23,9 @@ from fedbrats.report.personal_tables import (
     read_personalization,
     verdicts,
 )
-from fedbrats.report.run_folder import RunFolder, RunFolderError, read_run
+from fedbrats.runs.reading import RunFolderError
+from fedbrats.runs.run_folder import RunFolder, read_run
+from tests.scored import CASE_COLUMNS
 
 WIN, LOSE = (0.02, 0.03, 0.04, 0.05, 0.06), (-0.02, -0.03, -0.04, -0.05, -0.06)
 MIXED = (-0.04, 0.05, 0.01, -0.02, 0.01)

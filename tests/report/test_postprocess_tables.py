@@ -11,7 +11,7 @@ import pytest
 
 from fedbrats.report.html import write_prediction_report, write_report
 from fedbrats.report.postprocess_tables import parameter_rows, postprocess_context, step_table
-from fedbrats.report.run_folder import RunFolderError
+from fedbrats.runs.reading import RunFolderError
 from tests.report.fake_extras import write_postprocess
 from tests.report.fake_run import write_run
 
@@ -60,11 +60,11 @@ def test_printed_cells(tmp_path: Path) -> None:
     found = postprocess_context(write_rows(tmp_path))
     assert found is not None
     row = found["rows"][0]
-    assert [(cell.text, cell.small) for cell in row["dice"]] == [("0.500", ""), ("0.800", "+0.300")]
-    assert [(cell.text, cell.small) for cell in row["hd95"]] == [("128.0", ""), ("3.7", "-124.3")]
+    assert [(cell.text, cell.small) for cell in row["scores"][0]] == [("0.500", ""), ("0.800", "+0.300")]
+    assert [(cell.text, cell.small) for cell in row["scores"][1]] == [("128.0", ""), ("3.7", "-124.3")]
     assert row["changed"] == ["2"]
     assert found["steps"] == ["ET minimum 1 mL"]  # of a folder without postprocess.json
-    assert found["rows"][1]["dice"][1].small == "+0.000"  # never "-0.000"
+    assert found["rows"][1]["scores"][0][1].small == "+0.000"  # never "-0.000"
 
 
 def test_no_post_processing_no_section(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fedbrats.report.privacy_figures import central_figure, epsilon_figure, norm_figure, privacy_context
-from fedbrats.report.privacy_files import read_central_rounds, read_privacy, read_rounds, read_steps
-from fedbrats.report.run_folder import read_run
+from fedbrats.runs.privacy_files import read_central_rounds, read_privacy, read_rounds, read_steps
+from fedbrats.runs.run_folder import read_run
 from tests.report.fake_extras import site_budget, write_central, write_privacy
 from tests.report.fake_run import write_run
 

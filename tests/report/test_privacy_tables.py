@@ -7,13 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from fedbrats.report.privacy_files import (
-    Privacy,
-    read_central_rounds,
-    read_privacy,
-    read_rounds,
-    read_steps,
-)
 from fedbrats.report.privacy_tables import (
     band,
     central_row,
@@ -23,6 +16,13 @@ from fedbrats.report.privacy_tables import (
     site_rows,
     step_rows,
     warnings,
+)
+from fedbrats.runs.privacy_files import (
+    Privacy,
+    read_central_rounds,
+    read_privacy,
+    read_rounds,
+    read_steps,
 )
 from tests.report.fake_extras import site_budget, write_central, write_privacy
 

@@ -16,9 +16,10 @@ from rich.console import Console
 from fedbrats.report import html as html_module
 from fedbrats.report.cells import SEEN_ONLY, Footnotes, arm_rows
 from fedbrats.report.html import write_report
-from fedbrats.report.run_folder import RunFolderError, read_run
 from fedbrats.report.tables import institution_table
 from fedbrats.report.terminal import print_result_table
+from fedbrats.runs.reading import RunFolderError
+from fedbrats.runs.run_folder import read_run
 from tests.report.fake_extras import add_personal, site_budget, write_audit, write_central, write_privacy
 from tests.report.fake_run import write_run
 from tests.report.test_html import text_of

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from fedbrats.report.run_folder import RunFolder, read_run
 from fedbrats.report.tables import (
     EVERY_SITE,
     cost_table,
@@ -20,6 +19,7 @@ from fedbrats.report.tables import (
     worst_institution,
 )
 from fedbrats.report.terminal import print_result_table
+from fedbrats.runs.run_folder import RunFolder, read_run
 from tests.report.fake_run import UNSEEN, write_run
 
 

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from fedbrats.report.html import write_prediction_report, write_report
-from fedbrats.report.run_folder import RunFolderError
 from fedbrats.report.uncertainty_figures import (
     reliability_figure,
     retained_figure,
@@ -25,6 +24,7 @@ from fedbrats.report.uncertainty_tables import (
     read_bins,
     read_doubts,
 )
+from fedbrats.runs.reading import RunFolderError
 from tests.report.fake_extras import write_uncertainty
 from tests.report.fake_run import write_run
 
@@ -79,7 +79,7 @@ def test_dice_is_joined_by_case_and_region(tmp_path: Path) -> None:
     by_case = doubts.set_index(["site", "case", "region"])["dice"]
     assert (by_case["A", "1", "WT"], by_case["A", "1", "ET"], by_case["B", "1", "WT"]) == (0.9, 0.0, 0.6)
     assert pd.isna(by_case["B", "2", "WT"])
-    assert curves(doubts)["WT"]["mean_dice"].tolist() == pytest.approx(
+    assert curves(doubts)["WT"]["mean_score"].tolist() == pytest.approx(
         [0.75, 0.9]
     )  # the unscored case is not in it
 
@@ -91,9 +91,9 @@ def test_first_for_review_is_the_case_with_the_most_uncertain_region(tmp_path: P
         ("B", "1", "0.500"),
     ]
     assert rows[0]["uncertainty"] == ["0.200", "0.900"]
-    assert rows[0]["dice"] == ["0.900", "0.000"]
+    assert rows[0]["score"] == ["0.900", "0.000"]
     everyone = most_uncertain(read_doubts(tmp_path, "cases.csv"))
-    assert everyone[2]["dice"] == ["-", "-"]  # not scored; no ET at all
+    assert everyone[2]["score"] == ["-", "-"]  # not scored; no ET at all
 
 
 def test_numbers_by_region(tmp_path: Path) -> None:

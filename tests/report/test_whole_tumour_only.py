@@ -15,12 +15,13 @@ from fedbrats.report.arms import merge_local_arms
 from fedbrats.report.figures import learning_curves, metric_boxes
 from fedbrats.report.html import write_report
 from fedbrats.report.overlays import choose_overlays
-from fedbrats.report.run_folder import RunFolder, read_run
 from fedbrats.report.tables import institution_table
 from fedbrats.report.terminal import print_result_table
+from fedbrats.runs.run_folder import RunFolder, read_run
 from fedbrats.studies.compare import compare, write_comparison
 from tests.report.fake_extras import write_postprocess, write_uncertainty
 from tests.report.fake_run import write_run
+from tests.scored import facts
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_figures(run: RunFolder) -> None:
     assert len(metric_boxes(run, "dice").axes) == 1
     chosen = choose_overlays(run)
     assert [overlay.rank for overlay in chosen] == ["Best case", "Median case", "Worst case"]
-    assert chosen[0].dice.keys() == {"WT"}
+    assert chosen[0].scores.keys() == {"WT"}
 
 
 def test_report(folder: Path) -> None:
@@ -79,7 +80,7 @@ def test_report(folder: Path) -> None:
 def test_failed_row_without_region_stands_for_the_regions_there_are(run: RunFolder) -> None:
     rows = run.cases[run.cases["arm"] == "federated"].head(2)
     rows = pd.concat([rows.head(1), rows.tail(1).assign(region="", status="failed: x")])
-    assert merge_local_arms(rows, "brats2023")["region"].tolist() == ["WT", "WT"]
+    assert merge_local_arms(rows, facts("brats2023"))["region"].tolist() == ["WT", "WT"]
 
 
 def test_comparison_with_a_network_of_all_regions(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from fedbrats.commands.compare import main
-from fedbrats.report.run_folder import RunFolderError, read_run
+from fedbrats.runs.reading import RunFolderError
+from fedbrats.runs.run_folder import read_run
 from fedbrats.studies.compare import compare, job_table, write_comparison
 from fedbrats.studies.gain import gain_over
 from fedbrats.studies.jobs import find_jobs, read_job

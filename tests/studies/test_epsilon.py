@@ -7,7 +7,7 @@ import math
 import pytest
 
 from fedbrats.report.compare.figures import epsilon_curve
-from fedbrats.studies.epsilon import curve_context, dice_over_epsilon
+from fedbrats.studies.epsilon import curve_context, score_over_epsilon
 from fedbrats.studies.jobs import Job, described, differing, is_seed
 from tests.studies.made_jobs import job
 
@@ -32,14 +32,14 @@ def test_seeds_are_one_point_and_no_privacy_is_infinity() -> None:
         private(1, 8, 0.7, 7.95),
         private(0, 3, 0.2),
     ]
-    curve = dice_over_epsilon(jobs)
+    curve = score_over_epsilon(jobs)
     assert set(curve["line"]) == {""}
     assert curve[["setting", "epsilon", "jobs"]].to_numpy().tolist() == [
         ["target 3", 3, 1],
         ["target 8", 7.95, 2],  # the largest of the jobs
         ["", math.inf, 2],
     ]
-    assert curve["dice"].tolist() == pytest.approx([0.2, 0.6, 0.85])
+    assert curve["mean"].tolist() == pytest.approx([0.2, 0.6, 0.85])
     assert curve["sd"].tolist() == pytest.approx([math.nan, 0.02**0.5, 0.005**0.5], nan_ok=True)
 
 
@@ -48,8 +48,8 @@ def test_other_settings_are_lines_that_share_the_jobs_without_privacy() -> None:
     jobs = [public(0, 0.8, **none), public(0, 0.9, **start)]
     jobs += [private(0, 8, 0.5, **none, **{"privacy.clip": clip}) for clip in (0.5, 1.0)]
     jobs += [private(0, 8, 0.6, **start)]
-    curve = dice_over_epsilon(jobs)
-    lines = {line: part["dice"].tolist() for line, part in curve.groupby("line")}
+    curve = score_over_epsilon(jobs)
+    lines = {line: part["mean"].tolist() for line, part in curve.groupby("line")}
     assert lines == {
         "init = none, clip = 0.5": [0.5, 0.8],
         "init = none, clip = 1.0": [0.5, 0.8],
@@ -59,11 +59,11 @@ def test_other_settings_are_lines_that_share_the_jobs_without_privacy() -> None:
 
 def test_arms_and_machines_make_no_lines() -> None:
     jobs = [public(0, 0.8, arms=["federated", "local"]), private(0, 8, 0.5, arms=["federated"])]
-    assert set(dice_over_epsilon(jobs)["line"]) == {""}
+    assert set(score_over_epsilon(jobs)["line"]) == {""}
 
 
 def test_a_plain_job_of_other_settings_stands_alone() -> None:
-    curve = dice_over_epsilon([public(0, 0.8, rounds=5), private(0, 8, 0.5, rounds=10)])
+    curve = score_over_epsilon([public(0, 0.8, rounds=5), private(0, 8, 0.5, rounds=10)])
     assert curve[["line", "epsilon"]].to_numpy().tolist() == [["rounds = 10", 8], ["rounds = 5", math.inf]]
 
 
@@ -71,21 +71,21 @@ def test_fixed_sigma_is_a_setting_too() -> None:
     jobs = [
         private(0, 0, 0.5, 9.0, **{"privacy.target_epsilon": None, "privacy.sigma": s}) for s in (1.0, 2.0)
     ]
-    assert sorted(dice_over_epsilon(jobs)["setting"]) == ["sigma 1.0", "sigma 2.0"]
+    assert sorted(score_over_epsilon(jobs)["setting"]) == ["sigma 1.0", "sigma 2.0"]
 
 
 def test_nothing_without_privacy() -> None:
-    curve = dice_over_epsilon([public(0, 0.8), public(1, 0.9)])
+    curve = score_over_epsilon([public(0, 0.8), public(1, 0.9)])
     assert not len(curve)
     assert curve_context(curve) is None
-    assert not len(dice_over_epsilon([]))
+    assert not len(score_over_epsilon([]))
 
 
 def test_what_the_page_prints_and_the_figure_draws() -> None:
-    curve = dice_over_epsilon([public(0, 0.8), private(0, 8, 0.5), private(0, 20, 0.6)])
+    curve = score_over_epsilon([public(0, 0.8), private(0, 8, 0.5), private(0, 20, 0.6)])
     found = curve_context(curve)
     assert found is not None
-    assert [(row["line"], row["setting"], row["epsilon"], row["dice"]) for row in found["rows"]] == [
+    assert [(row["line"], row["setting"], row["epsilon"], row["means"]) for row in found["rows"]] == [
         ("All jobs", "target 8", "8.00", [("0.500", "-")]),
         ("All jobs", "target 20", "20.00", [("0.600", "-")]),
         ("All jobs", "no privacy", "infinite", [("0.800", "-")]),

@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     from fedbrats.commands.evaluate.evaluate_files import evaluate, json_line, read_arguments, summary_table
 
     try:
-        _, summary = evaluate(
+        _, summary, metrics = evaluate(
             read_arguments(arguments),
             emit=lambda row: print(json_line(row), flush=True),
             note=lambda text: console.print(text, markup=False),
@@ -32,5 +32,5 @@ def main(arguments: list[str]) -> int:
     except ValueError as error:
         console.print(f"error: {error}", markup=False)
         return 2
-    console.print(summary_table(summary))
+    console.print(summary_table(summary, metrics))
     return 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.box import SIMPLE_HEAD
@@ -20,10 +21,13 @@ from fedbrats.config.schema import MetricsConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.institutions import institution_from_name
 from fedbrats.data.nifti import Source, VolumeError, read_volume, spacing_of
-from fedbrats.data.regions import REGIONS, LabelSystem, label_numbers, regions_from_labels, to_canonical
-from fedbrats.metrics.hd95 import check_convention
-from fedbrats.metrics.score import CASE_COLUMNS, SCORES, VOLUMES, score_case, worst_scores
-from fedbrats.metrics.summary import ALL_SITES, LOWER_IS_BETTER, summarise
+from fedbrats.data.regions import LabelSystem, label_numbers, to_canonical
+from fedbrats.files import replacing
+from fedbrats.metrics.score import score_case
+from fedbrats.metrics.summary import ALL_SITES, summarise
+from fedbrats.metrics.table import VOLUMES, Facts, Metric, facts_of, with_more, worst
+from fedbrats.runs.case_tables import cases_table
+from fedbrats.tasks import segmentation as task
 
 Row = dict[str, Any]
 
@@ -69,8 +73,9 @@ def read_arguments(arguments: list[str]) -> EvaluateConfig:
         if not equals:
             raise ConfigError(f"{argument}: expected key=value")
         try:
-            OmegaConf.update(config, key, None if value == "null" else value)
-        except OmegaConfBaseException as error:
+            parsed = yaml.safe_load(value) if key == "metrics.more" else value
+            OmegaConf.update(config, key, None if value == "null" else parsed)
+        except (OmegaConfBaseException, yaml.YAMLError) as error:
             raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
@@ -82,7 +87,7 @@ def read_arguments(arguments: list[str]) -> EvaluateConfig:
 
 def evaluate(
     config: EvaluateConfig, emit: Callable[[Row], None], note: Callable[[str], None]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Facts]]:
     """Score every case and write `cases.csv` and `summary.csv` into `config.output`.
 
     Args:
@@ -91,8 +96,8 @@ def evaluate(
         note: called with sentences for the user.
 
     Returns:
-        The rows of the two files. A case whose prediction is missing, unreadable or holds unknown numbers
-        is a row with the worst scores and a status that says why.
+        The rows of the two files, and what is known of the metrics. A case whose prediction is missing, unreadable or
+        holds unknown numbers is a row with the worst scores and a status that says why.
 
     Raises:
         ConfigError: a wrong setting, nothing to pair, ambiguous label numbers, or a reference that cannot be
@@ -100,7 +105,8 @@ def evaluate(
         VolumeError: a prediction and its reference lie on different grids.
     """
     convention = config.metrics.convention
-    check_convention(convention)
+    scored_by = with_more(config.metrics.more)
+    metrics = facts_of(scored_by, convention)
     if config.metrics.bootstrap < 1:
         raise ConfigError(f"metrics.bootstrap: must be at least 1, got {config.metrics.bootstrap}")
     path = Path(config.predictions)
@@ -112,17 +118,18 @@ def evaluate(
     arm = case_name(path) if path.is_file() else path.resolve().name or "predictions"
     rows: list[Row] = []
     for look in looks:
-        for row in _rows(look, arm, systems, convention):
+        for row in _rows(look, arm, systems, scored_by, convention):
             rows.append(row)
             emit({"convention": convention, **row})
-    cases = pd.DataFrame(rows, columns=list(CASE_COLUMNS))
-    summary = summarise(cases, convention, config.metrics.bootstrap, config.seed)
+    table = cases_table(metrics, line_end="\n")
+    cases = pd.DataFrame(rows, columns=list(table.columns))
+    summary = summarise(cases, metrics, convention, config.metrics.bootstrap, config.seed)
     output = Path(config.output)
-    output.mkdir(parents=True, exist_ok=True)
-    cases.to_csv(output / "cases.csv", index=False)
-    summary.to_csv(output / "summary.csv", index=False)
+    table.write(output, rows)
+    with replacing(output / "summary.csv") as unfinished:
+        summary.to_csv(unfinished, index=False)
     note(f"wrote {output / 'cases.csv'} and {output / 'summary.csv'}")
-    return cases, summary
+    return cases, summary, metrics
 
 
 def json_line(row: Row) -> str:
@@ -130,12 +137,12 @@ def json_line(row: Row) -> str:
     return json.dumps(row, allow_nan=False, ensure_ascii=False)
 
 
-def summary_table(summary: pd.DataFrame) -> Table:
+def summary_table(summary: pd.DataFrame, metrics: Mapping[str, Facts]) -> Table:
     """Return the pooled rows of `summary` as a table for people; its title names the convention."""
     table = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1),
-        title=f"HD95 convention: {summary['convention'].iloc[0]}; lesion-wise: brats2023",
+        title=f"{task.CONVENTION_TITLE}: {summary['convention'].iloc[0]}; lesion-wise: brats2023",
     )
     for column in (
         "region",
@@ -151,7 +158,7 @@ def summary_table(summary: pd.DataFrame) -> Table:
     ):
         table.add_column(column, no_wrap=True)
     for row in summary[summary["site"] == ALL_SITES].to_dict("records"):
-        digits = 2 if row["metric"] in LOWER_IS_BETTER else 4
+        digits = metrics[row["metric"]].decimals + 1
         f = {key: f"{value:.{digits}f}" for key, value in row.items() if isinstance(value, float)}
         table.add_row(
             *(row["region"], row["metric"], str(row["n"]), str(row["failed"]), f["mean"], f["std"]),
@@ -205,8 +212,15 @@ def _label_systems(
     return truth, guess
 
 
-def _rows(look: _Look, arm: str, systems: tuple[LabelSystem, LabelSystem], convention: str) -> Iterator[Row]:
-    """Rows of one case in the order of `REGIONS`, keys in the order of `CASE_COLUMNS`."""
+def _rows(
+    look: _Look,
+    arm: str,
+    systems: tuple[LabelSystem, LabelSystem],
+    scored_by: Sequence[Metric],
+    convention: str,
+) -> Iterator[Row]:
+    """Rows of one case by region, keys in the order of `cases.csv`."""
+    metrics = facts_of(scored_by, convention)
     case, prediction, fault = look.pair.case, look.pair.prediction, look.fault
     voxels, place = read_volume(look.pair.reference)
     truth = to_canonical(voxels, systems[0])
@@ -215,19 +229,18 @@ def _rows(look: _Look, arm: str, systems: tuple[LabelSystem, LabelSystem], conve
         fault = f"{prediction}: unexpected labels {unknown}, expected {sorted(systems[1].numbers)}"
     if fault is None and prediction is not None:
         guess = to_canonical(read_volume(prediction)[0], systems[1])
-        scores, status = score_case(guess, truth, spacing_of(place), convention), "ok"
+        scores, status = score_case(guess, truth, spacing_of(place), convention, scored_by), "ok"
     else:
         ml = float(np.prod(spacing_of(place))) / 1000
-        true = {
-            r: int(np.count_nonzero(m)) * ml for r, m in zip(REGIONS, regions_from_labels(truth), strict=True)
+        true = {r: int(np.count_nonzero(m)) * ml for r, m in task.masks(truth, task.REGIONS).items()}
+        scores = {
+            r: {**worst(metrics), "volume_true_ml": true[r], "volume_pred_ml": 0.0} for r in task.REGIONS
         }
-        worst = worst_scores(convention)
-        scores = {r: {**worst, "volume_true_ml": true[r], "volume_pred_ml": 0.0} for r in REGIONS}
         status = f"failed: {fault}"
     site = institution_from_name(case) or "unknown"
-    for region in REGIONS:
+    for region in task.REGIONS:
         head = {"arm": arm, "site": site, "case": case, "region": region}
-        yield {**head, **{key: scores[region][key] for key in (*SCORES, *VOLUMES)}, "status": status}
+        yield {**head, **{key: scores[region][key] for key in (*metrics, *VOLUMES)}, "status": status}
 
 
 def _naming(path: Path, error: ValueError) -> str:

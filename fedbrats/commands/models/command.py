@@ -34,6 +34,7 @@ def main(arguments: list[str]) -> int:
 
     from fedbrats.commands.compose import own_folder
     from fedbrats.commands.models.table import markdown, render
+    from fedbrats.files import replacing
 
     try:
         own, words = own_folder(arguments)
@@ -47,7 +48,8 @@ def main(arguments: list[str]) -> int:
     else:
         console.print(render(rows))
     if file := options.get("csv"):
-        pd.DataFrame([asdict(row) for row in rows]).to_csv(file, index=False)
+        with replacing(Path(file)) as unfinished:
+            pd.DataFrame([asdict(row) for row in rows]).to_csv(unfinished, index=False)
     return 0
 
 

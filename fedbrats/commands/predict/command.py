@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> int:
     from fedbrats.commands.predict.arguments import read_arguments
     from fedbrats.commands.predict.predict_cases import predict_cases
     from fedbrats.commands.predict.tables import case_table
+    from fedbrats.tasks import segmentation as task
 
     try:
         own, words = own_folder(arguments)
@@ -52,9 +53,10 @@ def main(arguments: list[str]) -> int:
         return 2
     console.width = max(console.width, 130)  # a cut number is worse than a wrapped line
     console.print(case_table(results, system.regions))
-    if dice := scores.mean_dice():
+    if means := scores.mean_scores():
         labelled = len({row["case"] for row in scores.rows})
-        print(f"mean Dice of {labelled} labelled cases: {', '.join(f'{r} {v:.4f}' for r, v in dice.items())}")
+        by_region = ", ".join(f"{region} {mean:.4f}" for region, mean in means.items())
+        print(f"mean {task.MAIN_TITLE} of {labelled} labelled cases: {by_region}")
     failed = sum(not result.ok for result in results)
     print(f"{len(results) - failed} cases predicted, {failed} failed: {config.output}")
     return 1 if failed else 0

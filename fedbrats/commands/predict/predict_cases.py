@@ -30,6 +30,7 @@ from fedbrats.inference.predict import Prediction
 from fedbrats.metrics.uncertainty import case_uncertainty, entropy
 from fedbrats.report.html import write_prediction_report
 from fedbrats.report.uncertainty_figures import write_uncertainty_figures
+from fedbrats.tasks import segmentation as task
 
 log = logging.getLogger(__name__)
 Say = Callable[[str], object]
@@ -190,7 +191,7 @@ def _write_summary(
         "cases": len(results),
         "failed": failed,
         "labelled": len({row["case"] for row in scores.rows}),
-        "mean_dice": scores.mean_dice(),
+        f"mean_{task.MAIN}": scores.mean_scores(),
         "seconds": round(sum(result.seconds for result in results), 2),
         **describe_environment(),
     }

@@ -18,14 +18,14 @@ from fedbrats.config.schema import Config, InferenceConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.intensity import Normaliser, matched_to, normaliser, read_reference
-from fedbrats.data.regions import REGIONS
 from fedbrats.devices import pick_device
 from fedbrats.inference.ensemble import combine
 from fedbrats.inference.members import Member, Spec, load_localiser, load_member, parse_spec
 from fedbrats.inference.predict import Prediction
-from fedbrats.metrics.hd95 import check_convention
+from fedbrats.metrics.table import Facts, Metric, facts_of, with_more
 from fedbrats.models.build import regions_of
 from fedbrats.postprocess.steps import Step, apply_steps, build_steps, check_parameters, check_steps
+from fedbrats.tasks import segmentation as task
 from fedbrats.tasks.segmentation import REGION, WHOLE, labels_from_probabilities
 
 HISTOGRAM = "histogram"
@@ -35,7 +35,8 @@ HISTOGRAM = "histogram"
 class System:
     """What predicts.
 
-    config: the first member's, with the settings of this prediction; regions: those that a member predicts.
+    config: the first member's, with the settings of this prediction; regions: those that a member predicts;
+    metrics: that labelled cases are scored by.
     """
 
     members: list[Member]
@@ -43,6 +44,12 @@ class System:
     steps: list[Step]
     config: Config
     regions: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+
+    @property
+    def facts(self) -> dict[str, Facts]:
+        """What is known of the metrics."""
+        return facts_of(self.metrics, self.config.metrics.convention)
 
     def segment(self, case: CachedCase) -> tuple[Prediction, list[np.ndarray]]:
         """The combined prediction of `case` on the CPU, and its labels before and after each step (uint8 [X, Y, Z])."""
@@ -121,16 +128,17 @@ def load_system(config: PredictConfig, own: Path | None = None) -> System:
     for member in members:
         check_inference(member, inference)
     _check_combination(members, inference)
-    regions = tuple(r for r in REGIONS if any(r in regions_of(member.config) for member in members))
+    regions = task.in_order({region for member in members for region in regions_of(member.config)})
     localiser = load_localiser(inference.locate, device, config.trust) if inference.locate else None
     chosen = (
         first.postprocess if config.postprocess is None else postprocess_settings(config.postprocess, own)
     )
     metrics = replace(first.metrics, convention=config.metrics.convention or first.metrics.convention)
-    check_convention(metrics.convention)
+    scored_by = with_more(metrics.more)
+    facts_of(scored_by, metrics.convention)
     settled = replace(first, inference=inference, postprocess=chosen, metrics=metrics)
     steps = _steps(settled, specs[0], config.postprocess, WHOLE if len(regions) == WHOLE else REGION)
-    system = System(members, localiser, steps, settled, regions)
+    system = System(members, localiser, steps, settled, regions, scored_by)
     if config.histogram and not system.needs_histogram:
         raise ConfigError("histogram: no model here matches histograms; leave it out.")
     return system

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fedbrats.commands.predict.system import System
 from fedbrats.data.cache import CachedCase, restore
 from fedbrats.data.institutions import institution_from_name
-from fedbrats.data.regions import REGIONS, regions_from_labels
 from fedbrats.federation.site.tables import bin_rows, step_rows
-from fedbrats.metrics.score import CASE_COLUMNS, score_case, worst_scores
+from fedbrats.files import write_csv
+from fedbrats.metrics.score import score_case
+from fedbrats.metrics.table import worst
 from fedbrats.metrics.uncertainty import reliability
-from fedbrats.runs.case_tables import TABLE_COLUMNS, reliability_rows, write_table
+from fedbrats.runs.case_tables import TABLES, reliability_rows, scores_table, write_table
+from fedbrats.tasks import segmentation as task
 
 ARM = "prediction"
 Row = dict[str, Any]
@@ -75,12 +74,7 @@ def write_cases(file: Path, results: Sequence[Result], regions: Sequence[str]) -
     """Write `cases.csv` atomically."""
     ranks = review_ranks(results)
     rows = [result.row(regions, ranks.get(result.case, "")) for result in results]
-    unfinished = file.with_suffix(".tmp")
-    with unfinished.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(unfinished, file)
+    write_csv(file, list(rows[0]), rows)
 
 
 def case_table(results: Sequence[Result], regions: Sequence[str]) -> Table:
@@ -133,12 +127,15 @@ class Scores:
         """
         whole, truth = restore(stages[-1], case), restore(np.asarray(case.label), case)
         system, convention = self._system, self._system.config.metrics.convention
-        found = score_case(whole, truth, case.meta["spacing"], convention)
+        found = score_case(whole, truth, case.meta["spacing"], convention, system.metrics)
         after_steps = step_rows(case.name, case, system.steps, stages, system.regions, convention)
-        brain, true = np.any(np.asarray(case.image) != 0, axis=0), regions_from_labels(np.asarray(case.label))
+        brain, true = (
+            np.any(np.asarray(case.image) != 0, axis=0),
+            task.masks(np.asarray(case.label), system.regions),
+        )
         known = {"arm": ARM, "site": site_of(case.name), "case": case.name}
         for region, probability in zip(self._system.regions, probabilities, strict=True):
-            bins, key = reliability(probability, true[REGIONS.index(region)], brain), (known["site"], region)
+            bins, key = reliability(probability, true[region], brain), (known["site"], region)
             self._bins[key] = self._bins[key] + bins if key in self._bins else bins
             self.rows.append({**known, "region": region, **found[region], "status": "ok"})
             row = {**known, "region": region, "uncertainty": uncertainty[region]}
@@ -147,26 +144,25 @@ class Scores:
 
     def add_failed(self, case: str, status: str, true_ml: Mapping[str, float]) -> None:
         """A labelled case that could not be predicted gets the worst scores, so that it weighs on the mean."""
-        worst = worst_scores(self._system.config.metrics.convention)
+        scores = worst(self._system.facts)
         for region in self._system.regions:
             known = {"arm": ARM, "site": site_of(case), "case": case, "region": region}
             volumes = {"volume_true_ml": true_ml[region], "volume_pred_ml": 0.0}
-            self.rows.append({**known, **worst, **volumes, "status": status})
+            self.rows.append({**known, **scores, **volumes, "status": status})
             self._tables["uncertainty"].append({**known, "uncertainty": 1.0})
 
     def write(self, folder: Path) -> None:
         """Write `scores.csv`, `uncertainty.csv`, `reliability.csv` and `steps.csv`; nothing without a labelled case."""
         if not self.rows:
             return
-        pd.DataFrame(self.rows, columns=list(CASE_COLUMNS)).to_csv(folder / "scores.csv", index=False)
-        for name, rows in self._tables.items():
-            write_table(folder, name, rows)
-        write_table(folder, "reliability", self._reliability_rows())
+        write_table(folder, scores_table(self._system.facts), self.rows)
+        for name, rows in (self._tables | {"reliability": self._reliability_rows()}).items():
+            write_table(folder, TABLES[name], rows)
 
-    def mean_dice(self) -> dict[str, float]:
-        """Mean Dice by region over the labelled cases."""
+    def mean_scores(self) -> dict[str, float]:
+        """Mean of the main score by region over the labelled cases."""
         by_region = {
-            r: [row["dice"] for row in self.rows if row["region"] == r] for r in self._system.regions
+            r: [row[task.MAIN] for row in self.rows if row["region"] == r] for r in self._system.regions
         }
         return {region: float(np.mean(values)) for region, values in by_region.items() if values}
 
@@ -185,6 +181,6 @@ def site_of(case: str) -> str:
 
 def remove_tables(folder: Path) -> None:
     """Remove tables, figures and report of an earlier prediction, which may have had labels where this one has none."""
-    tables = [f"{name}.csv" for name in ("cases", "scores", *TABLE_COLUMNS)]
+    tables = [f"{name}.csv" for name in ("cases", "scores", *TABLES)]
     for name in (*tables, "report.html", "reliability.png", "retained.png"):
         (folder / name).unlink(missing_ok=True)

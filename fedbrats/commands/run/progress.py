@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -16,14 +16,14 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from fedbrats.data.regions import REGIONS
 from fedbrats.report.words import duration
+from fedbrats.tasks import segmentation as task
 
 LOCAL = "local"
 
 
 class Progress:
-    """Rounds, sites within the round, loss, mean validation Dice per arm and the time left.
+    """Rounds, sites within the round, loss, mean validation scores per arm and the time left.
 
     `round_started` may be called several times in one round, once per phase. Times are wall-clock seconds; the time
     left is that of the rounds still to come, from the mean of the rounds seen since `start` (the test at the end is
@@ -80,7 +80,7 @@ class Progress:
         """Show the rows of `rounds.csv` of a round that is over."""
         self._seen_rounds += 1
         latest = scores(rows)
-        # The table keeps the last known Dice, as not every round is validated
+        # The table keeps the last known scores, as not every round is validated
         self._scores = {
             arm: self._scores.get(arm, {}) | latest.get(arm, {}) for arm in {**self._scores, **latest}
         }
@@ -132,8 +132,8 @@ class Progress:
 
     def _table(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0))
-        regions = _regions({name for known in self._scores.values() for name in known}) or REGIONS
-        for name in ("Arm", "Loss", *(f"val Dice {region}" for region in regions)):
+        regions = task.in_order({n for known in self._scores.values() for n in known}) or task.REGIONS
+        for name in ("Arm", "Loss", *(f"val {task.MAIN_TITLE} {region}" for region in regions)):
             table.add_column(name, justify="left" if name == "Arm" else "right")
         for arm in self._arms:
             known = self._scores.get(arm, {})
@@ -147,7 +147,7 @@ def merged(arms: Iterable[str]) -> list[str]:
 
 
 def scores(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Mean training loss ("loss") and mean validation Dice per region of each arm.
+    """Mean training loss ("loss") and mean validation score per region of each arm.
 
     Args:
         rows: of `rounds.csv`, values as numbers, text or empty. Means are over the replies that are ok, weighted by
@@ -159,7 +159,7 @@ def scores(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
             continue
         arm = merged([str(row["arm"])])[0]
         weight = as_number(row.get("cases"))
-        names = {"loss": "loss"} if row["phase"] == "train" else {r: f"dice_{r.lower()}" for r in REGIONS}
+        names = {"loss": "loss"} if row["phase"] == "train" else task.COLUMNS
         for name, column in names.items():
             value = as_number(row.get(column))
             if value is not None and weight:
@@ -183,15 +183,10 @@ def number(value: float | None) -> str:
 
 
 def in_words(known: Mapping[str, float]) -> str:
-    """Loss and Dice of an arm in one phrase."""
+    """Loss and scores of an arm in one phrase."""
     loss = f"loss {number(known.get('loss'))}"
-    regions = _regions(known)
+    regions = task.in_order(known)
     if not regions:
         return loss
-    dice = "/".join(number(known[region]) for region in regions)
-    return f"{loss}, val Dice {'/'.join(regions)} {dice}"
-
-
-def _regions(names: Collection[str]) -> tuple[str, ...]:
-    """The regions among `names`: all that a network predicts, once there was a validation."""
-    return tuple(region for region in REGIONS if region in names)
+    found = "/".join(number(known[region]) for region in regions)
+    return f"{loss}, val {task.MAIN_TITLE} {'/'.join(regions)} {found}"

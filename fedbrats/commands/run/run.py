@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,6 @@ from fedbrats.config.schema import FEDERATED, LOCAL, POOLED, Config, TrainConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.partition import Site
 from fedbrats.data.prepare import Prepared, prepare
-from fedbrats.environment import describe_environment
 from fedbrats.federation import arms
 from fedbrats.federation.initial import check_init, initial_arrays
 from fedbrats.federation.parts import Parts, parts_of
@@ -43,12 +40,14 @@ from fedbrats.federation.server.round_loop import serve
 from fedbrats.federation.server.state import Federation, FederationError
 from fedbrats.federation.site.app import make_client_app
 from fedbrats.files import write_json
+from fedbrats.metrics.table import Facts, facts_of
 from fedbrats.privacy.central import Central
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.report.html import write_report
 from fedbrats.runs import rounds
-from fedbrats.runs.case_tables import write_cases
+from fedbrats.runs.case_tables import cases_table
 from fedbrats.runs.checkpoint import Model, load_checkpoint
+from fedbrats.runs.environment import write_environment
 from fedbrats.runs.privacy import collect_steps
 from fedbrats.runs.site_cases import site_folder, write_site_cases
 from fedbrats.training.amount import check_site_names, steps_per_round
@@ -109,15 +108,7 @@ def run(config: DictConfig | Config, folder: Path, overrides: Sequence[str] = ()
 def write_inputs(folder: Path, config: Config, prepared: Prepared, overrides: Sequence[str]) -> None:
     """Write what the run starts from: configuration, environment, partition and each site's list of cases."""
     save_config(config, folder / "config.yaml")
-    environment = describe_environment() | {
-        "overrides": list(overrides),
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-    }
-    file = folder / "environment.json"
-    if file.exists():  # resumed, perhaps elsewhere: both environments made the result
-        before = json.loads(file.read_text())
-        environment = before | {"resumed": [*before.get("resumed", []), environment]}
-    write_json(file, environment)
+    write_environment(folder, overrides, _metrics(config))
     write_json(folder / "partition.json", prepared.to_json())
     training = [site for site in prepared.sites if not site.holdout]
     for site in prepared.sites:
@@ -139,7 +130,7 @@ def _federation(
     for cohort in cohorts if not snapshot else ():
         start = initial_arrays(parts, config.train.init)
         models[cohort.arm] = Model(parts.without_stays(start) if cohort.federated else start)
-    rounds.start(folder / "rounds.csv", finished)
+    rounds.start(folder, finished)
     privacy = parts.privacy
     patients = privacy if isinstance(privacy, DpSgd) else None
     return Federation(
@@ -150,6 +141,7 @@ def _federation(
         rounds=config.rounds,
         observer=observer,
         regions=parts.regions,
+        metrics=tuple(metric.name for metric in parts.metrics),
         trainable=parts.trainable,
         evaluate_every=config.runtime.evaluate_every,
         checkpoint_every=config.runtime.checkpoint_every,
@@ -239,6 +231,11 @@ def start_engine(
     )
 
 
+def _metrics(config: Config) -> dict[str, Facts]:
+    """What is known of the metrics that are scored."""
+    return facts_of(parts_of(config).metrics, config.metrics.convention)
+
+
 def _facts(config: Config, prepared: Prepared) -> dict[str, Any]:
     return {
         "convention": config.metrics.convention,
@@ -251,8 +248,9 @@ def _facts(config: Config, prepared: Prepared) -> dict[str, Any]:
 def _write_results(
     folder: Path, config: Config, prepared: Prepared, rows: list[dict[str, Any]], seconds: float
 ) -> None:
-    write_cases(folder / "cases.csv", rows)
+    metrics = _metrics(config)
+    cases_table(metrics).write(folder, rows)
     facts = _facts(config, prepared)
     if rows:
-        facts |= arms_summary(rows, config.metrics.convention, config.metrics.bootstrap)
+        facts |= arms_summary(rows, metrics, config.metrics.convention, config.metrics.bootstrap)
     write_summary(folder, "finished", **facts, wall_seconds=round(seconds, 1))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedbrats.config.schema import FEDERATED
 from fedbrats.federation.server.state import Federation
-from fedbrats.files import write_csv, write_json
+from fedbrats.files import write_json
 from fedbrats.privacy.accounting import EXACT, Entry, final_epsilon
 from fedbrats.privacy.central import Central, PrivateMean
 from fedbrats.privacy.ledger import Ledger
 from fedbrats.privacy.noise import secret_generator
-from fedbrats.runs.privacy import CENTRAL_COLUMNS
+from fedbrats.runs.privacy import CENTRAL_ROUNDS
 
 UNIT, ADJACENCY = "site", "the updates of one site replaced by nothing; how many sites reply is public"
 NOT_COVERED = (
@@ -37,7 +35,6 @@ class CentralPrivacy:
         self.ledger = Ledger(
             folder / "privacy" / "server_ledger.json", "server", unit=UNIT, adjacency=ADJACENCY
         )
-        self.file = folder / "central_rounds.csv"
         self._keep(finished)
 
     def epsilon(self, more: int = 0) -> float:
@@ -64,21 +61,16 @@ class CentralPrivacy:
         noise = secret_generator(torch.device("cpu"), self.settings.insecure_seed, "server", round_)
         facts = mean.finish(noise)
         row = {"round": round_, **facts, "epsilon": self.epsilon(), "status": "ok"}
-        with self.file.open("a", newline="") as handle:
-            csv.DictWriter(handle, CENTRAL_COLUMNS, extrasaction="ignore").writerow(row)
+        CENTRAL_ROUNDS.append(self.folder, [{name: row.get(name, "") for name in CENTRAL_ROUNDS.columns}])
 
     def _keep(self, finished: int) -> None:
         """Begin the table of rounds, or keep of an old one what is not computed again."""
-        rows: list[dict[str, Any]] = []
-        if self.file.exists() and finished:
-            with self.file.open(newline="") as handle:
-                rows = [r for r in csv.DictReader(handle) if int(r["round"]) <= finished]
-        write_csv(self.file, CENTRAL_COLUMNS, rows)
+        rows = CENTRAL_ROUNDS.rows(self.folder) if finished else []
+        CENTRAL_ROUNDS.write(self.folder, [row for row in rows if int(row["round"]) <= finished])
 
     def write(self, fed: Federation) -> None:
         """Write `privacy.json`."""
-        with self.file.open(newline="") as handle:
-            rows = list(csv.DictReader(handle))
+        rows = CENTRAL_ROUNDS.rows(self.folder)
         swamped = [r["round"] for r in rows if float(r["noise_norm"]) > float(r["mean_update_norm"])]
         sentence = (
             f"In {len(swamped)} of {len(rows)} rounds the noise was longer than the mean update itself: the model has "

@@ -16,6 +16,7 @@ from fedbrats.federation.server.replies import EvaluateReply, check_evaluate_rep
 from fedbrats.federation.server.state import Federation
 from fedbrats.runs import rounds
 from fedbrats.runs.checkpoint import save_best
+from fedbrats.tasks import segmentation as task
 
 
 def _question(fed: Federation, kind: str, split: str) -> Question[EvaluateReply]:
@@ -23,7 +24,10 @@ def _question(fed: Federation, kind: str, split: str) -> Question[EvaluateReply]
         kind,
         split,
         lambda message, request: check_evaluate_reply(
-            message, fed.regions, getattr(fed.members[request.site], split), with_rows=split == "test"
+            message,
+            fed.regions,
+            getattr(fed.members[request.site], split),
+            fed.metrics if split == "test" else None,
         ),
     )
 
@@ -34,7 +38,7 @@ def validate(
     """Validate every cohort's model on its sites' validation cases and keep the best ones.
 
     Returns:
-        Rows of `rounds.csv`, and the mean Dice by arm and region.
+        Rows of `rounds.csv`, and the mean of the main score by arm and region.
     """
     told = [c for c in fed.cohorts if not (c.federated and fed.validation_stays)]
     pairs = [(c, s) for c in told for s in c.sites if fed.members[s].val]
@@ -45,16 +49,16 @@ def validate(
         rows.append(answer.row)
         good[answer.request.cohort.arm] += [answer.reply] if answer.reply else []
     asked = {c.arm: sum(1 for pair in pairs if pair[0] is c) for c in fed.cohorts}
-    dice = {}
+    scores = {}
     for arm, replies in good.items():
         if not replies:
             continue
         cases = sum(r.cases for r in replies)
-        dice[arm] = {r: sum(x.cases * x.dice[r] for x in replies) / cases for r in fed.regions}
+        scores[arm] = {r: sum(x.cases * x.scores[r] for x in replies) / cases for r in fed.regions}
         if len(replies) == asked[arm]:  # a mean over fewer sites would not be comparable between rounds
             fed.models[arm].val_losses.append(sum(x.cases * x.loss for x in replies) / cases)
-            _keep_if_best(fed, arm, round_, sum(dice[arm].values()) / len(fed.regions))
-    return rows, dice
+            _keep_if_best(fed, arm, round_, task.worth(scores[arm]))
+    return rows, scores
 
 
 def score_model(

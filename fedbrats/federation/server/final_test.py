@@ -18,9 +18,10 @@ from fedbrats.federation.server.spending import ask_spent, write_spent
 from fedbrats.federation.server.state import Federation
 from fedbrats.federation.wire import to_record
 from fedbrats.files import write_json
+from fedbrats.metrics.table import facts_of
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.runs import rounds
-from fedbrats.runs.case_tables import TABLE_COLUMNS, write_table
+from fedbrats.runs.case_tables import TABLES, write_table
 from fedbrats.runs.checkpoint import load_best
 
 PERSONAL_SCORES = (
@@ -36,8 +37,8 @@ def test_all(
 
     Also writes `rounds.csv` further, the tables of the test and `postprocess.json`.
     """
-    rows: list[dict[str, Any]] = []
-    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLE_COLUMNS}
+    rows, metrics = list[dict[str, Any]](), facts_of(parts.metrics, config.metrics.convention)
+    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
     fitted = {}
     for cohort in fed.cohorts:
         model = fed.models[cohort.arm]
@@ -47,7 +48,7 @@ def test_all(
         sent, steps = to_record(arrays), parts.steps
         fits, parameters, by_site = fit_steps_of(grid, fed, cohort, sent, chosen, steps)
         fitted[cohort.arm] = describe_steps(steps, parameters, by_site)
-        rounds.append(fed.folder / "rounds.csv", fits)
+        rounds.append(fed.folder, fits)
         whole, tested = False, [(cohort, sent)]
         if cohort.arm == FEDERATED and parts.personalization:
             whole, sent_global = global_record(grid, fed, parts, cohort, chosen, sent)
@@ -55,13 +56,13 @@ def test_all(
         for asked, model_record in tested:
             is_whole = whole and asked is cohort
             more, replies = score_model(grid, fed, asked, model_record, chosen, parameters, whole=is_whole)
-            rounds.append(fed.folder / "rounds.csv", more)
+            rounds.append(fed.folder, more)
             of = [s for s in sites if asked.arm != PERSONAL or s.name in cohort.sites]
-            rows += results.case_rows(asked.arm, of, replies, config.metrics.convention, fed.regions)
+            rows += results.case_rows(asked.arm, of, replies, metrics, fed.regions)
             for name, found in results.test_tables(asked.arm, of, replies).items():
                 tables[name] += found
     for name, found in tables.items():
-        write_table(fed.folder, name, found)
+        write_table(fed.folder, TABLES[name], found)
     if parts.steps:
         write_json(fed.folder / "postprocess.json", fitted)
     return rows

@@ -37,7 +37,7 @@ def global_record(
         return False, sent
     expected = {name: parts.signature[name] for name in parts.stays}
     rows, mean = mean_of_stays(grid, fed, cohort, round_, expected)
-    rounds.append(fed.folder / "rounds.csv", rows)
+    rounds.append(fed.folder, rows)
     arrays = fed.models[cohort.arm].arrays | mean
     return True, to_record({name: arrays[name] for name in parts.signature})
 

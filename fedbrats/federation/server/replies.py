@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,19 +13,12 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 
 from fedbrats.arrays import BadArrays, Signature, require_finite
 from fedbrats.federation.wire import from_record, size_bytes
-from fedbrats.metrics.score import SCORES, VOLUMES
-from fedbrats.runs.rounds import dice_columns
+from fedbrats.metrics.table import VOLUMES
+from fedbrats.runs.case_tables import BIN_NUMBERS, STEP_NUMBERS
+from fedbrats.tasks import segmentation as task
 
 REASON_LENGTH = 300
 STOPPED = "stopped: "  # begins the status of a site that trains no further
-STEP_NUMBERS = ("order", "dice", "hd95", "changed_voxels")
-BIN_NUMBERS = ("bin_low", "bin_high", "voxels", "sum_probability", "sum_truth")
-# The tables of a test reply: columns of words and of numbers.
-TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "rows": (("case", "region", "status"), (*SCORES, *VOLUMES, "uncertainty")),
-    "steps": (("case", "region", "step"), STEP_NUMBERS),
-    "reliability": (("region",), BIN_NUMBERS),
-}
 
 
 class BadReply(ValueError):
@@ -71,7 +65,7 @@ class EvaluateReply:
 
     cases: int
     loss: float
-    dice: dict[str, float]  # by region
+    scores: dict[str, float]  # main score by region
     seconds: float
     rows: list[dict[str, Any]]  # one per case and region, with the site's own pseudonyms
     steps: list[dict[str, Any]] = field(default_factory=list)  # scores after each step of post-processing
@@ -79,7 +73,7 @@ class EvaluateReply:
 
     def columns(self) -> dict[str, Any]:
         """Of `rounds.csv`."""
-        values = {"cases": self.cases, "loss": self.loss, **dice_columns(self.dice)}
+        values = {"cases": self.cases, "loss": self.loss, **task.round_columns(self.scores)}
         return values | {"seconds": round(self.seconds, 4), "bytes_up": 0}
 
 
@@ -162,33 +156,43 @@ def check_train_reply(
 
 
 def check_evaluate_reply(
-    message: Message, regions: tuple[str, ...], registered_cases: int, *, with_rows: bool
+    message: Message, regions: tuple[str, ...], registered_cases: int, metrics: Collection[str] | None = None
 ) -> EvaluateReply:
     """Decode an evaluation reply.
 
     Args:
         message: the site's reply, an error reply included.
-        regions: whose Dice it must hold.
+        regions: whose main score it must hold.
         registered_cases: cases of this split the site registered when it joined; its weight must equal them.
-        with_rows: whether one row per case and region belongs to it (the test at the end).
+        metrics: that every row of the test at the end must hold, one per case and region; None: there are no rows.
 
     Raises:
-        BadReply: site error, missing or unexpected records, a loss that is not finite, a Dice outside [0, 1], a
-            weight that is not the registered number of cases, rows that are not what `cases.csv` needs.
+        BadReply: site error, missing or unexpected records, a loss that is not finite, a main score outside
+            [0, 1], a weight that is not the registered number of cases, rows that are not what `cases.csv` needs.
     """
-    kinds: dict[str, type] = {"metrics": MetricRecord} | ({"cases": ConfigRecord} if with_rows else {})
+    kinds: dict[str, type] = {"metrics": MetricRecord} | ({} if metrics is None else {"cases": ConfigRecord})
     content = content_of(message, **kinds)
-    metrics = content["metrics"]
-    _check_weight(metrics, registered_cases)
-    dice = {region: number_of(metrics, f"dice-{region.lower()}") for region in regions}
-    for region, value in dice.items():
+    found = content["metrics"]
+    _check_weight(found, registered_cases)
+    scores = {region: number_of(found, task.reply_key(region)) for region in regions}
+    for region, value in scores.items():
         if not 0 <= value <= 1:
-            raise BadReply(f"Dice {region} is {value}, expected a value in [0, 1]")
+            raise BadReply(f"{task.MAIN_TITLE} {region} is {value}, expected a value in [0, 1]")
     tables: dict[str, list[dict[str, Any]]] = {"rows": [], "steps": [], "reliability": []}
-    if with_rows:
-        tables = {name: _rows(content["cases"].get(name), *columns) for name, columns in TABLES.items()}
-    loss, seconds = number_of(metrics, "loss"), number_of(metrics, "seconds")
-    return EvaluateReply(registered_cases, loss, dice, seconds, **tables)
+    if metrics is not None:
+        columns = _test_columns(metrics)
+        tables = {name: _rows(content["cases"].get(name), *columns[name]) for name in columns}
+    loss, seconds = number_of(found, "loss"), number_of(found, "seconds")
+    return EvaluateReply(registered_cases, loss, scores, seconds, **tables)
+
+
+def _test_columns(metrics: Collection[str]) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """The tables of a test reply: columns of words and of numbers."""
+    return {
+        "rows": (("case", "region", "status"), (*metrics, *VOLUMES, "uncertainty")),
+        "steps": (("case", "region", "step"), STEP_NUMBERS),
+        "reliability": (("region",), BIN_NUMBERS),
+    }
 
 
 def _check_weight(metrics: Any, registered_cases: int) -> None:

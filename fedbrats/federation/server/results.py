@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedbrats.data.partition import Site
-from fedbrats.data.regions import REGIONS
 from fedbrats.federation.server.replies import EvaluateReply
-from fedbrats.metrics.score import CASE_COLUMNS, worst_scores
+from fedbrats.metrics.table import VOLUMES, Facts, worst
 from fedbrats.runs.case_tables import reliability_rows
 from fedbrats.runs.site_cases import pseudonym
+from fedbrats.tasks import segmentation as task
 
 
 def case_rows(
     arm: str,
     sites: list[Site],
     replies: Mapping[str, EvaluateReply],
-    convention: str,
-    regions: Sequence[str] = REGIONS,
+    metrics: Mapping[str, Facts],
+    regions: Sequence[str] = task.REGIONS,
 ) -> list[dict[str, Any]]:
     """Rows of `cases.csv` of one model, with real case names; only who made the partition can resolve them.
 
@@ -36,12 +36,11 @@ def case_rows(
                 scores = found.get((pseudonym(site.name, index), region))
                 if scores is None:
                     scores = {
-                        **worst_scores(convention),
-                        "volume_true_ml": 0.0,
-                        "volume_pred_ml": 0.0,
+                        **worst(metrics),
+                        **dict.fromkeys(VOLUMES, 0.0),
                         "status": reason,
                     }
-                values = {key: scores[key] for key in CASE_COLUMNS if key in scores and key != "case"}
+                values = {key: scores[key] for key in (*metrics, *VOLUMES, "status")}
                 rows.append({**values, "arm": arm, "site": site.name, "case": case, "region": region})
     return rows
 
@@ -49,7 +48,7 @@ def case_rows(
 def test_tables(
     arm: str, sites: list[Site], replies: Mapping[str, EvaluateReply]
 ) -> dict[str, list[dict[str, Any]]]:
-    """What the sites say besides the scores, by name of the file (`TABLE_COLUMNS`), with real case names."""
+    """What the sites say besides the scores, by name in `TABLES`, with real case names."""
     names = {pseudonym(s.name, i): case for s in sites for i, case in enumerate(s.test)}
     tables: dict[str, list[dict[str, Any]]] = {"steps": [], "uncertainty": [], "reliability": []}
     for site, reply in sorted(replies.items()):

@@ -20,6 +20,7 @@ from fedbrats.federation.server.evaluation import validate
 from fedbrats.federation.server.state import Federation, FederationError
 from fedbrats.runs import rounds
 from fedbrats.runs.checkpoint import save_checkpoint
+from fedbrats.tasks import segmentation as task
 
 
 def serve(grid: Grid, fed: Federation) -> None:
@@ -33,7 +34,7 @@ def serve(grid: Grid, fed: Federation) -> None:
         if fed.protection is not None:
             fed.protection.begin(fed, round_)
         rows = run_round(grid, fed, round_)
-        rounds.append(fed.folder / "rounds.csv", rows)
+        rounds.append(fed.folder, rows)
         fed.finished_round = round_
         if round_ % fed.checkpoint_every == 0 or round_ == fed.rounds:
             save_checkpoint(fed.folder / "checkpoints", round_, fed.models, keep=fed.keep_checkpoints)
@@ -46,10 +47,10 @@ def run_round(grid: Grid, fed: Federation, round_: int) -> list[rounds.Row]:
     """Train and, where it is due, validate every cohort once; rows of `rounds.csv`."""
     rows, summaries = _train_phase(grid, fed, round_)
     if round_ % fed.evaluate_every == 0 or round_ == fed.rounds:
-        val_rows, dice = validate(grid, fed, round_)
+        val_rows, scores = validate(grid, fed, round_)
         rows += val_rows
-        for arm, scores in dice.items():
-            summaries[arm].update(rounds.dice_columns(scores))
+        for arm, by_region in scores.items():
+            summaries[arm].update(task.round_columns(by_region))
     return rows + list(summaries.values())
 
 

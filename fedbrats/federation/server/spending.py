@@ -17,11 +17,11 @@ from fedbrats.federation.arms import Cohort
 from fedbrats.federation.server.asking import Question, Request, ask
 from fedbrats.federation.server.replies import BadReply, content_of
 from fedbrats.federation.server.state import Federation
-from fedbrats.files import finite, write_csv, write_json
+from fedbrats.files import finite, write_json
 from fedbrats.privacy.accounting import Entry, rdp_epsilon
 from fedbrats.privacy.dp_sgd import NOT_COVERED, DpSgd
 from fedbrats.privacy.ledger import PATIENT, PATIENT_ADJACENCY
-from fedbrats.runs.privacy import ROUND_COLUMNS
+from fedbrats.runs.privacy import ROUNDS
 
 MAX_TEXT = 10_000_000  # characters of one site's answer
 NUMBERS = ("epsilon", "epsilon_rdp", "delta", "clip", "spent_before")
@@ -131,5 +131,4 @@ def write_spent(
     write_json(folder / "privacy.json", finite(facts))
     rows = [(row[0], site, *row[1:], "ok") for site, values in found.items() for row in values["table"]]
     rows.sort(key=lambda row: (row[0], row[1]))
-    table = [dict(zip(ROUND_COLUMNS, row, strict=True)) for row in rows]
-    write_csv(folder / "privacy_rounds.csv", ROUND_COLUMNS, table)
+    ROUNDS.write(folder, [dict(zip(ROUNDS.columns, row, strict=True)) for row in rows])

@@ -12,10 +12,11 @@ from torch import Tensor
 from fedbrats.algorithms.base import Group
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.arrays import Signature, signature
-from fedbrats.data.regions import REGIONS
 from fedbrats.federation.arms import Cohort
+from fedbrats.metrics.table import METRICS
 from fedbrats.runs.checkpoint import Model
 from fedbrats.runs.rounds import Row
+from fedbrats.tasks import segmentation as task
 
 
 class FederationError(RuntimeError):
@@ -71,7 +72,8 @@ class Federation:
     folder: Path  # run folder
     rounds: int
     observer: Observer
-    regions: tuple[str, ...] = REGIONS  # that the network predicts
+    regions: tuple[str, ...] = task.REGIONS  # that the network predicts
+    metrics: tuple[str, ...] = tuple(metric.name for metric in METRICS)  # of the test at the end
     trainable: frozenset[str] = frozenset()  # the arrays that are trained; others are running statistics
     evaluate_every: int = 1
     checkpoint_every: int = 1

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from fedbrats.config.schema import TrainConfig
-from fedbrats.files import write_csv, write_json
+from fedbrats.files import write_json
 from fedbrats.privacy.accounting import BudgetError, Entry, final_epsilon, find_sigma, rdp_epsilon
 from fedbrats.privacy.dp_sgd import DpSgd, private_steps
 from fedbrats.privacy.ledger import PATIENT, PATIENT_ADJACENCY, Ledger
 from fedbrats.privacy.mechanism import Drawn
-from fedbrats.runs.privacy import STEP_COLUMNS, steps_file
+from fedbrats.runs.privacy import STEPS, write_site_steps
 
 ROUNDING = 1 + 1e-6  # of a budget that sigma was found for
 
@@ -125,8 +125,8 @@ class Budget:
             middle, largest = (float(np.median(norms)), max(norms)) if norms else ("", "")
             loss = drawn.loss if np.isfinite(drawn.loss) else ""
             values = (self.site, round_, index, drawn.patients, drawn.clipped, middle, largest, loss)
-            rows.append(dict(zip(STEP_COLUMNS, (*values, self.settings.clip), strict=True)))
-        write_csv(steps_file(self.storage, round_), STEP_COLUMNS, rows)
+            rows.append(dict(zip(STEPS.columns, (*values, self.settings.clip), strict=True)))
+        write_site_steps(self.storage, round_, rows)
 
     def summary(self) -> dict[str, Any]:
         """What was spent, by the ledger: the values of `privacy.json`, and `table` for `privacy_rounds.csv`."""

@@ -1,4 +1,4 @@
-"""Evaluation at a site: quick Dice on the validation cases every round, every score on the test cases at the end."""
+"""Evaluation at a site: a quick score of the validation cases every round, every score of the test cases at the end."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from fedbrats.config.schema import FEDERATED, InferenceConfig
 from fedbrats.data.cache import CachedCase, restore
 from fedbrats.data.nifti import Source, write_labels
-from fedbrats.data.regions import REGIONS, LabelSystem, regions_from_labels, to_source
+from fedbrats.data.regions import LabelSystem, to_source
 from fedbrats.federation.site.site import Site
 from fedbrats.federation.site.tables import Tables, step_rows, uncertainties
 from fedbrats.federation.site.unseen import served
 from fedbrats.inference.locate import refine
 from fedbrats.inference.predict import Prediction, predict
 from fedbrats.losses.in_round import Loss, in_round
-from fedbrats.metrics.overlap import dice
-from fedbrats.metrics.score import score_case, worst_scores
+from fedbrats.metrics.score import score_case
+from fedbrats.metrics.table import facts_of, worst
 from fedbrats.models.build import window_of
 from fedbrats.postprocess.steps import Step, apply_steps
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.privacy.noise import secret_generator
 from fedbrats.privacy.scores import noisy_scores, patient_means
 from fedbrats.runs.site_cases import pseudonym
+from fedbrats.tasks import segmentation as task
 from fedbrats.tasks.segmentation import deactivate, labels_from_probabilities, targets
 
 log = logging.getLogger(__name__)
@@ -67,19 +68,14 @@ def _prediction(site: Site, case: CachedCase, inference: InferenceConfig) -> Pre
     )
 
 
-def _region_dice(site: Site, prediction: np.ndarray, truth: np.ndarray) -> list[float]:
-    guess, true = regions_from_labels(prediction), regions_from_labels(truth)
-    return [dice(guess[i], true[i]) for i in map(REGIONS.index, site.parts.regions)]
-
-
 def _metrics(site: Site, per_case: list[list[float]], losses: list[float]) -> Metrics:
     means = np.mean(per_case, axis=0)
-    named = {f"dice-{region.lower()}": float(v) for region, v in zip(site.parts.regions, means, strict=True)}
+    named = {task.reply_key(region): float(v) for region, v in zip(site.parts.regions, means, strict=True)}
     return {"num-examples": len(per_case), "loss": float(np.mean(losses)), **named}
 
 
 def validate(site: Site, content: RecordDict) -> dict[str, Any]:
-    """Mean Dice per region and mean loss of the received model over the validation cases of the site.
+    """Mean of the main score per region and mean loss of the received model over the validation cases of the site.
 
     With `privacy.validation=noisy` they leave the federated arm with noise, the loss cut to [0, 1].
     """
@@ -98,7 +94,7 @@ def validation_scores(site: Site, arm: str, round_: int) -> Metrics:
         probabilities = quick_prediction(site, case).probabilities
         truth = np.asarray(case.label)
         losses.append(_loss(loss, probabilities, truth))
-        per_case.append(_region_dice(site, labels_from_probabilities(probabilities), truth))
+        per_case.append(task.main_scores(labels_from_probabilities(probabilities), truth, site.parts.regions))
     settings = site.parts.privacy
     if arm == FEDERATED and isinstance(settings, DpSgd) and settings.validation == "noisy":
         return _noisy(site, round_, per_case, losses)
@@ -166,7 +162,7 @@ def test_scores(site: Site, arm: str, round_: int, steps: list[Step]) -> tuple[M
             log.warning("site %s: test case %s failed", site.name, name, exc_info=True)
             scores, status = _worst(site, case), f"failed: {site.scrub(str(error))}"
             doubts = dict.fromkeys(regions, 1.0)
-        per_case.append([scores[region]["dice"] for region in regions])
+        per_case.append([scores[region][task.MAIN] for region in regions])
         tables.rows += [
             {"case": name, "region": r, **scores[r], "uncertainty": doubts[r], "status": status}
             for r in regions
@@ -180,13 +176,14 @@ def _score(site: Site, arm: str, case: CachedCase, prediction: np.ndarray) -> di
         _save_slice(site, arm, case, prediction)
     if site.config.report.predictions:
         _save_prediction(site, arm, case, whole)
-    return score_case(whole, truth, case.meta["spacing"], site.config.metrics.convention)
+    convention = site.config.metrics.convention
+    return score_case(whole, truth, case.meta["spacing"], convention, site.parts.metrics)
 
 
 def _worst(site: Site, case: CachedCase) -> dict[str, dict[str, float]]:
     volumes = case.meta["volumes_ml"]
-    worst = worst_scores(site.config.metrics.convention)
-    return {r: {**worst, "volume_true_ml": volumes[r], "volume_pred_ml": 0.0} for r in REGIONS}
+    scores = worst(facts_of(site.parts.metrics, site.config.metrics.convention))
+    return {r: {**scores, "volume_true_ml": volumes[r], "volume_pred_ml": 0.0} for r in task.REGIONS}
 
 
 def _save_slice(site: Site, arm: str, case: CachedCase, prediction: np.ndarray) -> None:

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 
 from fedbrats.data.cache import CachedCase, restore
-from fedbrats.data.regions import REGIONS, regions_from_labels
-from fedbrats.metrics.hd95 import hd95
-from fedbrats.metrics.overlap import dice
 from fedbrats.metrics.uncertainty import case_uncertainty, reliability
 from fedbrats.postprocess.steps import Step
+from fedbrats.runs.case_tables import BIN_NUMBERS
+from fedbrats.tasks import segmentation as task
 
 
 @dataclass
@@ -27,7 +26,7 @@ class Tables:
     bins: dict[str, np.ndarray] = field(default_factory=dict)  # reliability by region, summed over cases
 
     def to_json(self) -> dict[str, str]:
-        """The tables by name, as `replies.TABLES` describes them."""
+        """The tables by name, as the server checks them (`replies.check_evaluate_reply`)."""
         reliability = [
             {"region": region, **row} for region, table in self.bins.items() for row in bin_rows(table)
         ]
@@ -43,30 +42,25 @@ def step_rows(
     regions: Sequence[str],
     convention: str,
 ) -> list[dict[str, Any]]:
-    """Dice and HD95 of the `regions` before any step and after each; nothing where there are no steps.
+    """The metrics `task.SHOWN` of the `regions` before any step and after each; nothing where there are no steps.
 
     `stages` are those of `apply_steps`; the rows are those of `steps.csv`, with the case called `name`.
     """
     if not steps:
         return []
-    truth, rows = restore(np.asarray(case.label), case), []
+    truth, rows = restore(np.asarray(case.label), case), list[dict[str, Any]]()
     for order, (step, labels) in enumerate(zip(["raw", *(s.name for s in steps)], stages, strict=True)):
         whole = restore(labels, case)
-        guess, true = regions_from_labels(whole), regions_from_labels(truth)
-        before = regions_from_labels(restore(stages[max(0, order - 1)], case))
-        for region in regions:
-            i = REGIONS.index(region)
-            rows.append(
-                {
-                    "case": name,
-                    "region": region,
-                    "order": order,
-                    "step": step,
-                    "dice": dice(guess[i], true[i]),
-                    "hd95": hd95(guess[i], true[i], tuple(case.meta["spacing"]), convention),
-                    "changed_voxels": int(np.count_nonzero(guess[i] != before[i])),
-                }
-            )
+        guess, true = task.masks(whole, regions), task.masks(truth, regions)
+        before = task.masks(restore(stages[max(0, order - 1)], case), regions)
+        rows += [
+            {
+                **{"case": name, "region": region, "order": order, "step": step},
+                **task.shown_scores(guess[region], true[region], tuple(case.meta["spacing"]), convention),
+                "changed_voxels": int(np.count_nonzero(guess[region] != before[region])),
+            }
+            for region in regions
+        ]
     return rows
 
 
@@ -81,12 +75,11 @@ def uncertainties(
 
     `probabilities` are those of the regions, float32 [R, X, Y, Z]; `labels` canonical uint8 [X, Y, Z].
     """
-    found, truth = {}, regions_from_labels(np.asarray(case.label))
-    brain, masks = np.any(np.asarray(case.image) != 0, axis=0), regions_from_labels(labels)
+    found, truth = {}, task.masks(np.asarray(case.label), regions)
+    brain, masks = np.any(np.asarray(case.image) != 0, axis=0), task.masks(labels, regions)
     for region, probability in zip(regions, probabilities.cpu().numpy(), strict=True):
-        i = REGIONS.index(region)
-        found[region] = case_uncertainty(probability, masks[i])
-        table = reliability(probability, truth[i], brain)
+        found[region] = case_uncertainty(probability, masks[region])
+        table = reliability(probability, truth[region], brain)
         bins[region] = bins[region] + table if region in bins else table
     return found
 
@@ -94,8 +87,7 @@ def uncertainties(
 def bin_rows(table: np.ndarray) -> list[dict[str, float]]:
     """Rows of a table [bins, 3]: edges of the bin, voxels, sum of the probability, voxels that are true."""
     edges = np.linspace(0, 1, len(table) + 1)
-    names = ("bin_low", "bin_high", "voxels", "sum_probability", "sum_truth")
     return [
-        dict(zip(names, map(float, (low, high, *row)), strict=True))
+        dict(zip(BIN_NUMBERS, map(float, (low, high, *row)), strict=True))
         for low, high, row in zip(edges[:-1], edges[1:], table, strict=True)
     ]

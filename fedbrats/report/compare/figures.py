@@ -1,4 +1,4 @@
-"""Figures over the jobs of a sweep: Dice over epsilon, and gain over the shift between scanners."""
+"""Figures over the jobs of a sweep: main score over epsilon, and gain over the shift between scanners."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from fedbrats.data.regions import REGIONS
 from fedbrats.report.privacy_tables import epsilon_text
 from fedbrats.report.style import GREY, LINE_COLOURS, new_figure, styled
+from fedbrats.tasks import segmentation as task
 
 GAP = 2.5  # infinity lies at this many times the largest epsilon
 
 
 def epsilon_curve(curve: pd.DataFrame) -> Figure:
-    """Mean Dice over epsilon (log, infinity at the right edge) with the deviation over jobs; a panel per region.
+    """Mean of the main score over epsilon (log, infinity at the right edge), a panel per region; bars: over jobs.
 
     Args:
-        curve: columns line, epsilon, region, dice, sd, at least one finite epsilon.
+        curve: columns line, epsilon, region, mean, sd, at least one finite epsilon.
     """
     largest = curve.loc[np.isfinite(curve["epsilon"]), "epsilon"].max()
     ticks = sorted({round(epsilon, 2) for epsilon in curve["epsilon"] if np.isfinite(epsilon)})
@@ -30,7 +30,7 @@ def epsilon_curve(curve: pd.DataFrame) -> Figure:
             for colour, line in zip(_colours(curve["line"]), dict.fromkeys(curve["line"])):
                 part = curve[(curve["line"] == line) & (curve["region"] == region)]
                 place = part["epsilon"].replace(np.inf, GAP * largest)
-                _bars(axis, place, part["dice"], (part["sd"], part["sd"]), colour, line or "All jobs")
+                _bars(axis, place, part["mean"], (part["sd"], part["sd"]), colour, line or "All jobs")
             axis.set_xscale("log")
             axis.set_xticks([*_apart(ticks), *ends])
             axis.set_xticklabels(
@@ -39,7 +39,7 @@ def epsilon_curve(curve: pd.DataFrame) -> Figure:
             axis.xaxis.set_minor_formatter(NullFormatter())
             axis.minorticks_off()
             axis.set_xlabel("Epsilon")
-        axes[0].set_ylabel("Mean Dice")
+        axes[0].set_ylabel(f"Mean {task.MAIN_TITLE}")
         _legend(figure, axes[0])
     return figure
 
@@ -54,7 +54,7 @@ def _apart(ticks: list[float]) -> list[float]:
 
 
 def gain_figure(gain: pd.DataFrame) -> Figure:
-    """Gain in Dice over the shift, a line per method, a panel per region.
+    """Gain in the main score over the shift, a line per method, a panel per region.
 
     Args:
         gain: columns method, over, setting, shift, region, gain and the intervals over seeds and over cases, of which
@@ -78,7 +78,7 @@ def gain_figure(gain: pd.DataFrame) -> Figure:
                 _bars(axis, part["shift"] + aside, part["gain"], (low, high), colour, line)
             axis.set_xticks(np.unique(gain["shift"].dropna()))
             axis.set_xlabel("Shift between scanners")
-        axes[0].set_ylabel(f"Gain in Dice{'' if several else ' over ' + gain['over'].iloc[0]}")
+        axes[0].set_ylabel(f"Gain in {task.MAIN_TITLE}{'' if several else ' over ' + gain['over'].iloc[0]}")
         _legend(figure, axes[0])
     return figure
 
@@ -93,8 +93,8 @@ def _panels(frame: pd.DataFrame) -> tuple[Figure, np.ndarray]:
     return figure, axes
 
 
-def _regions(frame: pd.DataFrame) -> list[str]:
-    return [region for region in REGIONS if region in set(frame["region"])]
+def _regions(frame: pd.DataFrame) -> tuple[str, ...]:
+    return task.in_order(set(frame["region"]))
 
 
 def _colours(lines: pd.Series) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 from fedbrats.commands.evaluate.evaluate_files import EvaluateConfig, evaluate, read_arguments
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.nifti import VolumeError
-from fedbrats.metrics.score import CASE_COLUMNS
+from tests.scored import CASE_COLUMNS
 from tests.tiny import ROOT
 
 AFFINE = np.array([[-1.0, 0, 0, 9], [0, -1, 0, 11], [0, 0, 2, -3], [0, 0, 0, 1]])  # LPS, 2 mm slices
@@ -52,7 +52,7 @@ def config(folder, *more):
 
 def run(settings):
     rows, notes = [], []
-    cases, summary = evaluate(settings, rows.append, notes.append)
+    cases, summary, _ = evaluate(settings, rows.append, notes.append)
     return rows, notes, cases, summary
 
 

@@ -17,9 +17,9 @@ from fedbrats.config.schema import load_config
 from fedbrats.data.prepare import data_root
 from fedbrats.data.regions import REGIONS
 from fedbrats.metrics.overlap import dice
-from fedbrats.metrics.score import CASE_COLUMNS
 from tests.commands.predict.small_cases import AFFINE, labels, masks, predict, volumes, write_case
 from tests.inference.run_folders import make_run
+from tests.scored import CASE_COLUMNS
 from tests.tiny import tiny
 
 

@@ -25,12 +25,13 @@ from fedbrats.federation.parts import parts_of
 from fedbrats.federation.site.site import Site
 from fedbrats.federation.site.warm import Warm
 from fedbrats.federation.wire import size_bytes, to_record
-from fedbrats.metrics.score import CASE_COLUMNS
-from fedbrats.runs.rounds import COLUMNS
+from fedbrats.runs.environment import SCHEMA_VERSION
+from fedbrats.runs.rounds import TABLE
+from tests.scored import CASE_COLUMNS
 from tests.tiny import ROOT, tiny, tiny_overrides
 
 TRAINING = ["CBICA", "TCIA01", "TCIA02"]
-UNTIMED = [c for c in COLUMNS if c != "seconds"]
+UNTIMED = [c for c in TABLE.columns if c != "seconds"]
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:
@@ -58,7 +59,7 @@ def test_a_run_leaves_every_promised_file(reference: Path) -> None:
     environment = json.loads((reference / "environment.json").read_text())
     assert {"versions", "commit", "hardware"} <= environment.keys()
     rounds, cases = rows_of(reference / "rounds.csv"), rows_of(reference / "cases.csv")
-    assert list(rounds[0]) == list(COLUMNS)
+    assert list(rounds[0]) == list(TABLE.columns)
     assert list(cases[0]) == list(CASE_COLUMNS)
     summary = json.loads((reference / "summary.json").read_text())
     assert summary["status"] == "finished"
@@ -236,6 +237,15 @@ def test_resume_refuses_other_settings_and_other_folders(
         run(tiny(cache, f"run.resume={reference}"), tmp_path, ["rounds=9", f"run.resume={reference}"])
     with pytest.raises(ConfigError, match="no run folder"):
         run(tiny(cache, f"run.resume={tmp_path}"), tmp_path, [f"run.resume={tmp_path}"])
+
+
+def test_resume_refuses_a_folder_of_a_newer_version(reference: Path, cache: Path, tmp_path: Path) -> None:
+    environment = json.loads((reference / "environment.json").read_text())
+    assert environment["schema_version"] == SCHEMA_VERSION
+    (tmp_path / "config.yaml").write_text((reference / "config.yaml").read_text())
+    (tmp_path / "environment.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION + 1}))
+    with pytest.raises(ConfigError, match=rf"a newer fedbrats began that run \(schema {SCHEMA_VERSION + 1}"):
+        run(tiny(cache, f"run.resume={tmp_path}"), tmp_path)
 
 
 def test_a_new_run_never_goes_into_the_folder_of_another(reference: Path, cache: Path) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from fedbrats.commands.run.summary import STATISTICS, arms_summary, write_summary
+from fedbrats.commands.run.summary import KEPT, arms_summary, write_summary
 from fedbrats.data.partition import Site
 from fedbrats.data.regions import REGIONS
 from fedbrats.federation.server import results
 from fedbrats.federation.server.replies import EvaluateReply
-from fedbrats.metrics.score import CASE_COLUMNS, SCORES, VOLUMES
+from fedbrats.metrics.table import VOLUMES
 from fedbrats.runs import rounds
-from fedbrats.runs.case_tables import write_cases
+from fedbrats.runs.case_tables import cases_table
+from tests.scored import CASE_COLUMNS, SCORES, facts
 
 CONVENTION = "brats2023"
 SITES = [
@@ -41,7 +42,7 @@ def reply(site: str, dice: list[float], without: int | None = None) -> EvaluateR
 
 def test_rows_have_the_real_names_and_every_column() -> None:
     rows = results.case_rows(
-        "federated", SITES, {"A": reply("A", [0.1, 0.2]), "B": reply("B", [0.3])}, CONVENTION
+        "federated", SITES, {"A": reply("A", [0.1, 0.2]), "B": reply("B", [0.3])}, facts(CONVENTION)
     )
     assert len(rows) == 3 * 3
     assert [(r["site"], r["case"], r["dice"]) for r in rows if r["region"] == "TC"] == [
@@ -55,7 +56,7 @@ def test_rows_have_the_real_names_and_every_column() -> None:
 
 
 def test_a_site_that_did_not_answer_is_all_failed_rows() -> None:
-    rows = results.case_rows("federated", SITES, {"B": reply("B", [0.3])}, CONVENTION)
+    rows = results.case_rows("federated", SITES, {"B": reply("B", [0.3])}, facts(CONVENTION))
     silent = [r for r in rows if r["site"] == "A"]
     assert len(silent) == 2 * 3
     for row in silent:
@@ -65,13 +66,15 @@ def test_a_site_that_did_not_answer_is_all_failed_rows() -> None:
 
 
 def test_a_case_that_was_left_out_is_a_failed_row() -> None:
-    rows = results.case_rows("federated", SITES[:1], {"A": reply("A", [0.1, 0.2], without=0)}, CONVENTION)
+    rows = results.case_rows(
+        "federated", SITES[:1], {"A": reply("A", [0.1, 0.2], without=0)}, facts(CONVENTION)
+    )
     assert [r["status"] for r in rows] == ["failed: no result for this case"] * 3 + ["ok"] * 3
 
 
 def test_a_site_cannot_answer_for_another_one() -> None:
     foreign = EvaluateReply(1, 0.5, dict.fromkeys(REGIONS, 0.5), 1.0, reply("A", [1.0, 1.0]).rows)
-    rows = results.case_rows("federated", SITES, {"B": foreign}, CONVENTION)
+    rows = results.case_rows("federated", SITES, {"B": foreign}, facts(CONVENTION))
     assert len(rows) == 9
     assert {r["status"] != "ok" for r in rows} == {True}
 
@@ -79,7 +82,7 @@ def test_a_site_cannot_answer_for_another_one() -> None:
 def test_what_a_reply_adds_does_not_reach_the_file() -> None:
     rows = [{**row, "arm": "pooled", "site": "B", "patient": "Smith"} for row in reply("A", [0.1, 0.2]).rows]
     answer = EvaluateReply(2, 0.5, dict.fromkeys(REGIONS, 0.5), 1.0, rows)
-    for row in results.case_rows("federated", SITES[:1], {"A": answer}, CONVENTION):
+    for row in results.case_rows("federated", SITES[:1], {"A": answer}, facts(CONVENTION)):
         assert set(row) == set(CASE_COLUMNS)
         assert (row["arm"], row["site"]) == ("federated", "A")
 
@@ -94,12 +97,12 @@ def all_rows() -> list[dict[str, Any]]:
     }
     rows = []
     for arm, (a, b) in scores.items():
-        rows += results.case_rows(arm, SITES, {"A": reply("A", a), "B": reply("B", b)}, CONVENTION)
+        rows += results.case_rows(arm, SITES, {"A": reply("A", a), "B": reply("B", b)}, facts(CONVENTION))
     return rows
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return arms_summary(rows, CONVENTION, bootstrap=20)
+    return arms_summary(rows, facts(CONVENTION), CONVENTION, bootstrap=20)
 
 
 def test_percent_of_pooled_by_hand() -> None:
@@ -124,7 +127,7 @@ def test_percent_is_taken_on_the_cases_an_arm_has() -> None:
 
 def test_a_failed_site_weighs_on_the_mean_and_on_the_percentage() -> None:
     """Federated without B: (0.8 + 0.6 + 0) / 2.4 = 58.33 %, HD95 at B the 374 mm of the convention."""
-    rows = results.case_rows("federated", SITES, {"A": reply("A", [0.8, 0.6])}, CONVENTION)
+    rows = results.case_rows("federated", SITES, {"A": reply("A", [0.8, 0.6])}, facts(CONVENTION))
     rows += [r for r in all_rows() if r["arm"] == "pooled"]
     found = summary(rows)
     assert found["percent_of_pooled"]["federated"]["ET"] == pytest.approx(100 * 1.4 / 2.4)
@@ -150,7 +153,7 @@ def test_local_models_at_home_and_elsewhere_by_hand() -> None:
     assert arms["local"]["sites"]["B"]["WT"]["dice"]["mean"] == pytest.approx(0.5)
     assert arms["local_elsewhere"]["sites"]["B"]["WT"]["dice"]["mean"] == pytest.approx(0.1)
     assert (home["worst_site"], home["worst_mean"]) == ("B", pytest.approx(0.5))
-    assert home.keys() == set(STATISTICS)
+    assert home.keys() == set(KEPT)
     json.dumps(arms, allow_nan=False)
 
 
@@ -158,13 +161,13 @@ def test_several_local_models_on_one_case_count_as_their_mean() -> None:
     held = [Site("HELD", True, (), (), ("Brats18_H_1",))]
     rows = []
     for arm, value in (("local:A", 0.2), ("local:B", 0.6)):
-        rows += results.case_rows(arm, held, {"HELD": reply("HELD", [value])}, CONVENTION)
+        rows += results.case_rows(arm, held, {"HELD": reply("HELD", [value])}, facts(CONVENTION))
     away = summary(rows)["arms"]["local_elsewhere"]["all"]["TC"]["dice"]
     assert (away["n"], away["mean"]) == (1, pytest.approx(0.4))
 
 
 def test_cases_csv_holds_every_row(tmp_path: Path) -> None:
-    write_cases(tmp_path / "cases.csv", all_rows())
+    cases_table(SCORES).write(tmp_path, all_rows())
     with (tmp_path / "cases.csv").open(newline="") as handle:
         reader = csv.DictReader(handle)
         assert tuple(reader.fieldnames or ()) == CASE_COLUMNS
@@ -172,8 +175,7 @@ def test_cases_csv_holds_every_row(tmp_path: Path) -> None:
 
 
 def test_summary_counts_bytes_and_failed_replies(tmp_path: Path) -> None:
-    file = tmp_path / "rounds.csv"
-    rounds.start(file, 0)
+    rounds.start(tmp_path, 0)
     rows = [
         rounds.row(1, "federated", "A", "train", bytes_down=100, bytes_up=90, seconds=1.5),
         rounds.row(1, "federated", "B", "train", "failed: no reply", bytes_down=100),
@@ -182,7 +184,7 @@ def test_summary_counts_bytes_and_failed_replies(tmp_path: Path) -> None:
         rounds.row(1, "local:A", "A", "train", bytes_down=0, bytes_up=0, seconds=2.0),
         rounds.row(2, "federated", "A", "test", "failed: site error", bytes_down=100),
     ]
-    rounds.append(file, rows)
+    rounds.append(tmp_path, rows)
     write_summary(tmp_path, "finished", rounds=2)
     written = json.loads((tmp_path / "summary.json").read_text())
     assert (written["status"], written["rounds"]) == ("finished", 2)
@@ -195,11 +197,11 @@ def test_summary_counts_bytes_and_failed_replies(tmp_path: Path) -> None:
 
 
 def test_sites_called_like_numbers_or_missing_values_keep_their_names(tmp_path: Path) -> None:
-    rounds.start(tmp_path / "rounds.csv", 0)
+    rounds.start(tmp_path, 0)
     rows = [
         rounds.row(1, "federated", site, "train", "failed: x", bytes_down=1) for site in ("1", "NA", "007")
     ]
-    rounds.append(tmp_path / "rounds.csv", rows)
+    rounds.append(tmp_path, rows)
     write_summary(tmp_path, "finished")
     written = json.loads((tmp_path / "summary.json").read_text())
     assert [reply["site"] for reply in written["failed_replies"]] == ["1", "NA", "007"]

@@ -112,8 +112,8 @@ def test_the_description_holds_the_values_and_where_they_come_from() -> None:
 
 def test_rows_of_fitting_do_not_survive_a_resume(tmp_path: Path) -> None:
     """They belong to the test at the end, which a resumed run does again."""
-    rounds.start(tmp_path / "rounds.csv", 0)
+    rounds.start(tmp_path, 0)
     rows = [rounds.row(1, "federated", "A", phase) for phase in ("train", "fit", "test")]
-    rounds.append(tmp_path / "rounds.csv", rows)
-    rounds.start(tmp_path / "rounds.csv", 1)
+    rounds.append(tmp_path, rows)
+    rounds.start(tmp_path, 1)
     assert [r["phase"] for r in rows_of(tmp_path)] == ["train"]

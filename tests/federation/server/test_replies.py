@@ -26,6 +26,7 @@ from tests.federation.toy import (
     request,
     train_reply,
 )
+from tests.scored import SCORES
 
 NAN = float("nan")
 
@@ -35,7 +36,7 @@ def check(message: Message) -> None:
 
 
 def check_test(message: Message) -> EvaluateReply:
-    return check_evaluate_reply(message, REGIONS, 2, with_rows=True)
+    return check_evaluate_reply(message, REGIONS, 2, SCORES)
 
 
 # Training
@@ -117,8 +118,8 @@ def test_lying_array_metadata_and_rubbish_bytes_are_refused() -> None:
 
 
 def test_a_good_validation_reply_has_no_rows() -> None:
-    reply = check_evaluate_reply(evaluate_reply(), REGIONS, 2, with_rows=False)
-    assert reply.dice == {"WT": 0.5, "TC": 0.5, "ET": 0.5}
+    reply = check_evaluate_reply(evaluate_reply(), REGIONS, 2)
+    assert reply.scores == {"WT": 0.5, "TC": 0.5, "ET": 0.5}
     assert (reply.cases, reply.loss, reply.rows) == (2, 0.5, [])
 
 
@@ -130,20 +131,20 @@ def test_a_good_test_reply_has_rows() -> None:
 @pytest.mark.parametrize("dice", [-0.01, 1.01, NAN, 1e9])
 def test_dice_outside_the_unit_interval_is_refused(dice: float) -> None:
     with pytest.raises(BadReply, match=r"Dice TC|dice-tc"):
-        check_evaluate_reply(evaluate_reply(**{"dice-tc": dice}), REGIONS, 2, with_rows=False)
+        check_evaluate_reply(evaluate_reply(**{"dice-tc": dice}), REGIONS, 2)
 
 
 @pytest.mark.parametrize("metric", ["num-examples", "loss", "seconds", "dice-wt", "dice-et"])
 def test_a_missing_evaluation_metric_is_named(metric: str) -> None:
     with pytest.raises(BadReply, match=f"{metric} is None"):
-        check_evaluate_reply(evaluate_reply(without=metric), REGIONS, 2, with_rows=False)
+        check_evaluate_reply(evaluate_reply(without=metric), REGIONS, 2)
 
 
 @pytest.mark.parametrize("weight", [0, -2, 3, 1_000_000_000])
 def test_an_evaluation_weight_other_than_the_registered_cases_is_refused(weight: int) -> None:
     # A weight of 0 alone would divide the validation mean by zero; a huge one would decide it.
     with pytest.raises(BadReply, match=r"weight .*registered 2"):
-        check_evaluate_reply(evaluate_reply(**{"num-examples": weight}), REGIONS, 2, with_rows=False)
+        check_evaluate_reply(evaluate_reply(**{"num-examples": weight}), REGIONS, 2)
 
 
 def test_an_evaluation_error_is_a_bad_reply() -> None:
@@ -207,4 +208,4 @@ def test_rows_are_due_at_the_test_and_only_there() -> None:
     with pytest.raises(BadReply, match="expected metrics and cases"):
         check_test(evaluate_reply())
     with pytest.raises(BadReply, match="expected metrics"):
-        check_evaluate_reply(evaluate_reply([]), REGIONS, 2, with_rows=False)
+        check_evaluate_reply(evaluate_reply([]), REGIONS, 2)

@@ -14,7 +14,7 @@ from fedbrats.federation.server.replies import BadReply
 from fedbrats.federation.server.spending import check_spent, write_spent
 from fedbrats.privacy.accounting import Entry, rdp_epsilon
 from fedbrats.privacy.dp_sgd import DpSgd
-from fedbrats.runs.privacy import STEP_COLUMNS, collect_steps
+from fedbrats.runs.privacy import STEPS, collect_steps
 from tests.federation.toy import error_message, request
 
 HISTORY = [[1.0, 0.5, 10], [1.0, 0.5, 10]]
@@ -114,7 +114,7 @@ def test_an_infinite_epsilon_is_valid_json(tmp_path: Path) -> None:
 
 
 def test_steps_are_joined_site_by_site(tmp_path: Path) -> None:
-    head = ",".join(STEP_COLUMNS)
+    head = ",".join(STEPS.columns)
     for site in ("A", "B"):
         folder = tmp_path / "sites" / site / "privacy" / "steps"
         folder.mkdir(parents=True)

@@ -12,16 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from fedbrats.report.run_folder import RunFolderError, natural, optional_table, read_json
+from fedbrats.runs.privacy import CENTRAL_ROUNDS, ROUNDS, STEPS
+from fedbrats.runs.reading import RunFolderError, Values, natural, number, read_json
 
 PRIVACY_FILE = "privacy.json"
 PATIENT, CENTRAL = "dp_sgd", "central"  # mechanisms: noise at the sites, noise at the server
-ROUND_NUMBERS = ("round", "epsilon", "sigma", "sample_rate", "steps")
-STEP_NUMBERS = ("round", "step", "drawn", "clipped", "norm_median", "norm_max", "loss", "clip")
-CENTRAL_NUMBERS = (
-    *("round", "replies", "clipped", "update_norm_median"),
-    *("mean_update_norm", "noise_norm", "epsilon"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,16 +103,17 @@ def read_privacy(folder: Path) -> Privacy | None:
         RunFolderError: it cannot be read, or a value is missing, no number, or negative.
     """
     file = folder / PRIVACY_FILE
-    if not file.is_file():
+    found = read_json(file)
+    if found is None:
         return None
-    content = _Reader(read_json(file, []), str(file))
+    content = Values(found, str(file))
     mechanism = content.text("mechanism")
     if mechanism not in (PATIENT, CENTRAL):
         raise RunFolderError(f"{file}: mechanism is {mechanism!r}, expected {PATIENT} or {CENTRAL}")
-    sites = content.mapping("sites") if mechanism == PATIENT else {}
-    seed, unknown = content.there("insecure_seed"), content.values.get("unknown") or {}
-    if not isinstance(unknown, dict):
-        raise RunFolderError(f"{file}: unknown must be a mapping of sites")
+    if mechanism == PATIENT:
+        content.there("sites")  # nobody may take a file without epsilons for one that spent nothing
+    sites = content.mapping("sites", of="sites") if mechanism == PATIENT else {}
+    seed, unknown = content.there("insecure_seed"), content.mapping("unknown", of="sites")
     return Privacy(
         mechanism=mechanism,
         unit=content.text("unit"),
@@ -125,20 +121,20 @@ def read_privacy(folder: Path) -> Privacy | None:
         insecure_seed="" if seed is None else str(seed),
         public=content.texts("public"),
         not_covered=content.texts("not_covered"),
-        personal=str(content.values.get("personal") or ""),
+        personal=content.said("personal"),
         sites=tuple(
-            _site(name, _Reader(sites[name], f"{file}: site {name}")) for name in sorted(sites, key=natural)
+            _site(name, Values(sites[name], f"{file}: site {name}")) for name in sorted(sites, key=natural)
         ),
-        unknown=tuple((str(name), str(reason)) for name, reason in unknown.items()),
+        unknown=tuple((name, str(reason)) for name, reason in unknown.items()),
         central=_central(content) if mechanism == CENTRAL else None,
     )
 
 
-def _site(name: str, values: _Reader) -> SiteBudget:
+def _site(name: str, values: Values) -> SiteBudget:
     history = values.values.get("history")
     if not isinstance(history, list) or any(not isinstance(row, list) or len(row) != 3 for row in history):
         raise RunFolderError(f"{values.where}: history must be a list of [sigma, sample_rate, steps]")
-    rows = [[_number(value, f"{values.where}: history") for value in row] for row in history]
+    rows = [[number(value, f"{values.where}: history") for value in row] for row in history]
     return SiteBudget(
         site=name,
         epsilon=values.number("epsilon"),
@@ -153,14 +149,14 @@ def _site(name: str, values: _Reader) -> SiteBudget:
         steps=values.whole("steps"),
         rounds=values.whole("rounds"),
         budget=values.optional("budget"),
-        stopped=str(values.values.get("stopped") or ""),
+        stopped=values.said("stopped"),
         spent_before=values.number("spent_before"),
         validation_epsilon=values.optional("validation_epsilon"),
         history=tuple((sigma, rate, int(steps)) for sigma, rate, steps in rows),
     )
 
 
-def _central(values: _Reader) -> CentralBudget:
+def _central(values: Values) -> CentralBudget:
     return CentralBudget(
         epsilon=values.number("epsilon"),
         accountant=values.text("accountant"),
@@ -169,65 +165,9 @@ def _central(values: _Reader) -> CentralBudget:
         clip=values.number("clip"),
         rounds=values.whole("rounds"),
         sites_asked=values.whole("sites_asked"),
-        stopped=str(values.values.get("stopped") or ""),
-        swamped=str(values.values.get("swamped") or ""),
+        stopped=values.said("stopped"),
+        swamped=values.said("swamped"),
     )
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Values of a JSON object with errors that say where they are."""
-
-    values: dict[str, Any]
-    where: str
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.values, dict):
-            raise RunFolderError(f"{self.where}: expected a JSON object")
-
-    def there(self, key: str) -> Any:
-        if key not in self.values:
-            raise RunFolderError(f"{self.where}: {key} is missing")
-        return self.values[key]
-
-    def number(self, key: str) -> float:
-        return _number(self.there(key), f"{self.where}: {key}")
-
-    def optional(self, key: str) -> float | None:
-        return None if self.there(key) is None else self.number(key)
-
-    def whole(self, key: str) -> int:
-        value = self.number(key)
-        if not value.is_integer():
-            raise RunFolderError(f"{self.where}: {key} must be a whole number, not {value}")
-        return int(value)
-
-    def text(self, key: str) -> str:
-        value = self.there(key)
-        if not isinstance(value, str) or not value:
-            raise RunFolderError(f"{self.where}: {key} must be text, not {value!r}")
-        return value
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        value = self.values.get(key) or []
-        if not isinstance(value, list):
-            raise RunFolderError(f"{self.where}: {key} must be a list")
-        return tuple(str(item) for item in value)
-
-    def mapping(self, key: str) -> dict[str, Any]:
-        value = self.there(key)
-        if not isinstance(value, dict):
-            raise RunFolderError(f"{self.where}: {key} must be a mapping of sites")
-        return {str(name): part for name, part in value.items()}
-
-
-def _number(value: Any, where: str) -> float:
-    """A number that may be infinite (no noise; JSON holds it as text), never NaN or negative."""
-    if value == "inf":
-        return math.inf
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise RunFolderError(f"{where} must be a number of at least 0, not {value!r}")
-    return float(value)
 
 
 def read_rounds(folder: Path) -> pd.DataFrame:
@@ -236,7 +176,7 @@ def read_rounds(folder: Path) -> pd.DataFrame:
     Raises:
         RunFolderError: it cannot be read.
     """
-    return optional_table(folder / "privacy_rounds.csv", ("site", "status"), ROUND_NUMBERS)
+    return ROUNDS.read(folder)
 
 
 def read_steps(folder: Path) -> pd.DataFrame:
@@ -245,7 +185,7 @@ def read_steps(folder: Path) -> pd.DataFrame:
     Raises:
         RunFolderError: it cannot be read.
     """
-    steps = optional_table(folder / "privacy_steps.csv", ("site",), STEP_NUMBERS)
+    steps = STEPS.read(folder)
     return steps.sort_values(["site", "round", "step"], kind="stable").reset_index(drop=True)
 
 
@@ -255,4 +195,4 @@ def read_central_rounds(folder: Path) -> pd.DataFrame:
     Raises:
         RunFolderError: it cannot be read.
     """
-    return optional_table(folder / "central_rounds.csv", ("status",), CENTRAL_NUMBERS)
+    return CENTRAL_ROUNDS.read(folder)

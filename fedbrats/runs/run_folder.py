@@ -6,42 +6,23 @@ not asked for): what is missing is listed in `RunFolder.missing`. A file that is
 
 from __future__ import annotations
 
-import io
-import json
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
 from fedbrats.config.schema import ARMS
-from fedbrats.data.regions import REGIONS
-from fedbrats.metrics.score import SCORES, VOLUMES
+from fedbrats.metrics.table import BY_NAME, METRICS, Facts, facts_of
+from fedbrats.runs.case_tables import cases_table
+from fedbrats.runs.environment import SCHEMA_VERSION, own_metrics, schema_version
+from fedbrats.runs.reading import RunFolderError, natural, read_json
+from fedbrats.runs.rounds import read_rounds
+from fedbrats.tasks import segmentation as task
 
-ROUND_TEXT = ("arm", "site", "phase", "status")
-ROUND_NUMBERS = (
-    "round",
-    "cases",
-    "loss",
-    "dice_wt",
-    "dice_tc",
-    "dice_et",
-    "seconds",
-    "bytes_down",
-    "bytes_up",
-)
-CASE_TEXT = ("arm", "site", "case", "region", "status")
-CASE_NUMBERS = (*SCORES, *VOLUMES)
-DICE_COLUMNS = tuple(f"dice_{region.lower()}" for region in REGIONS)  # of rounds.csv
-AT_THE_END = ("fit", "test")  # phases after the last round
 SIMULATION_ENGINES = ("local", "ray")
-
-
-class RunFolderError(ValueError):
-    """A folder that is no run folder, or a file in it that cannot be read; the message names the file."""
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -50,7 +31,8 @@ class RunFolder:
 
     `rounds` and `cases` have the columns of `rounds.csv` and `cases.csv` (text as str, numbers as float64, `round` as
     int64; arms as written: "federated", "personal", "pooled", "local:<site>"). A dict is empty without its file.
-    `missing` has one sentence per thing that is not there or not complete.
+    `metrics` are those that were scored, by name. `missing` has one sentence per thing that is not there or not
+    complete.
     """
 
     path: Path
@@ -60,13 +42,18 @@ class RunFolder:
     rounds: pd.DataFrame
     cases: pd.DataFrame
     summary: dict[str, Any]
+    metrics: dict[str, Facts]
     missing: tuple[str, ...]
 
     @property
     def convention(self) -> str:
         """Name of the HD95 convention of every number in the folder."""
-        configured = (self.config.get("metrics") or {}).get("convention")
-        return str(self.summary.get("convention") or configured or "unknown")
+        return _convention(self.summary, self.config)
+
+    @property
+    def shown(self) -> dict[str, Facts]:
+        """What is known of the task's own metrics, scored or not."""
+        return {metric: BY_NAME[metric].facts(self.convention) for metric in task.SHOWN}
 
     @property
     def finished(self) -> bool:
@@ -104,19 +91,13 @@ class RunFolder:
         """
         arms = self.summary.get("arms") or {}
         found = {*self.cases["region"], *(region for arm in arms.values() for region in arm.get("all", {}))}
-        if not found & set(REGIONS):
-            found = {r for r, name in zip(REGIONS, DICE_COLUMNS) if self.rounds[name].notna().any()}
-        return tuple(region for region in REGIONS if region in found) or REGIONS
+        if not task.in_order(found):
+            found = {region for region, name in task.COLUMNS.items() if self.rounds[name].notna().any()}
+        return task.in_order(found) or task.REGIONS
 
     def _summary_sites(self) -> set[str]:
         arms = self.summary.get("arms") or {}
         return {site for arm in arms.values() for site in arm.get("sites", {})}
-
-
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """Sort key under which site "2" comes before site "10"."""
-    parts = re.split(r"(\d+)", name.lower())
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
 def read_run(folder: Path) -> RunFolder:
@@ -130,21 +111,59 @@ def read_run(folder: Path) -> RunFolder:
         raise RunFolderError(f"{folder}: no such folder")
     if not (folder / "config.yaml").is_file():
         raise RunFolderError(f"{folder}: not a run folder, config.yaml is missing")
-    missing: list[str] = []
-    run = RunFolder(
-        path=folder,
-        config=read_config(folder / "config.yaml"),
-        environment=read_json(folder / "environment.json", missing),
-        partition=read_json(folder / "partition.json", missing),
-        rounds=_read_table(folder / "rounds.csv", ROUND_TEXT, ROUND_NUMBERS, missing),
-        cases=_read_table(folder / "cases.csv", CASE_TEXT, CASE_NUMBERS, missing),
-        summary=read_json(folder / "summary.json", missing),
-        missing=(),
-    )
-    run.rounds["round"] = run.rounds["round"].astype("int64")
-    run = replace(run, cases=_complete_cases(run.cases, missing))
-    missing += _missing_parts(run)
-    return replace(run, missing=tuple(missing))
+    missing, of_summary = list[str](), list[str]()
+    config, environment = read_config(folder / "config.yaml"), _object(folder, "environment.json", missing)
+    if (version := schema_version(environment)) > SCHEMA_VERSION:
+        missing.append(
+            f"A newer fedbrats wrote this folder (schema {version}, this one knows {SCHEMA_VERSION}): what it does not "
+            "know is not shown."
+        )
+    partition, rounds = _object(folder, "partition.json", missing), read_rounds(folder, missing)
+    summary = _object(folder, "summary.json", of_summary)
+    cases, metrics = _read_scores(folder, config, environment, summary, missing)
+    missing += of_summary
+    cases = _complete_cases(cases, missing)
+    run = RunFolder(folder, config, environment, partition, rounds, cases, summary, metrics, ())
+    return replace(run, missing=(*missing, *_missing_parts(run)))
+
+
+def _read_scores(
+    folder: Path,
+    config: dict[str, Any],
+    environment: dict[str, Any],
+    summary: dict[str, Any],
+    missing: list[str],
+) -> tuple[pd.DataFrame, dict[str, Facts]]:
+    """`cases.csv`, and the metrics of which it or the summary has a score; of one that nobody here knows the name."""
+    own, summed = own_metrics(environment), _summed(summary)
+    cases = cases_table(dict.fromkeys((*BY_NAME, *own, *summed))).read(folder, missing)
+    try:
+        known = facts_of(METRICS, _convention(summary, config)) | own
+    except ValueError as error:
+        if len(cases):
+            raise RunFolderError(f"{folder / 'cases.csv'}: {error}") from error
+        known = own
+    told = {m: facts for m, facts in known.items() if cases[m].notna().any() or m in summed}
+    return cases, told | {metric: Facts(metric) for metric in summed if metric not in known}
+
+
+def _object(folder: Path, name: str, missing: list[str]) -> dict[str, Any]:
+    """A JSON object; of a file that is not there nothing, and a sentence in `missing`."""
+    content = read_json(folder / name)
+    if content is None:
+        missing.append(f"{name} is missing.")
+    return content or {}
+
+
+def _convention(summary: dict[str, Any], config: dict[str, Any]) -> str:
+    """Name of the convention of the scores."""
+    return str(summary.get("convention") or (config.get("metrics") or {}).get("convention") or UNKNOWN)
+
+
+def _summed(summary: dict[str, Any]) -> list[str]:
+    """The metrics in the summary, perhaps some that nobody here knows."""
+    arms = (summary.get("arms") or {}).values()
+    return list(dict.fromkeys(m for arm in arms for scores in arm.get("all", {}).values() for m in scores))
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -156,75 +175,6 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RunFolderError(f"{path}: expected a mapping of settings, found {type(content).__name__}")
     return {str(key): value for key, value in content.items()}
-
-
-def read_json(path: Path, missing: list[str]) -> dict[str, Any]:
-    """A JSON object; of a file that is not there nothing, and a sentence in `missing`."""
-    if not path.is_file():
-        missing.append(f"{path.name} is missing.")
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RunFolderError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise RunFolderError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
-
-
-def optional_table(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame:
-    """A CSV file with at least the named columns, without rows where there is no such file.
-
-    Raises:
-        RunFolderError: it cannot be read.
-    """
-    return _read_table(path, text, numbers, [])
-
-
-def _read_table(
-    path: Path, text: tuple[str, ...], numbers: tuple[str, ...], missing: list[str]
-) -> pd.DataFrame:
-    """A CSV file with at least the named columns; a last line without line end (killed while writing) is left out."""
-    empty = pd.DataFrame(
-        {**{c: pd.Series(dtype="str") for c in text}, **{c: pd.Series(dtype=float) for c in numbers}}
-    )
-    if not path.is_file():
-        missing.append(f"{path.name} is missing.")
-        return empty
-    try:
-        content = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise RunFolderError(f"{path}: not readable as CSV ({error})") from error
-    if content and not content.endswith("\n"):
-        content = content[: content.rfind("\n") + 1]
-        missing.append(f"The last line of {path.name} was not written completely and is left out.")
-    if not content.strip():
-        missing.append(f"{path.name} is empty.")
-        return empty
-    try:
-        # Text stays text: sites are called "2013", "1" or "NA".
-        frame = pd.read_csv(io.StringIO(content), dtype=str, keep_default_na=False)
-    except pd.errors.ParserError as error:
-        raise RunFolderError(f"{path}: not readable as CSV ({error})") from error
-    absent = [column for column in (*text, *numbers) if column not in frame]
-    if absent:
-        raise RunFolderError(f"{path}: columns missing: {', '.join(absent)}")
-    for column in numbers:
-        frame[column] = _as_numbers(frame[column], path)
-    return frame
-
-
-def _as_numbers(column: pd.Series, path: Path) -> pd.Series:
-    numbers = pd.to_numeric(column.replace("", np.nan), errors="coerce").astype(float)
-    wrong = numbers.isna() & ~column.str.strip().str.lower().isin(["", "nan", "none"])
-    if wrong.any():
-        line = int(np.flatnonzero(wrong)[0]) + 2
-        raise RunFolderError(
-            f"{path}: line {line}, column {column.name}: {column[wrong].iloc[0]!r} is no number"
-        )
-    if column.name == "round" and numbers.isna().any():
-        raise RunFolderError(f"{path}: line {int(np.flatnonzero(numbers.isna())[0]) + 2} has no round")
-    return numbers
 
 
 def _complete_cases(cases: pd.DataFrame, missing: list[str]) -> pd.DataFrame:

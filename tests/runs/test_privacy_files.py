@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from fedbrats.report.privacy_files import (
+from fedbrats.runs.privacy_files import (
     asks_for_privacy,
     read_central_rounds,
     read_privacy,
     read_rounds,
     read_steps,
 )
-from fedbrats.report.run_folder import RunFolderError
+from fedbrats.runs.reading import RunFolderError
 from tests.report.fake_extras import site_budget, write_central, write_privacy
 
 

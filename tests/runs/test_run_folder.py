@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fedbrats.report.run_folder import RunFolderError, natural, read_run
+from fedbrats.runs.reading import RunFolderError, natural
+from fedbrats.runs.run_folder import read_run
 from tests.report.fake_run import SITES, UNSEEN, write_run
 
 
