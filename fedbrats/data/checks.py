@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -17,6 +15,7 @@ from typing import Any
 from fedbrats.data.cases import Case, describe_labels, resolve_labels
 from fedbrats.data.inspection import CaseCheck, Problem, case_files, inspect_case
 from fedbrats.data.regions import LabelSystem
+from fedbrats.files import write_json
 
 _FORMAT = 1  # of remembered findings; raise it when a check changes
 
@@ -100,10 +99,7 @@ def _remembered(case: Case, memory: Path) -> CaseCheck:
         return CaseCheck(known["case"], problems, set(known["numbers"]), known["hashes"])
     except (OSError, ValueError, TypeError, KeyError):  # unknown or damaged: check again
         result = inspect_case(case)
-    memory.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=memory, delete=False, encoding="utf-8") as file:
-        json.dump(asdict(result) | {"numbers": sorted(result.numbers)}, file)
-    os.replace(file.name, path)
+    write_json(path, asdict(result) | {"numbers": sorted(result.numbers)})
     return result
 
 

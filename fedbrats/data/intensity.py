@@ -16,6 +16,7 @@ import numpy as np
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.cases import MODALITIES
 from fedbrats.data.entries import map_array
+from fedbrats.files import write_text
 
 Normaliser = Callable[[CachedCase, np.ndarray], np.ndarray]
 
@@ -153,7 +154,7 @@ def write_reference(file: Path, reference: np.ndarray) -> None:
     The file stays at the site, beside its cache or model: a reference is a summary of the site's patients.
     """
     rows = {name: row.tolist() for name, row in zip(MODALITIES, reference, strict=True)}
-    file.write_text(json.dumps({"reference_histogram": rows}, indent=1) + "\n", encoding="utf-8")
+    write_text(file, json.dumps({"reference_histogram": rows}, indent=1) + "\n")
 
 
 def read_reference(file: Path) -> np.ndarray:

@@ -7,7 +7,6 @@ flipping axes only, so no voxel value changes and the way back is exact.
 from __future__ import annotations
 
 import gzip
-import os
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +19,8 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.wrapstruct import WrapStructError
+
+from fedbrats.files import replacing
 
 SUFFIXES = (".nii.gz", ".nii")
 _RAS = axcodes2ornt(("R", "A", "S"))
@@ -204,13 +205,8 @@ def write_labels(path: Path, labels: np.ndarray, source: Source, reference_heade
     affine = np.array(source.affine)
     back = ornt_transform(_RAS, io_orientation(affine))
     image = _label_image(np.ascontiguousarray(apply_orientation(labels, back)), affine, reference_header)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
+    with replacing(path) as unfinished:
         nib.save(image, unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _label_image(data: np.ndarray, affine: np.ndarray, reference_header: Any) -> Any:

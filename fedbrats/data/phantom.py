@@ -29,6 +29,7 @@ from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import MODALITIES
 from fedbrats.data.phantom_anatomy import draw_anatomy, make_grid
 from fedbrats.data.phantom_scanner import draw_scanner, random_stream, scan
+from fedbrats.files import write_text
 
 FETS2022_SIZES = (511, 382, 47, 35, 35, 34, 33, 30, 22, 15, 14, 13, 12, 11, 9, 8, 8, 7, 6, 6, 5, 4, 4)
 PRESETS: dict[str, dict[str, int]] = {
@@ -172,9 +173,7 @@ def _claimed(root: Path, settings: Settings) -> str | None:
 def _claim(root: Path, settings: Settings) -> None:
     """Leave a note of the settings in `root` before the first case is written there."""
     if _claimed(root, settings) is None:
-        draft = root / f".{UNFINISHED}"
-        draft.write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
-        os.replace(draft, root / UNFINISHED)
+        write_text(root / UNFINISHED, json.dumps(asdict(settings), indent=2) + "\n")
 
 
 def _write_cases(root: Path, settings: Settings, cases: list[tuple[str, int]], workers: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import nibabel as nib
@@ -10,6 +9,7 @@ import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from fedbrats.data.nifti import Source, canonical_affine, canonical_shape
+from fedbrats.files import replacing
 
 
 def write_map(path: Path, values: np.ndarray, source: Source) -> None:
@@ -35,10 +35,5 @@ def write_map(path: Path, values: np.ndarray, source: Source) -> None:
     image = nib.Nifti1Image(np.ascontiguousarray(stored.dataobj, np.float32), affine)
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".partial-{path.name}")
-    try:
+    with replacing(path) as unfinished:
         nib.save(image, unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

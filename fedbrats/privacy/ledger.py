@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fedbrats.files import write_text
 from fedbrats.privacy.accounting import Entry
 
 try:
@@ -95,7 +96,7 @@ class Ledger:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self._locked() as lock:
             records = [*self.records(), record]
-            _write(self.file, json.dumps({**self._head, "entries": records}, indent=1, allow_nan=False))
+            write_text(self.file, json.dumps({**self._head, "entries": records}, indent=1, allow_nan=False))
             os.pwrite(lock, f"{len(records)}\n".encode(), 0)  # never shorter than before, so never cut
             os.fsync(lock)
 
@@ -141,18 +142,3 @@ class Ledger:
         if head != self._head:
             raise LedgerError(f"{self.file}: is of {head}, asked for {self._head}.")
         return records
-
-
-def _write(file: Path, text: str) -> None:
-    """Replace `file` so that after a power cut either the old or the new text is there, in full."""
-    unfinished = file.with_name(f".{file.name}.unfinished")  # one writer at a time, so one name
-    with unfinished.open("w") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(unfinished, file)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 
 from fedbrats import __version__
 from fedbrats.data.regions import REGIONS
+from fedbrats.files import write_text
 from fedbrats.report import figures, overlays, partition_figures, words
 from fedbrats.report.arms import arm_title
 from fedbrats.report.audit import audit_context
@@ -67,9 +67,7 @@ def write_page(path: Path, template: str, context: dict[str, Any]) -> Path:
         lstrip_blocks=True,
     )
     text = environment.get_template(template).render(version=__version__, task=task, **context)
-    partial = path.with_suffix(".html.tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, text)
     return path
 
 

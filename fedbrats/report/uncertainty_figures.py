@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from fedbrats.files import replacing
 from fedbrats.metrics.uncertainty import rejection_ratio
 from fedbrats.report.style import BLACK, GREY, REGION_COLOURS, new_figure, styled
 from fedbrats.report.uncertainty_tables import (
@@ -111,8 +112,8 @@ def write_uncertainty_figures(folder: Path) -> list[Path]:
     folder, written = Path(folder), []
     for name, figure in uncertainty_figures(read_doubts(folder, "scores.csv"), read_bins(folder)).items():
         path = folder / f"{name}.png"
-        with styled():
-            figure.savefig(path, dpi=130, metadata={"Software": None})
+        with styled(), replacing(path) as unfinished:
+            figure.savefig(unfinished, dpi=130, metadata={"Software": None})
         written.append(path)
     return written
 

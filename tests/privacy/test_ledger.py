@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -181,7 +182,7 @@ def test_a_ledger_without_its_lock_file_still_counts(file: Path) -> None:
 def test_a_crash_before_the_first_write_leaves_an_empty_ledger(file: Path) -> None:
     file.parent.mkdir()
     Ledger(file, "a").lock.touch()
-    file.with_name(".ledger.json.unfinished").write_text('{"site"')
+    file.with_name(".partial-0a1b2c3d-ledger.json").write_text('{"site"')
     assert Ledger(file, "a").entries() == []
     assert reserve(file, 1).entries() == [ENTRY]
 
@@ -230,12 +231,9 @@ def test_text_is_on_disk_before_it_replaces_the_old_and_the_name_before_anything
     monkeypatch.setattr(os, "fsync", watched_fsync)
     monkeypatch.setattr(os, "replace", watched_replace)
     reserve(file, 1)
-    assert order == [
-        "fsync .ledger.json.unfinished",
-        "replace ledger.json",
-        "fsync site",
-        "fsync ledger.json.lock",
-    ]
+    unfinished, *rest = order
+    assert re.fullmatch(r"fsync \.partial-[0-9a-f]{8}-ledger\.json", unfinished)
+    assert rest == ["replace ledger.json", "fsync site", "fsync ledger.json.lock"]
 
 
 def test_no_file_stays_open(file: Path) -> None:

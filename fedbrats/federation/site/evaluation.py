@@ -19,6 +19,7 @@ from fedbrats.data.regions import LabelSystem, to_source
 from fedbrats.federation.site.site import Site
 from fedbrats.federation.site.tables import Tables, step_rows, uncertainties
 from fedbrats.federation.site.unseen import served
+from fedbrats.files import replacing
 from fedbrats.inference.locate import refine
 from fedbrats.inference.predict import Prediction, predict
 from fedbrats.losses.in_round import Loss, in_round
@@ -191,17 +192,16 @@ def _save_slice(site: Site, arm: str, case: CachedCase, prediction: np.ndarray) 
     truth = np.asarray(case.label)
     area = truth.astype(bool).sum(axis=(0, 1))
     z = int(area.argmax()) if area.any() else truth.shape[2] // 2
-    folder = site.storage / "slices" / arm
-    folder.mkdir(parents=True, exist_ok=True)
     image = case.image
-    np.savez_compressed(
-        folder / f"{case.name}.npz",
-        t1ce=image[1, :, :, z],
-        flair=image[3, :, :, z],
-        truth=truth[:, :, z],
-        prediction=prediction[:, :, z],
-        spacing=np.asarray(case.meta["spacing"]),
-    )
+    with replacing(site.storage / "slices" / arm / f"{case.name}.npz") as unfinished:
+        np.savez_compressed(
+            unfinished,
+            t1ce=image[1, :, :, z],
+            flair=image[3, :, :, z],
+            truth=truth[:, :, z],
+            prediction=prediction[:, :, z],
+            spacing=np.asarray(case.meta["spacing"]),
+        )
 
 
 def _save_prediction(site: Site, arm: str, case: CachedCase, whole: np.ndarray) -> None:
