@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fedbrats.metrics.summary import summarise
-from fedbrats.report.arms import merge_local_arms
-from tests.scored import facts
+from fedbrats.commands.run.summary import arms_summary
+from fedbrats.files import finite, write_json
+from fedbrats.runs.case_tables import RELIABILITY, STEPS, UNCERTAINTY, cases_table
+from fedbrats.runs.privacy import CENTRAL_ROUNDS, ROUNDS
+from fedbrats.runs.privacy import STEPS as STEPS_OF_PRIVACY
+from tests.scored import SCORES, facts
 
 BINS = 10
-STATISTICS = ("n", "failed", "mean", "std", "median", "q25", "q75", "ci_low", "ci_high")
 
 
 def write_postprocess(folder: Path, seed: int = 3) -> None:
@@ -48,8 +50,8 @@ def write_postprocess(folder: Path, seed: int = 3) -> None:
                 rows.append(
                     {**head, "order": order, "step": name, "dice": d, "hd95": h, "changed_voxels": changed}
                 )
-    (folder / "postprocess.json").write_text(json.dumps(described))
-    pd.DataFrame(rows).to_csv(folder / "steps.csv", index=False)
+    write_json(folder / "postprocess.json", described)
+    STEPS.write(folder, rows)
 
 
 def write_uncertainty(folder: Path, seed: int = 4) -> None:
@@ -62,7 +64,7 @@ def write_uncertainty(folder: Path, seed: int = 4) -> None:
         cases["status"] != "ok", 1.0
     )
     keys = ["arm", "site", "case", "region"]
-    cases[keys].assign(uncertainty=doubt).to_csv(folder / "uncertainty.csv", index=False)
+    UNCERTAINTY.write(folder, cases[keys].assign(uncertainty=doubt).to_dict("records"))
     middle, edges = (np.arange(BINS) + 0.5) / BINS, np.linspace(0, 1, BINS + 1)
     rows = []
     for arm, site, region in cases[["arm", "site", "region"]].drop_duplicates().itertuples(index=False):
@@ -71,7 +73,7 @@ def write_uncertainty(folder: Path, seed: int = 4) -> None:
         part = {"bin_low": edges[:-1], "bin_high": edges[1:], "voxels": voxels, "mean_probability": middle}
         part |= {"observed": np.clip(shown, 0, 1)}
         rows.append(pd.DataFrame(part).assign(arm=arm, site=site, region=region))
-    pd.concat(rows).to_csv(folder / "reliability.csv", index=False)
+    RELIABILITY.write(folder, pd.concat(rows).to_dict("records"))
 
 
 def add_personal(folder: Path, gains: dict[str, float], arrays: int = 8, unseen: str = "recalibrate") -> Path:
@@ -80,14 +82,10 @@ def add_personal(folder: Path, gains: dict[str, float], arrays: int = 8, unseen:
     cases = pd.read_csv(file, dtype={"site": str, "case": str}, keep_default_na=False)
     own = cases[(cases["arm"] == "federated") & cases["site"].isin(gains)].assign(arm="personal")
     own["dice"] = (own["dice"] + own["site"].map(gains)).clip(0, 1)
-    pd.concat([cases, own]).to_csv(file, index=False)
+    cases_table(SCORES).write(folder, pd.concat([cases, own]).to_dict("records"))
     summary = json.loads((folder / "summary.json").read_text())
-    merged = merge_local_arms(own, facts("brats2023"))
-    arms = summary["arms"]["personal"] = {"all": {}, "sites": {}}
-    for row in summarise(merged, facts("brats2023"), "brats2023", 200).to_dict(orient="records"):
-        part = arms["all"] if row["site"] == "all" else arms["sites"].setdefault(row["site"], {})
-        part.setdefault(row["region"], {})[row["metric"]] = {name: row[name] for name in STATISTICS}
-    (folder / "summary.json").write_text(json.dumps(summary))
+    summary["arms"] |= arms_summary(own.to_dict("records"), facts("brats2023"), "brats2023", 200)["arms"]
+    write_json(folder / "summary.json", summary)
     known = {
         "name": "bn_local",
         "stays": [f"encoder.{i}.norm.weight" for i in range(arrays)],
@@ -96,7 +94,7 @@ def add_personal(folder: Path, gains: dict[str, float], arrays: int = 8, unseen:
         "settings": {"unseen": unseen},
         "state": "Each site keeps its own in sites/<site>/state.",
     }
-    (folder / "personalization.json").write_text(json.dumps(known))
+    write_json(folder / "personalization.json", known)
     return folder
 
 
@@ -128,7 +126,7 @@ def write_privacy(folder: Path, sites: dict[str, dict], rounds: int = 8, **chang
         "unknown": {},
         "not_covered": ["Choosing settings by trying several spends privacy that no ledger counts."],
     }
-    (folder / "privacy.json").write_text(json.dumps({**known, **changes}))
+    write_json(folder / "privacy.json", finite({**known, **changes}))
     rng = np.random.default_rng(5)
     curve, steps = [], []
     for site, spent in sites.items():
@@ -147,8 +145,8 @@ def write_privacy(folder: Path, sites: dict[str, dict], rounds: int = 8, **chang
                 part = {"norm_median": np.median(norms), "norm_max": norms[-1]} if drawn else {}
                 part |= {"drawn": drawn, "clipped": int((norms > 0.5).sum()) if drawn else 0}
                 steps.append({"site": site, "round": number, "step": step, "loss": 0.5, "clip": 0.5, **part})
-    pd.DataFrame(curve).to_csv(folder / "privacy_rounds.csv", index=False)
-    pd.DataFrame(steps).to_csv(folder / "privacy_steps.csv", index=False)
+    ROUNDS.write(folder, curve)
+    STEPS_OF_PRIVACY.write(folder, steps)
     return folder
 
 
@@ -165,7 +163,7 @@ def write_central(folder: Path, rounds: int = 8, **changes: object) -> Path:
         **{"sites_asked": 6, "insecure_seed": None, "not_covered": ["The scores of the final test."]},
         "swamped": "The noise swamps the update: its norm is 470 times that of the mean update.",
     }
-    (folder / "privacy.json").write_text(json.dumps({**known, **changes}))
+    write_json(folder / "privacy.json", finite({**known, **changes}))
     rows = [
         {
             **{"round": number, "replies": 6, "clipped": 4, "update_norm_median": 1.1, "status": "ok"},
@@ -173,7 +171,7 @@ def write_central(folder: Path, rounds: int = 8, **changes: object) -> Path:
         }
         for number in range(1, rounds + 1)
     ]
-    pd.DataFrame(rows).to_csv(folder / "central_rounds.csv", index=False)
+    CENTRAL_ROUNDS.write(folder, rows)
     return folder
 
 
@@ -189,7 +187,7 @@ def write_audit(folder: Path, passed: bool = True, lower: float = 0.6) -> Path:
         "canary": {"lower_bound": lower, "claimed": 0.94, "says": "1000 canaries."},
         "inversion": {"images": images, "says": "One slice."},
     }
-    (folder / "audit.json").write_text(json.dumps(content))
+    write_json(folder / "audit.json", content)
     (folder / "audit").mkdir(exist_ok=True)
     (folder / "audit" / "a.png").write_bytes(b"\x89PNG made up")
     return folder

@@ -1,20 +1,20 @@
-"""A made-up run folder in the format of a real one, for the tests of the report and of the comparison."""
+"""A made-up run folder, written by the writers of a real one, for the tests of the report and of the comparison."""
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import yaml
 
+from fedbrats.commands.run.summary import arms_summary, write_summary
 from fedbrats.data.regions import REGIONS
-from fedbrats.metrics.summary import summarise
-from fedbrats.report.arms import merge_local_arms, percent_of_pooled
-from tests.scored import facts
+from fedbrats.files import write_json
+from fedbrats.runs import rounds as written
+from fedbrats.runs.case_tables import cases_table
+from fedbrats.runs.environment import SCHEMA_VERSION
+from tests.scored import SCORES, facts
 
 SITES = ("CBICA", "TCIA01", "TCIA02", "TCIA10", "TMC", "UPENN")
 UNSEEN = "TCIA13"
@@ -47,7 +47,7 @@ def write_run(
     ]
     config = _config(arms, rounds, seed, mu, unseen)
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    _json(folder / "environment.json", ENVIRONMENT)
+    write_json(folder / "environment.json", ENVIRONMENT)
     skipped = [
         {"case": "BraTS19_CBICA_ABC_1", "file": "BraTS19_CBICA_ABC_1_t2.nii.gz", "what": "file is empty"}
     ]
@@ -59,13 +59,15 @@ def write_run(
         "warnings": ["BraTS19_TCIA10_1_1: touches the int16 ceiling"],
         "table": [_table_row(site, rng) for site in partition],
     }
-    _json(folder / "partition.json", partition_json)
+    write_json(folder / "partition.json", partition_json)
     round_rows = _rounds(partition, arms, rounds, rng)
     unknown = {f"dice_{region.lower()}": "" for region in set(REGIONS) - set(regions)}
-    _csv(folder / "rounds.csv", [row | unknown for row in round_rows])
-    cases = _cases(partition, arms, rng)
-    cases[cases["region"].isin(regions)].to_csv(folder / "cases.csv", index=False, lineterminator="\r\n")
-    _json(folder / "summary.json", _summary(cases, round_rows, rounds, seed, skipped, regions))
+    written.TABLE.write(folder, [row | unknown for row in round_rows])
+    cases = [row for row in _cases(partition, arms, rng) if row["region"] in regions]
+    cases_table(SCORES).write(folder, cases)
+    summed = arms_summary(cases, facts(CONVENTION), CONVENTION, bootstrap=200)
+    known = {"convention": CONVENTION, "rounds": rounds, "skipped": skipped}
+    write_summary(folder, "finished", **known, **summed, wall_seconds=185.2)
     for site in partition:
         for case in site["test"]:
             _slice(folder / "sites" / site["name"] / "slices" / "federated" / f"{case}.npz", rng)
@@ -73,6 +75,7 @@ def write_run(
 
 
 ENVIRONMENT = {
+    "schema_version": SCHEMA_VERSION,
     "started": "2025-03-04T10:20:30",
     "versions": {
         "fedbrats": "0.1.0",
@@ -187,7 +190,7 @@ def _cohorts(training: list[dict], arms: Sequence[str]) -> list[tuple[str, list[
     return out + ([(f"local:{site['name']}", [site]) for site in training] if "local" in arms else [])
 
 
-def _cases(partition: list[dict], arms: Sequence[str], rng: np.random.Generator) -> pd.DataFrame:
+def _cases(partition: list[dict], arms: Sequence[str], rng: np.random.Generator) -> list[dict]:
     training = [site for site in partition if not site["holdout"]]
     rows = []
     for site in partition:
@@ -199,7 +202,7 @@ def _cases(partition: list[dict], arms: Sequence[str], rng: np.random.Generator)
                     shift -= 0.08
                 failed = arm == "federated" and case == partition[0]["test"][-1]
                 rows += [_score(arm, site["name"], case, region, shift, failed, rng) for region in REGIONS]
-    return pd.DataFrame(rows)
+    return rows
 
 
 def _score(
@@ -227,40 +230,6 @@ def _score(
     return row
 
 
-def _summary(
-    cases: pd.DataFrame,
-    round_rows: list[dict],
-    rounds: int,
-    seed: int,
-    skipped: list[dict],
-    regions: Sequence[str],
-) -> dict:
-    merged = merge_local_arms(cases, facts(CONVENTION))
-    arms: dict = {}
-    summed = summarise(merged, facts(CONVENTION), CONVENTION, 200, seed)
-    merged, summed = (frame[frame["region"].isin(regions)] for frame in (merged, summed))
-    for row in summed.to_dict(orient="records"):
-        arm = arms.setdefault(row["arm"], {"all": {}, "sites": {}})
-        part = arm["all"] if row["site"] == "all" else arm["sites"].setdefault(row["site"], {})
-        names = ("n", "failed", "mean", "std", "median", "q25", "q75", "ci_low", "ci_high")
-        part.setdefault(row["region"], {})[row["metric"]] = {name: row[name] for name in names}
-    bad = [r for r in round_rows if r["status"] != "ok" and r["phase"] != "round"]
-    return {
-        "convention": CONVENTION,
-        "status": "finished",
-        "rounds": rounds,
-        "arms": arms,
-        "percent_of_pooled": percent_of_pooled(merged),
-        "failed_replies": [
-            {"round": r["round"], "arm": r["arm"], "site": r["site"], "reason": r["status"][8:]} for r in bad
-        ],
-        "skipped": skipped,
-        "bytes": {"federated": {"down": 1, "up": 1}},
-        "seconds": {"train": 100.0},
-        "wall_seconds": 185.2,
-    }
-
-
 def _slice(path: Path, rng: np.random.Generator) -> None:
     """An ellipse of brain with a round tumour: necrotic core, enhancing rim, oedema."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -286,16 +255,3 @@ def _tumour(
 ) -> np.ndarray:
     radius = np.hypot(x - centre[0] - shift, y - centre[1]) / size
     return np.select([radius < 0.35, radius < 0.55, radius < 1], [1, 3, 2], 0)
-
-
-def _json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content))
-
-
-def _csv(path: Path, rows: list[dict]) -> None:
-    columns = ["round", "arm", "site", "phase", "status", "cases", "loss", "dice_wt", "dice_tc", "dice_et"]
-    columns += ["seconds", "bytes_down", "bytes_up"]
-    with path.open("w", newline="") as handle:
-        writer = csv.DictWriter(handle, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import yaml
 
@@ -23,9 +22,10 @@ from fedbrats.report.personal_tables import (
     read_personalization,
     verdicts,
 )
+from fedbrats.runs.case_tables import cases_table
 from fedbrats.runs.reading import RunFolderError
 from fedbrats.runs.run_folder import RunFolder, read_run
-from tests.scored import CASE_COLUMNS
+from tests.scored import CASE_COLUMNS, SCORES
 
 WIN, LOSE = (0.02, 0.03, 0.04, 0.05, 0.06), (-0.02, -0.03, -0.04, -0.05, -0.06)
 MIXED = (-0.04, 0.05, 0.01, -0.02, 0.01)
@@ -54,7 +54,7 @@ def run_of(
                 }
                 rows.append({**rest, **head})
     folder.mkdir(exist_ok=True)
-    pd.DataFrame(rows)[list(CASE_COLUMNS)].to_csv(folder / "cases.csv", index=False)
+    cases_table(SCORES).write(folder, rows)
     (folder / "config.yaml").write_text(
         yaml.safe_dump(config or {"metrics": {"bootstrap": 400, "convention": "captk"}})
     )

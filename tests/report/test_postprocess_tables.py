@@ -11,11 +11,11 @@ import pytest
 
 from fedbrats.report.html import write_prediction_report, write_report
 from fedbrats.report.postprocess_tables import parameter_rows, postprocess_context, step_table
+from fedbrats.runs.case_tables import STEPS
 from fedbrats.runs.reading import RunFolderError
 from tests.report.fake_extras import write_postprocess
 from tests.report.fake_run import write_run
 
-HEAD = ["arm", "site", "case", "region", "order", "step", "dice", "hd95", "changed_voxels"]
 ROWS = [
     ("federated", "A", "a1", "ET", 0, "raw", 0.0, 374.0, 0),
     ("federated", "A", "a1", "ET", 1, "ET minimum 1 mL", 1.0, 0.0, 7),
@@ -33,7 +33,7 @@ ROWS = [
 
 
 def write_rows(folder: Path) -> Path:
-    pd.DataFrame(ROWS, columns=HEAD).to_csv(folder / "steps.csv", index=False)
+    STEPS.write(folder, [dict(zip(STEPS.columns, row, strict=True)) for row in ROWS])
     return folder
 
 

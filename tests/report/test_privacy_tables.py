@@ -17,6 +17,7 @@ from fedbrats.report.privacy_tables import (
     step_rows,
     warnings,
 )
+from fedbrats.runs.privacy import STEPS
 from fedbrats.runs.privacy_files import (
     Privacy,
     read_central_rounds,
@@ -139,7 +140,7 @@ def test_steps_are_summed_by_site(tmp_path: Path) -> None:
         ("S3", 1, 1, 0, 0, None, None, None),
     ]
     head = ["site", "round", "step", "drawn", "clipped", "norm_median", "norm_max", "clip"]
-    pd.DataFrame(rows, columns=head).assign(loss=0.1).to_csv(tmp_path / "privacy_steps.csv", index=False)
+    STEPS.write(tmp_path, [{**dict(zip(head, row, strict=True)), "loss": 0.1} for row in rows])
     two, three, ten = step_rows(read_steps(tmp_path))
     assert two == {
         **{"site": "S2", "steps": "4", "mean": "1", "empty": "2", "clipped": "50.0 %"},  # 2 of 4 drawn

@@ -24,9 +24,11 @@ from fedbrats.report.uncertainty_tables import (
     read_bins,
     read_doubts,
 )
+from fedbrats.runs.case_tables import KEYS, RELIABILITY, UNCERTAINTY, cases_table
 from fedbrats.runs.reading import RunFolderError
 from tests.report.fake_extras import write_uncertainty
 from tests.report.fake_run import write_run
+from tests.scored import SCORES
 
 
 def write_doubts(folder: Path, scores: str = "cases.csv") -> Path:
@@ -45,21 +47,19 @@ def write_doubts(folder: Path, scores: str = "cases.csv") -> Path:
         ("pooled", "A", "1", "WT", 0.1),
     ]
     dice += [("federated", "B", "1", "WT", 0.6), ("federated", "B", "1", "ET", 0.8)]
-    keys = ["arm", "site", "case", "region"]
-    pd.DataFrame(doubts, columns=[*keys, "uncertainty"]).to_csv(folder / "uncertainty.csv", index=False)
-    pd.DataFrame(dice, columns=[*keys, "dice"]).to_csv(folder / scores, index=False)
+    UNCERTAINTY.write(folder, [dict(zip(UNCERTAINTY.columns, row, strict=True)) for row in doubts])
+    cases_table(SCORES, scores).write(folder, [dict(zip((*KEYS, "dice"), row, strict=True)) for row in dice])
     return folder
 
 
 def write_bins(folder: Path) -> Path:
-    head = ["arm", "site", "region", "bin_low", "bin_high", "voxels", "mean_probability", "observed"]
     rows = [
         ("federated", "A", "WT", 0.0, 0.5, 30, 0.1, 0.2),
         ("federated", "B", "WT", 0.0, 0.5, 10, 0.3, 0.0),
         ("federated", "B", "WT", 0.5, 1.0, 10, 0.9, 0.7),
         ("pooled", "B", "WT", 0.5, 1.0, 999, 0.9, 0.7),
     ]
-    pd.DataFrame(rows, columns=head).to_csv(folder / "reliability.csv", index=False)
+    RELIABILITY.write(folder, [dict(zip(RELIABILITY.columns, row, strict=True)) for row in rows])
     return folder
 
 
