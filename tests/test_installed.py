@@ -118,8 +118,8 @@ def test_what_goes_wrong_is_one_line_and_status_2(fedbrats: Command) -> None:
 
 
 def test_a_package_of_ones_own(trained: Path, fedbrats: Command, tmp_path: Path) -> None:
-    """Its network, loss and algorithm train in worker processes, and its network predicts once it is named."""
-    own = ["--config-dir", OUTSIDE / "conf", "model=small_net", "loss=brier"]
+    """Its network, loss, metric and algorithm serve in worker processes; its network predicts once it is named."""
+    own = ["--config-dir", OUTSIDE / "conf", "model=small_net", "loss=brier", "metrics=jaccard"]
     common = tiny_overrides(trained.parent / "cache", "rounds=1", "runtime.workers=1", model=MODEL[-1:])
     for strategy in ("fedroot", "fedavg"):
         where = f"hydra.run.dir={tmp_path / strategy}"
@@ -129,8 +129,13 @@ def test_a_package_of_ones_own(trained: Path, fedbrats: Command, tmp_path: Path)
     ]
     assert models[0].read_bytes() != models[1].read_bytes()
     config = (tmp_path / "fedroot" / "config.yaml").read_text()
-    for name in ("small_net", "Brier", "FedRoot"):
+    for name in ("small_net", "Brier", "jaccard", "FedRoot"):
         assert f"_target_: brain_parts.{name}\n" in config
+    summary = json.loads((tmp_path / "fedroot" / "summary.json").read_text())["arms"]["federated"]["all"][
+        "WT"
+    ]
+    dice, jaccard = summary["dice"]["mean"], summary["jaccard"]["mean"]
+    assert 0 <= jaccard <= dice  # of every case, J = D / (2 - D)
     predict = ["predict", f"checkpoint={tmp_path / 'fedroot'}", f"data={phantom(trained)}"]
     predict += [f"output={tmp_path / 'out'}"]
     assert "trust=<package>" in fedbrats(*predict, status=2).stderr

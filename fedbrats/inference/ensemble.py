@@ -9,8 +9,8 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from fedbrats.data.regions import REGIONS, regions_from_labels
 from fedbrats.inference.predict import Prediction, majority
+from fedbrats.tasks import segmentation as task
 from fedbrats.tasks.segmentation import labels_from_probabilities, predicted_regions
 
 ITERATIONS = 200  # of STAPLE; evenly split raters otherwise take tens of thousands for digits nobody sees
@@ -81,7 +81,7 @@ def regions_of(prediction: Prediction) -> tuple[str, ...]:
 
 
 def _regions(members: Sequence[Prediction]) -> list[str]:
-    return [region for region in REGIONS if any(region in regions_of(member) for member in members)]
+    return list(task.in_order({region for member in members for region in regions_of(member)}))
 
 
 def _all_of(members: Sequence[Prediction], region: str) -> Tensor:
@@ -91,7 +91,7 @@ def _all_of(members: Sequence[Prediction], region: str) -> Tensor:
 
 def _mask(member: Prediction, region: str) -> np.ndarray:
     """Bool [*S], from the labels that the member alone would give."""
-    return regions_from_labels(labels_from_probabilities(member.probabilities))[REGIONS.index(region)]
+    return task.masks(labels_from_probabilities(member.probabilities), [region])[region]
 
 
 def staple(masks: np.ndarray) -> np.ndarray:

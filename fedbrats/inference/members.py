@@ -19,11 +19,11 @@ from fedbrats.config.schema import FEDERATED, LOCAL, Config, InferenceConfig, In
 from fedbrats.config.targets import ConfigError, check_trusted
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.intensity import Normaliser
-from fedbrats.data.regions import regions_from_labels
 from fedbrats.inference.locate import refine
 from fedbrats.inference.predict import Prediction, predict
 from fedbrats.models.build import build_network, channels_last, input_rules, window_of
 from fedbrats.runs.checkpoint import tensor_file
+from fedbrats.tasks import segmentation as task
 from fedbrats.tasks.segmentation import labels_from_probabilities
 
 BEST, LAST = "best", "last"
@@ -84,7 +84,7 @@ class Member:
     def whole_tumour(self, case: CachedCase) -> np.ndarray:
         """Where this model sees tumour, bool [X, Y, Z], by its run's own inference settings."""
         found = self.predict(case, replace(self.config.inference, locate=None))
-        return regions_from_labels(labels_from_probabilities(found.probabilities))[0]
+        return task.masks(labels_from_probabilities(found.probabilities), [task.LEADING])[task.LEADING]
 
 
 def parse_spec(text: str) -> list[Spec]:

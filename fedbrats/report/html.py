@@ -15,7 +15,6 @@ import yaml
 from matplotlib.figure import Figure
 
 from fedbrats import __version__
-from fedbrats.data.regions import REGIONS
 from fedbrats.files import write_text
 from fedbrats.report import figures, overlays, partition_figures, words
 from fedbrats.report.arms import arm_title
@@ -105,7 +104,7 @@ def report_context(run: RunFolder) -> dict[str, Any]:
         "convention": run.convention,
         "regions": run.regions,
         "shown": run.shown,
-        "all_regions": REGIONS,
+        "all_regions": task.REGIONS,
         "pairs": counts_pairs(run, table),
         "overall": overall,
         "worst": worst_rows(table),
@@ -187,7 +186,7 @@ def _overlays(run: RunFolder) -> list[dict[str, str]]:
 def _partition_rows(run: RunFolder) -> list[dict[str, Any]]:
     rows = []
     for row in partition_figures.partition_frame(run).to_dict(orient="records"):
-        volumes = [_mean_sd(row, f"{region.lower()}_ml") for region in REGIONS]
+        volumes = [_mean_sd(row, f"{region.lower()}_ml") for region in task.REGIONS]
         free = row.get("et_free")
         rows.append(
             {**row, "volumes": volumes, "et_free": MISSING if free is None or pd.isna(free) else int(free)}

@@ -7,12 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedbrats.data.cases import MODALITIES
-from fedbrats.data.regions import REGIONS
 from fedbrats.report.style import BLUE, REGION_COLOURS, SPLIT_COLOURS, new_figure, site_labels, styled
 from fedbrats.runs.run_folder import RunFolder
+from fedbrats.tasks import segmentation as task
 
 SPLITS = ("train", "val", "test")
-MARKERS = dict(zip(REGIONS, ("o", "s", "^")))
+MARKERS = dict(zip(task.REGIONS, ("o", "s", "^")))
 MODALITY_TITLES = {"t1": "T1", "t1ce": "T1ce", "t2": "T2", "flair": "FLAIR"}
 
 
@@ -53,7 +53,7 @@ def partition_figure(run: RunFolder) -> Figure:
         left.set_title("Cases", loc="left")
         left.xaxis.get_major_locator().set_params(integer=True)
         left.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none")
-        for place, region in enumerate(REGIONS):
+        for place, region in enumerate(task.REGIONS):
             name = f"{region.lower()}_ml"
             _dots(right, frame, name, (place - 1) * 0.22, REGION_COLOURS[region], MARKERS[region], region)
         right.set_title("Tumour volume in mL, mean ± SD over cases", loc="left")

@@ -27,7 +27,7 @@ from fedbrats.metrics.table import BY_NAME, Masks
 WHOLE, REGION, CLASS = 1, len(REGIONS), 4  # numbers of output channels
 EDGE = 1e-6  # probabilities are kept this far from 0 and 1 where a logarithm is taken
 IN_WORDS = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}  # in the order of `REGIONS`
-LEADING = REGIONS[0]  # the region of sentences that have room for one
+LEADING = REGIONS[0]  # the whole: where to look first, and the region of sentences that have room for one
 MAIN = "dice"  # the metric that sites tell in every round, and that says which model is better
 SHOWN = (MAIN, "hd95")  # metrics in tables of arms and after each step; the others are in the statistics
 BY_CONVENTION = "HD95 and empty masks"  # what `metrics.convention` settles

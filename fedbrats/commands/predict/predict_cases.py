@@ -22,7 +22,7 @@ from fedbrats.data.cache import CachedCase, restore
 from fedbrats.data.cases import Case
 from fedbrats.data.entries import CacheError
 from fedbrats.data.nifti import Source, write_labels
-from fedbrats.data.regions import REGIONS, regions_from_labels, to_source
+from fedbrats.data.regions import to_source
 from fedbrats.environment import describe_environment
 from fedbrats.files import write_json
 from fedbrats.inference.maps import write_map
@@ -103,10 +103,10 @@ def _predict_case(
         prediction, stages = system.segment(cached)
         result.notes = [*notes, *prediction.notes]
         probabilities = prediction.by_region.numpy()
-        masks = regions_from_labels(stages[-1])
+        masks = task.masks(stages[-1], system.regions)
         millilitres = float(np.prod(cached.meta["spacing"])) / 1000
         for region, probability in zip(system.regions, probabilities, strict=True):
-            mask = masks[REGIONS.index(region)]
+            mask = masks[region]
             result.volume_ml[region] = int(np.count_nonzero(mask)) * millilitres
             result.uncertainty[region] = case_uncertainty(probability, mask)
         _write_files(system, folder, cached, prediction, stages[-1], output, maps)
@@ -158,7 +158,7 @@ def _write_files(
 def _remove_files(output: Path, case: str) -> None:
     """Remove what an earlier prediction left of a case, so that no old file passes for a new one."""
     names = [f"{case}.nii.gz"]
-    for region in REGIONS:
+    for region in task.REGIONS:
         kinds = ("probability", "uncertainty_entropy", "uncertainty_std")
         names += [f"{case}_{kind}_{region.lower()}.nii.gz" for kind in kinds]
     for name in names:
