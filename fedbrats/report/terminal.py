@@ -11,8 +11,8 @@ from rich.text import Text
 
 from fedbrats.report.arms import OF_TRAINING_SITES, arm_title
 from fedbrats.report.cells import MISSING, SEEN_ONLY, number
+from fedbrats.report.epsilon import NO_EPSILON, band, epsilon_text
 from fedbrats.report.privacy_files import asks_for_privacy, read_privacy
-from fedbrats.report.privacy_tables import NO_EPSILON, band, epsilon_text
 from fedbrats.report.run_folder import RunFolder, read_run
 from fedbrats.report.style import shorten
 from fedbrats.report.tables import EVERY_SITE, institution_table, worst_institution

@@ -12,8 +12,8 @@ import pandas as pd
 
 from fedbrats.report.arms import merge_local_arms
 from fedbrats.report.cells import MISSING
+from fedbrats.report.epsilon import NO_EPSILON
 from fedbrats.report.privacy_files import Privacy, asks_for_privacy, read_privacy
-from fedbrats.report.privacy_tables import NO_EPSILON
 from fedbrats.report.run_folder import RunFolder, RunFolderError, natural, read_config, read_run
 from fedbrats.report.style import shorten
 from fedbrats.report.tables import institution_table

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from fedbrats.data.regions import REGIONS
-from fedbrats.report.privacy_tables import epsilon_text
+from fedbrats.report.epsilon import epsilon_text
 from fedbrats.report.style import GREY, LINE_COLOURS, new_figure, styled
 
 GAP = 2.5  # infinity lies at this many times the largest epsilon

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fedbrats.report.audit import audit_context
 from fedbrats.report.run_folder import RunFolderError
+from fedbrats.report.sections.privacy_audit import audit_context
 from tests.report.fake_extras import write_audit
 
 
