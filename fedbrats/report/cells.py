@@ -46,6 +46,11 @@ def number(value: float | None, decimals: int) -> str:
     return MISSING if value is None or pd.isna(value) else f"{value:.{decimals}f}"
 
 
+def short(value: float | None) -> str:
+    """Four significant digits."""
+    return MISSING if value is None or pd.isna(value) else f"{value + 0.0:.4g}"  # no "-0"
+
+
 def mean_cell(row: dict[str, Any], metric: str, notes: Footnotes, shown_n: int) -> Cell:
     """Mean over its interval; the cell names its own n where that differs from the row's."""
     decimals = BY_NAME[metric].decimals

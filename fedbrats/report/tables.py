@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fedbrats.metrics.summary import ALL_SITES as EVERY_SITE
-from fedbrats.metrics.summary import STATISTICS, summarise
+from fedbrats.metrics.summary import STATISTICS, bootstrap_intervals, summarise
 from fedbrats.metrics.table import BY_NAME
 from fedbrats.report.arms import OF_TRAINING_SITES, arm_rank, merge_local_arms, percent_of_pooled
 from fedbrats.runs.reading import RunFolderError
@@ -145,6 +145,16 @@ def _note(row: dict[str, Any], run: RunFolder) -> str:
             "no case is shared with the pooled arm" if with_pooled else "the run has no pooled arm"
         )
     return "; ".join(reasons)
+
+
+def interval(gains: np.ndarray, resamples: int) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean of paired differences, resampling cases.
+
+    The result does not depend on the order of the cases; NaN for fewer than two.
+    """
+    if len(gains) < 2:
+        return float("nan"), float("nan")
+    return bootstrap_intervals(np.sort(gains)[:, None], resamples, 0)[0]
 
 
 def counts_pairs(run: RunFolder, table: pd.DataFrame) -> bool:

@@ -12,7 +12,7 @@ from rich.text import Text
 from fedbrats.metrics.table import BY_NAME
 from fedbrats.report.arms import OF_TRAINING_SITES, arm_title
 from fedbrats.report.cells import MISSING, SEEN_ONLY, number
-from fedbrats.report.privacy_tables import NO_EPSILON, band, epsilon_text
+from fedbrats.report.epsilon import NO_EPSILON, band, epsilon_text
 from fedbrats.report.style import shorten
 from fedbrats.report.tables import EVERY_SITE, institution_table, worst_institution
 from fedbrats.report.words import listed

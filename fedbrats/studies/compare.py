@@ -13,8 +13,8 @@ from fedbrats.files import replacing
 from fedbrats.metrics.table import BY_NAME, Facts
 from fedbrats.report.arms import arm_title
 from fedbrats.report.cells import MISSING, number
-from fedbrats.report.html import write_page
-from fedbrats.report.privacy_tables import epsilon_text
+from fedbrats.report.epsilon import epsilon_text
+from fedbrats.report.page import write_page
 from fedbrats.report.tables import EVERY_SITE
 from fedbrats.report.words import plural
 from fedbrats.studies.epsilon import curve_context, score_over_epsilon

@@ -10,8 +10,8 @@ import pandas as pd
 
 from fedbrats.report.cells import number
 from fedbrats.report.compare.figures import epsilon_curve
-from fedbrats.report.html import data_uri
-from fedbrats.report.privacy_tables import epsilon_text
+from fedbrats.report.epsilon import epsilon_text
+from fedbrats.report.page import data_uri
 from fedbrats.report.tables import EVERY_SITE
 from fedbrats.studies.jobs import NEUTRAL, Job, described, differing, is_seed, shown
 from fedbrats.tasks import segmentation as task

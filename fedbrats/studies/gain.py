@@ -20,8 +20,8 @@ from scipy.special import stdtrit
 from fedbrats.report.arms import arm_title
 from fedbrats.report.cells import MISSING
 from fedbrats.report.compare.figures import gain_figure
-from fedbrats.report.html import data_uri
-from fedbrats.report.personal_tables import interval
+from fedbrats.report.page import data_uri
+from fedbrats.report.tables import interval
 from fedbrats.studies.jobs import NEUTRAL, Job, described, differing, is_seed, read_jobs, shown
 from fedbrats.tasks import segmentation as task
 

@@ -13,7 +13,7 @@ import pandas as pd
 from fedbrats.metrics.table import Facts
 from fedbrats.report.arms import merge_local_arms
 from fedbrats.report.cells import MISSING
-from fedbrats.report.privacy_tables import NO_EPSILON
+from fedbrats.report.epsilon import NO_EPSILON
 from fedbrats.report.style import shorten
 from fedbrats.report.tables import institution_table
 from fedbrats.runs.case_tables import KEYS

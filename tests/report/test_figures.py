@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pandas as pd
 import pytest
 
 from fedbrats.report.figures import cost_figure, curve_points, learning_curves, metric_boxes
-from fedbrats.report.overlays import choose_overlays, overlay_figure, read_slice
-from fedbrats.report.partition_figures import intensity_figure, partition_figure, partition_frame
 from fedbrats.report.style import shorten
-from fedbrats.runs.reading import RunFolderError
 from fedbrats.runs.run_folder import RunFolder, read_run
 from tests.report.fake_run import write_run
 
@@ -56,55 +50,8 @@ def test_boxes_hold_every_case(run: RunFolder) -> None:
     assert "TCIA13 (unseen), n = 5" in [text.get_text() for text in figure.axes[0].get_yticklabels()]
 
 
-def test_partition_counts(run: RunFolder) -> None:
-    frame = partition_frame(run).set_index("site")
-    assert frame.loc["CBICA", "cases"] == 30
-    assert frame.loc["CBICA", ["train", "val", "test"]].tolist() == [18, 4, 8]
-    assert frame.index[-1] == "TCIA13"
-    figure = partition_figure(run)
-    assert sum(patch.get_width() for patch in figure.axes[0].patches) == frame["cases"].sum()
-    assert len(intensity_figure(run).axes) == 4
+def test_cost(run: RunFolder) -> None:
     assert len(cost_figure(run).axes) == 2
-
-
-def test_best_median_worst(run: RunFolder) -> None:
-    chosen = choose_overlays(run)
-    good = run.cases[(run.cases["arm"] == "federated") & (run.cases["status"] == "ok")]
-    means = good.groupby("case")["dice"].mean().sort_values(ascending=False)
-    assert [overlay.rank for overlay in chosen] == ["Best case", "Median case", "Worst case"]
-    expected = [means.index[0], means.index[(len(means) - 1) // 2], means.index[-1]]
-    assert [overlay.case for overlay in chosen] == expected
-
-
-def test_overlay_is_in_radiological_view(run: RunFolder, tmp_path: Path) -> None:
-    overlay = choose_overlays(run)[0]
-    flair = np.zeros((20, 30), np.float16)
-    flair[2:18, 3:27] = 1
-    flair[16, 25] = 9  # high x = patient's right, high y = front
-    labels = np.zeros((20, 30), np.uint8)
-    path = tmp_path / "slice.npz"
-    np.savez(path, flair=flair, t1ce=flair, truth=labels, prediction=labels, spacing=np.ones(3))
-    figure = overlay_figure(type(overlay)("Best case", "A", "a", path, overlay.scores))
-    picture = figure.axes[0].images[0].get_array()[..., 0]
-    assert picture.shape == (24, 16)  # rows are y, cropped to the brain
-    assert np.unravel_index(picture.argmax(), picture.shape) == (
-        22,
-        1,
-    )  # near the top (origin below) on the left
-    assert figure.axes[0].images[0].origin == "lower"
-
-
-@pytest.mark.parametrize("broken", ["text", "lacks", "shape"])
-def test_damaged_slice_is_named(tmp_path: Path, broken: str) -> None:
-    path, square = tmp_path / "case.npz", np.zeros((4, 4))
-    if broken == "text":
-        path.write_text("no archive")
-    elif broken == "lacks":
-        np.savez(path, flair=square)
-    else:
-        np.savez(path, flair=square, t1ce=square, truth=np.zeros((3, 4)), prediction=square)
-    with pytest.raises(RunFolderError, match=r"case\.npz"):
-        read_slice(path)
 
 
 def test_long_names_stay_distinct() -> None:

@@ -16,6 +16,7 @@ from rich.console import Console
 from fedbrats.report import html as html_module
 from fedbrats.report.cells import SEEN_ONLY, Footnotes, arm_rows
 from fedbrats.report.html import write_report
+from fedbrats.report.sections import boxes, cost, curves, overlays, partition
 from fedbrats.report.tables import institution_table
 from fedbrats.report.terminal import print_result_table
 from fedbrats.runs.reading import RunFolderError
@@ -46,10 +47,10 @@ def section(page: str, name: str) -> str:
 @pytest.fixture(scope="module", autouse=True)
 def _only_these_figures() -> Iterator[None]:
     """The figures of every run take seconds and are tested elsewhere."""
-    names = ("curves", "dice", "hd95", "cost", "partition", "intensity")
+    slow = {module.section for module in (boxes, cost, curves, overlays, partition)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(html_module, "_figures", lambda run: dict.fromkeys(names, ""))
-        patch.setattr(html_module, "_overlays", lambda run: [])
+        kept = tuple(section for section in html_module.SECTIONS if section not in slow)
+        patch.setattr(html_module, "SECTIONS", kept)
         yield
 
 

@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -15,6 +16,7 @@ from fedbrats.report.tables import (
     cost_table,
     failures,
     institution_table,
+    interval,
     statistics,
     worst_institution,
 )
@@ -135,3 +137,13 @@ def test_terminal_table_of_a_run_without_results(tmp_path: Path) -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     print_result_table(folder, console)
     assert "No test case was scored" in console.export_text()
+
+
+def test_interval_is_of_the_paired_mean() -> None:
+    gains = np.array([0.1, -0.2, 0.3, 0.05, 0.0, 0.12])
+    low, high = interval(gains, 4000)
+    picks = np.random.default_rng(7).choice(gains, size=(200_000, 6)).mean(axis=1)
+    assert (low, high) == pytest.approx(np.percentile(picks, [2.5, 97.5]), abs=0.01)
+    assert interval(gains[::-1], 4000) == (low, high)
+    assert all(np.isnan(value) for value in interval(gains[:1], 10))
+    assert all(np.isnan(value) for value in interval(gains[:0], 10))

@@ -14,7 +14,7 @@ from rich.console import Console
 from fedbrats.report.arms import merge_local_arms
 from fedbrats.report.figures import learning_curves, metric_boxes
 from fedbrats.report.html import write_report
-from fedbrats.report.overlays import choose_overlays
+from fedbrats.report.sections.overlays_figures import choose_overlays
 from fedbrats.report.tables import institution_table
 from fedbrats.report.terminal import print_result_table
 from fedbrats.runs.run_folder import RunFolder, read_run

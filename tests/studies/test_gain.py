@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from fedbrats.report.compare.figures import gain_figure
-from fedbrats.report.personal_tables import interval
+from fedbrats.report.tables import interval
 from fedbrats.studies.gain import gain_context, gains, t_interval
 from fedbrats.studies.jobs import Job
 from tests.studies.made_jobs import FEDPROX, job

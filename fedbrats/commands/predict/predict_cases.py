@@ -28,8 +28,7 @@ from fedbrats.files import write_json
 from fedbrats.inference.maps import write_map
 from fedbrats.inference.predict import Prediction
 from fedbrats.metrics.uncertainty import case_uncertainty, entropy
-from fedbrats.report.html import write_prediction_report
-from fedbrats.report.uncertainty_figures import write_uncertainty_figures
+from fedbrats.report.predictions import write_prediction_report, write_uncertainty_figures
 from fedbrats.tasks import segmentation as task
 
 log = logging.getLogger(__name__)

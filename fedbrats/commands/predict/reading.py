@@ -18,12 +18,11 @@ from fedbrats.data.nifti import read_volume, spacing_of
 from fedbrats.data.regions import (
     BRATS_2017,
     BRATS_2023,
-    REGIONS,
     LabelSystem,
     label_numbers,
-    regions_from_labels,
     to_canonical,
 )
+from fedbrats.tasks import segmentation as task
 
 
 class BadCase(ValueError):
@@ -67,14 +66,14 @@ class Folder:
     def true_volumes(self, case: Case) -> dict[str, float]:
         """Volume in mL of each region of the label, 0 where it cannot be read."""
         if case.label is None:
-            return dict.fromkeys(REGIONS, 0.0)
+            return dict.fromkeys(task.REGIONS, 0.0)
         try:
             voxels, source = read_volume(case.label.path, case.label.channel)
-            counts = regions_from_labels(to_canonical(voxels, self.system)).sum(axis=(1, 2, 3))
+            masks = task.masks(to_canonical(voxels, self.system), task.REGIONS)
         except ValueError:
-            return dict.fromkeys(REGIONS, 0.0)
+            return dict.fromkeys(task.REGIONS, 0.0)
         millilitres = float(np.prod(spacing_of(source))) / 1000
-        return {region: int(count) * millilitres for region, count in zip(REGIONS, counts, strict=True)}
+        return {region: int(np.count_nonzero(mask)) * millilitres for region, mask in masks.items()}
 
 
 def _about_label(case: Case, problem: Problem) -> bool:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from fedbrats.report.privacy_tables import epsilon_text
+from fedbrats.report.epsilon import epsilon_text
 from fedbrats.report.style import GREY, LINE_COLOURS, new_figure, styled
 from fedbrats.tasks import segmentation as task
 

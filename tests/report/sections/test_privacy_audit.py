@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedbrats.report.audit import audit_context
+from fedbrats.report.sections.privacy_audit import audit_context
 from fedbrats.runs.reading import RunFolderError
 from tests.report.fake_extras import write_audit
 

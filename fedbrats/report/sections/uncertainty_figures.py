@@ -1,4 +1,4 @@
-"""Figures that check the uncertainty, and the page that shows them for a folder of predictions."""
+"""Figures that check the uncertainty, and what a page prints of it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from fedbrats.files import replacing
 from fedbrats.metrics.uncertainty import rejection_ratio
-from fedbrats.report.style import BLACK, GREY, REGION_COLOURS, new_figure, styled
-from fedbrats.report.uncertainty_tables import (
+from fedbrats.report.sections.uncertainty_tables import (
     calibration_error,
     curves,
     most_uncertain,
@@ -21,9 +19,11 @@ from fedbrats.report.uncertainty_tables import (
     read_bins,
     read_doubts,
 )
+from fedbrats.report.style import BLACK, GREY, REGION_COLOURS, new_figure, styled
 from fedbrats.tasks import segmentation as task
 
 WIDTH = 3.5  # inches of a panel
+FIGURES = ("reliability", "retained")
 
 
 def reliability_figure(bins: dict[str, pd.DataFrame]) -> Figure:
@@ -88,34 +88,13 @@ def _retained_panel(axis: Axes, region: str, curve: pd.DataFrame) -> None:
 
 
 def uncertainty_figures(doubts: pd.DataFrame, bins: dict[str, pd.DataFrame]) -> dict[str, Figure]:
-    """ "reliability" and "retained"; a figure that has nothing to show is left out."""
+    """`FIGURES` by name; one that has nothing to show is left out."""
     out = {}
     if bins:
         out["reliability"] = reliability_figure(bins)
     if doubts[task.MAIN].notna().any():
         out["retained"] = retained_figure(doubts)
     return out
-
-
-def write_uncertainty_figures(folder: Path) -> list[Path]:
-    """Write reliability.png and retained.png of a folder of predictions beside its CSV files.
-
-    Args:
-        folder: with `uncertainty.csv`, and `reliability.csv` and `scores.csv` where the truth is known.
-
-    Returns:
-        The files written; without the truth there are none.
-
-    Raises:
-        RunFolderError: a CSV file cannot be read.
-    """
-    folder, written = Path(folder), []
-    for name, figure in uncertainty_figures(read_doubts(folder, "scores.csv"), read_bins(folder)).items():
-        path = folder / f"{name}.png"
-        with styled(), replacing(path) as unfinished:
-            figure.savefig(unfinished, dpi=130, metadata={"Software": None})
-        written.append(path)
-    return written
 
 
 def uncertainty_context(folder: Path, scores: str) -> dict[str, Any] | None:
@@ -133,6 +112,7 @@ def uncertainty_context(folder: Path, scores: str) -> dict[str, Any] | None:
         "regions": [row["region"] for row in numbers],
         "numbers": numbers,
         "cases": most_uncertain(doubts),
+        "sites": bool(doubts["site"].any()),
         "count": doubts.groupby(["site", "case"]).ngroups,
         "figures": uncertainty_figures(doubts, bins),
     }

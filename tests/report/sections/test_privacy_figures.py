@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from fedbrats.report.privacy_figures import central_figure, epsilon_figure, norm_figure, privacy_context
+from fedbrats.report.html import head
+from fedbrats.report.results import Results
+from fedbrats.report.sections.privacy_figures import (
+    central_figure,
+    epsilon_figure,
+    norm_figure,
+    privacy_context,
+)
 from fedbrats.runs.privacy_files import read_central_rounds, read_privacy, read_rounds, read_steps
 from fedbrats.runs.run_folder import read_run
 from tests.report.fake_extras import site_budget, write_central, write_privacy
@@ -69,10 +76,12 @@ def test_an_infinite_epsilon_is_left_out_and_said(tmp_path: Path) -> None:
     folder = write_run(tmp_path, ["A", "B"], [4, 4], unseen=(), rounds=1, arms=("federated",))
     sites = {"A": site_budget(3, 4.0), "B": site_budget(3, math.inf, epsilon_rdp=math.inf)}
     write_privacy(folder, sites, rounds=2)
-    found = privacy_context(read_run(folder))
-    assert found is not None
+    results = Results(read_run(folder))
+    assert results.privacy is not None
+    found = privacy_context(results.run, results.privacy)
     assert found["missing"] == ["Not in the curve, as epsilon is infinite: B."]
     assert set(found["figures"]) == {"epsilon", "norms"}
-    assert found["fact"] == ("Privacy", "one patient, largest epsilon infinite")
-    write_privacy(folder, {"B": sites["B"]}, rounds=2)
-    assert set(privacy_context(read_run(folder))["figures"]) == {"norms"}
+    assert ("Privacy", "one patient, largest epsilon infinite") in head(results)["facts"]
+    privacy = read_privacy(write_privacy(folder, {"B": sites["B"]}, rounds=2))
+    assert privacy is not None
+    assert set(privacy_context(results.run, privacy)["figures"]) == {"norms"}

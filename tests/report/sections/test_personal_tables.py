@@ -11,19 +11,20 @@ import pytest
 import yaml
 
 from fedbrats.report.cells import Cell
-from fedbrats.report.personal_tables import (
+from fedbrats.report.html import head
+from fedbrats.report.personal_files import read_personalization
+from fedbrats.report.results import Results
+from fedbrats.report.sections.personal_tables import (
     arrays_sentence,
     gain_figure,
     gain_rows,
     gain_table,
-    interval,
     paired_gains,
     personal_context,
-    read_personalization,
     verdicts,
 )
+from fedbrats.report.tables import interval
 from fedbrats.runs.case_tables import cases_table
-from fedbrats.runs.reading import RunFolderError
 from fedbrats.runs.run_folder import RunFolder, read_run
 from tests.scored import CASE_COLUMNS, SCORES
 
@@ -71,16 +72,6 @@ def test_pairs_are_of_the_same_case_and_failures_count(tmp_path: Path) -> None:
     assert by_case.loc["B1", ["before", "after", "gain"]].tolist() == pytest.approx(
         [0.5, 0.0, -0.5]
     )  # worst Dice
-
-
-def test_interval_is_of_the_paired_mean() -> None:
-    gains = np.array([0.1, -0.2, 0.3, 0.05, 0.0, 0.12])
-    low, high = interval(gains, 4000)
-    picks = np.random.default_rng(7).choice(gains, size=(200_000, 6)).mean(axis=1)
-    assert (low, high) == pytest.approx(np.percentile(picks, [2.5, 97.5]), abs=0.01)
-    assert interval(gains[::-1], 4000) == (low, high)
-    assert all(np.isnan(value) for value in interval(gains[:1], 10))
-    assert all(np.isnan(value) for value in interval(gains[:0], 10))
 
 
 def test_who_gains_and_who_loses(tmp_path: Path) -> None:
@@ -144,22 +135,11 @@ def write_known(folder: Path, **changes: object) -> None:
     (folder / "personalization.json").write_text(json.dumps(known | changes))
 
 
-def test_what_stays_and_travels(tmp_path: Path) -> None:
+def test_what_stays_and_travels() -> None:
     assert arrays_sentence(["a"], "stay") == "1 array stays: a."
     assert arrays_sentence(["a", "b", "c"], "travel") == "3 arrays travel: a, b, c."
     assert arrays_sentence(list("abcde"), "stay") == "5 arrays stay: a, b, c and 2 more."
     assert arrays_sentence([], "stay") == "0 arrays stay."
-    assert read_personalization(tmp_path) is None
-    write_known(tmp_path, settings={"unseen": "instance"})
-    assert read_personalization(tmp_path)["settings"] == "unseen = instance"
-    for changes, said in (
-        ({"stays": "a"}, "stays must be a list"),
-        ({"travels": None}, "travels must be a list"),
-        ({"settings": [1]}, "settings must be a mapping"),
-    ):
-        write_known(tmp_path, **changes)
-        with pytest.raises(RunFolderError, match=said):
-            read_personalization(tmp_path)
 
 
 def test_context(tmp_path: Path) -> None:
@@ -169,12 +149,11 @@ def test_context(tmp_path: Path) -> None:
         {"site": "A", "unseen": False, "rows": [{"arm": "federated", "n": 5}]},
         {"site": "Z", "unseen": True, "rows": [{"arm": "federated", "n": 3}, {"arm": "personal", "n": 0}]},
     ]
-    found = personal_context(run, blocks)
-    assert found is not None
-    assert (found["known"], found["fact"], found["alone"]) == (None, ("Personalised", "not recorded"), 1)
+    found = personal_context(run, None, blocks)
+    assert (found["known"], found["alone"]) == (None, 1)
+    assert ("Personalised", "not recorded") in head(Results(run))["facts"]
     write_known(tmp_path)
-    found = personal_context(run, blocks)
-    assert found is not None
+    found = personal_context(run, read_personalization(tmp_path), blocks)
     assert found["unseen"] == [{"arm": "federated", "n": 3, "site": "Z"}]
     assert found["served"] == "the normalisation statistics of each scan itself"
     assert (found["stays"], found["travels"]) == ("2 arrays stay: a, b.", "1 array travels: c.")
@@ -183,10 +162,10 @@ def test_context(tmp_path: Path) -> None:
 def test_none_without_personal_models(tmp_path: Path) -> None:
     run = run_of(tmp_path, {"A": WIN})
     run = replace(run, cases=run.cases[run.cases["arm"] != "personal"])
-    assert personal_context(run, []) is None
+    assert not Results(run).personalised
     run.config["personalization"] = {}
-    assert personal_context(run, []) is None
+    assert not Results(run).personalised
     run.config["personalization"] = {"_target_": "x.BnLocal"}
-    found = personal_context(run, [])
-    assert found is not None
+    assert Results(run).personalised
+    found = personal_context(run, None, [])
     assert (found["rows"], found["verdicts"], found["figures"], found["alone"]) == ([], [], {}, 0)

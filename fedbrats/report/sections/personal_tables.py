@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from fedbrats.metrics.summary import ALL_SITES as EVERY_SITE
-from fedbrats.metrics.summary import bootstrap_intervals
 from fedbrats.report.arms import merge_local_arms
 from fedbrats.report.cells import Cell, number
 from fedbrats.report.style import GREY, REGION_COLOURS, new_figure, shorten, styled
+from fedbrats.report.tables import interval
 from fedbrats.report.words import listed, plural
-from fedbrats.runs.reading import RunFolderError, read_json
 from fedbrats.runs.run_folder import RunFolder
 from fedbrats.tasks import segmentation as task
 
-PERSONAL_FILE = "personalization.json"
 FEW = 5  # cases below which an interval over cases is no reason to call a gain or a loss
 FIRST = 3  # names shown before the full list
 KEYS = ["site", "case", "region"]
@@ -47,16 +43,6 @@ def paired_gains(run: RunFolder) -> pd.DataFrame:
     )
     pairs = before.merge(after, on=KEYS)
     return pairs.assign(gain=pairs["after"] - pairs["before"])
-
-
-def interval(gains: np.ndarray, resamples: int) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of paired differences, resampling cases.
-
-    The result does not depend on the order of the cases; NaN for fewer than two.
-    """
-    if len(gains) < 2:
-        return float("nan"), float("nan")
-    return bootstrap_intervals(np.sort(gains)[:, None], resamples, 0)[0]
 
 
 def gain_table(run: RunFolder) -> pd.DataFrame:
@@ -164,31 +150,6 @@ def gain_figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def read_personalization(folder: Path) -> dict[str, Any] | None:
-    """`personalization.json`: name, stays, travels (names of arrays), unseen, state; None without that file.
-
-    Raises:
-        RunFolderError: it cannot be read, or the arrays are no lists of names.
-    """
-    file = folder / PERSONAL_FILE
-    content = read_json(file)
-    if content is None:
-        return None
-    for key in ("stays", "travels"):
-        if not isinstance(content.get(key), list):
-            raise RunFolderError(f"{file}: {key} must be a list of the names of arrays")
-    settings = content.get("settings") or {}
-    if not isinstance(settings, dict):
-        raise RunFolderError(f"{file}: settings must be a mapping")
-    return {
-        "name": str(content.get("name") or "not recorded"),
-        "settings": ", ".join(f"{key} = {value}" for key, value in settings.items()),
-        **{key: [str(name) for name in content[key]] for key in ("stays", "travels")},
-        "unseen": str(content.get("unseen") or ""),
-        "state": str(content.get("state") or ""),
-    }
-
-
 def arrays_sentence(names: list[str], said: str) -> str:
     """ "1 array stays: a.", "5 arrays stay: a, b, c and 2 more."."""
     rest = len(names) - FIRST
@@ -196,24 +157,22 @@ def arrays_sentence(names: list[str], said: str) -> str:
     return f"{plural(len(names), 'array')} {said if len(names) != 1 else said + 's'}{first}."
 
 
-def personal_context(run: RunFolder, institutions: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """What the page prints, figures as Figure; None for a run without personal models.
+def personal_context(
+    run: RunFolder, known: dict[str, Any] | None, institutions: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What the page prints, figures as Figure.
 
     Args:
         run: the run.
+        known: result of `read_personalization`.
         institutions: {"site", "unseen", "rows": result of `arm_rows`} of each, as the page prints them.
 
     Raises:
-        RunFolderError: a file cannot be read.
+        RunFolderError: the scores have an unknown convention.
     """
-    known, group = read_personalization(run.path), run.config.get("personalization")
-    asked = isinstance(group, dict) and bool(group.get("_target_"))
-    if known is None and not asked and "personal" not in set(run.cases["arm"]):
-        return None
     table = gain_table(run)
     unseen = [(block["site"], row) for block in institutions if block["unseen"] for row in block["rows"]]
     return {
-        "fact": ("Personalised", known["name"] if known else "not recorded"),
         "known": known,
         "stays": arrays_sentence(known["stays"], "stay") if known else "",
         "travels": arrays_sentence(known["travels"], "travel") if known else "",

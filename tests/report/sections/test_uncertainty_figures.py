@@ -9,14 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedbrats.report.html import write_prediction_report, write_report
-from fedbrats.report.uncertainty_figures import (
-    reliability_figure,
-    retained_figure,
-    uncertainty_context,
-    write_uncertainty_figures,
-)
-from fedbrats.report.uncertainty_tables import (
+from fedbrats.report.html import write_report
+from fedbrats.report.sections.uncertainty_figures import reliability_figure, retained_figure
+from fedbrats.report.sections.uncertainty_tables import (
     calibration_error,
     curves,
     most_uncertain,
@@ -124,27 +119,6 @@ def test_figures_draw_the_files(tmp_path: Path) -> None:
     assert drawn["by uncertainty"] == pytest.approx([0.4, 0.8])
     assert drawn["blind choice"] == pytest.approx([0.4, 0.4])
     assert "gain 1.00" in figure.axes[1].get_title("left")
-
-
-def test_folder_of_predictions(tmp_path: Path) -> None:
-    """No arm, no site, no scores: the ranking is there, nothing else."""
-    pd.DataFrame({"case": ["x", "y"], "region": "WT", "uncertainty": [0.1, 0.4]}).to_csv(
-        tmp_path / "uncertainty.csv", index=False
-    )
-    assert write_uncertainty_figures(tmp_path) == []
-    found = uncertainty_context(tmp_path, "scores.csv")
-    assert found is not None
-    assert [row["case"] for row in found["cases"]] == ["y", "x"]
-    page = write_prediction_report(tmp_path).read_text()
-    assert "Most uncertain cases" in page
-    assert "Institution" not in page
-    assert "<img" not in page
-    pd.DataFrame({"case": ["x", "y"], "region": "WT", "dice": [0.9, 0.5]}).to_csv(
-        tmp_path / "scores.csv", index=False
-    )
-    write_bins(tmp_path)
-    assert [path.name for path in write_uncertainty_figures(tmp_path)] == ["reliability.png", "retained.png"]
-    assert write_prediction_report(tmp_path).read_text().count("<img") == 2
 
 
 def test_section_of_a_whole_run(tmp_path: Path) -> None:

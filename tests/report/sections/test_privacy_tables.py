@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from fedbrats.report.privacy_tables import (
-    band,
+from fedbrats.report.sections.privacy_tables import (
     central_row,
-    epsilon_text,
     privacy_sentences,
     recompute_lines,
     site_rows,
@@ -32,19 +30,6 @@ def privacy_of(folder: Path, *sites: dict, **changes: object) -> Privacy:
     found = read_privacy(write_privacy(folder, dict(zip("ABCDE", sites)), rounds=1, **changes))
     assert found is not None
     return found
-
-
-def test_numbers() -> None:
-    said = {0.0: "0.00", 7.984: "7.98", 99.994: "99.99", 123.4: "123", math.inf: "infinite", math.nan: "-"}
-    assert {value: epsilon_text(value) for value in said} == said
-    assert epsilon_text(None) == "-"
-    assert [band(value) for value in (10.0, 10.01, 50.0, 50.01, math.inf)] == [
-        "",
-        "weak",
-        "weak",
-        "empty",
-        "empty",
-    ]
 
 
 def test_rows_hold_what_the_epsilon_follows_from(tmp_path: Path) -> None:

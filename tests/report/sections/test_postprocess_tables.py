@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fedbrats.report.html import write_prediction_report, write_report
-from fedbrats.report.postprocess_tables import parameter_rows, postprocess_context, step_table
+from fedbrats.report.html import write_report
+from fedbrats.report.sections.postprocess_tables import parameter_rows, postprocess_context, step_table
 from fedbrats.runs.case_tables import STEPS
 from fedbrats.runs.reading import RunFolderError
 from tests.report.fake_extras import write_postprocess
@@ -123,12 +123,6 @@ def test_section_of_a_whole_run(tmp_path: Path) -> None:
     ):
         assert part in section
     assert section.count('class="dot ') == 4 + 3  # arms, then fitted values with the local models as one
-
-
-def test_page_of_predictions_has_it(tmp_path: Path) -> None:
-    page = write_prediction_report(write_rows(tmp_path)).read_text()
-    assert "ET minimum 1 mL" in page
-    assert "No uncertainty was recorded" in page
 
 
 def test_damaged_file_is_named(tmp_path: Path) -> None:

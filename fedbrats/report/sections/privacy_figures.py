@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from fedbrats.report.privacy_tables import (
+from fedbrats.report.sections.privacy_tables import (
     central_row,
-    epsilon_text,
     privacy_sentences,
     recompute_lines,
     site_rows,
@@ -34,7 +33,6 @@ from fedbrats.runs.privacy_files import (
     CentralBudget,
     Privacy,
     read_central_rounds,
-    read_privacy,
     read_rounds,
     read_steps,
 )
@@ -164,20 +162,18 @@ def _rounds_axis(axis: Axes, rounds: pd.DataFrame) -> None:
     axis.xaxis.get_major_locator().set_params(integer=True)
 
 
-def privacy_context(run: RunFolder) -> dict[str, Any] | None:
-    """What the page prints, figures as Figure; None for a run without differential privacy.
+def privacy_context(run: RunFolder, privacy: Privacy) -> dict[str, Any]:
+    """What the page prints, figures as Figure.
+
+    Args:
+        run: the run.
+        privacy: result of `read_privacy`.
 
     Raises:
         RunFolderError: a file cannot be read.
     """
-    privacy = read_privacy(run.path)
-    if privacy is None:
-        return None
     arms = {str(arm).split(":")[0] for arm in {*run.cases["arm"], *(run.summary.get("arms") or {})}}
-    largest = "unknown" if privacy.unknown else epsilon_text(privacy.epsilon)
     out = {
-        "title": f"Differential privacy of one {privacy.unit}",
-        "fact": ("Privacy", f"one {privacy.unit}, largest epsilon {largest}"),
         "seed": privacy.insecure_seed,
         "sentences": privacy_sentences(privacy, arms),
         "warnings": warnings(privacy),
@@ -185,7 +181,6 @@ def privacy_context(run: RunFolder) -> dict[str, Any] | None:
         "unknown": privacy.unknown,
         "validated": any(site.validation_epsilon is not None for site in privacy.sites),
         "recompute": recompute_lines(privacy),
-        "simulation": run.simulation,
     }
     parts = _central_parts(run, privacy.central) if privacy.central else _site_parts(run, privacy)
     return {**out, **parts}

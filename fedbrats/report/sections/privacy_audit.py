@@ -6,8 +6,8 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from fedbrats.report.cells import MISSING
-from fedbrats.report.privacy_tables import epsilon_text, short
+from fedbrats.report.cells import MISSING, short
+from fedbrats.report.epsilon import epsilon_text
 from fedbrats.runs.reading import RunFolderError, read_json
 
 AUDIT_FILE = "audit.json"

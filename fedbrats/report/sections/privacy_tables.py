@@ -8,35 +8,17 @@ from typing import Any
 
 import pandas as pd
 
-from fedbrats.report.cells import MISSING, Cell
+from fedbrats.report.cells import MISSING, Cell, short
+from fedbrats.report.epsilon import EMPTY, WEAK, band, epsilon_text
 from fedbrats.report.words import listed, plural
 from fedbrats.runs.privacy_files import CentralBudget, Privacy, SiteBudget
 from fedbrats.runs.reading import natural
 
-WEAK, EMPTY = 10.0, 50.0  # epsilon above which the formal guarantee is weak, and practically nothing
-NO_EPSILON = "privacy.json is missing although the run was to be private: no epsilon can be stated."
 SAID_OF_BAND = {"weak": "weak", "empty": "practically nothing"}
 MEANING = (
     "Epsilon and delta bound what anyone can learn about one {unit} from everything that was released: any result is "
     "at most exp(epsilon) times as likely with that {unit} as without, plus delta, and the other way round."
 )
-
-
-def epsilon_text(epsilon: float | None) -> str:
-    """Two decimals, none above 100, "infinite" without any noise."""
-    if epsilon is None or math.isnan(epsilon):
-        return MISSING
-    return "infinite" if math.isinf(epsilon) else f"{epsilon:.{0 if epsilon >= 100 else 2}f}"
-
-
-def short(value: float | None) -> str:
-    """Four significant digits."""
-    return MISSING if value is None or pd.isna(value) else f"{value + 0.0:.4g}"  # no "-0"
-
-
-def band(epsilon: float) -> str:
-    """How much the guarantee is worth: "" (a guarantee), "weak" or "empty"."""
-    return "empty" if epsilon > EMPTY else "weak" if epsilon > WEAK else ""
 
 
 def privacy_sentences(privacy: Privacy, arms: Collection[str]) -> list[str]:

@@ -1,0 +1,22 @@
+"""How an epsilon is said, and what it is worth."""
+
+from __future__ import annotations
+
+import math
+
+from fedbrats.report.cells import MISSING
+
+WEAK, EMPTY = 10.0, 50.0  # epsilon above which the formal guarantee is weak, and practically nothing
+NO_EPSILON = "privacy.json is missing although the run was to be private: no epsilon can be stated."
+
+
+def epsilon_text(epsilon: float | None) -> str:
+    """Two decimals, none above 100, "infinite" without any noise."""
+    if epsilon is None or math.isnan(epsilon):
+        return MISSING
+    return "infinite" if math.isinf(epsilon) else f"{epsilon:.{0 if epsilon >= 100 else 2}f}"
+
+
+def band(epsilon: float) -> str:
+    """How much the guarantee is worth: "" (a guarantee), "weak" or "empty"."""
+    return "empty" if epsilon > EMPTY else "weak" if epsilon > WEAK else ""
