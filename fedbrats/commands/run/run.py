@@ -43,6 +43,7 @@ from fedbrats.federation.server.round_loop import serve
 from fedbrats.federation.server.state import Federation, FederationError
 from fedbrats.federation.site.app import make_client_app
 from fedbrats.files import write_json
+from fedbrats.models.node import why_this_size
 from fedbrats.privacy.central import Central
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.report.html import write_report
@@ -81,6 +82,8 @@ def run(config: DictConfig | Config, folder: Path, overrides: Sequence[str] = ()
     folder.mkdir(parents=True, exist_ok=True)
     with Progress() as progress:
         started = time.perf_counter()
+        if isinstance(config, DictConfig) and not resumed and (said := why_this_size(config)):
+            progress.message(said)
         prepared = prepare(settled.data, settled.partition, cores(), progress.message)
         arms.check_institution_names([site.name for site in prepared.sites])
         check_site_names(settled.train, [site.name for site in prepared.sites if not site.holdout])
