@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -26,6 +27,7 @@ from fedbrats.checks.settings import (
     settle,
 )
 from fedbrats.commands.run.progress import Progress
+from fedbrats.commands.run.steps import counted, step_counts
 from fedbrats.commands.run.summary import arms_summary, write_summary
 from fedbrats.config.schema import FEDERATED, LOCAL, POOLED, Config, TrainConfig, save_config
 from fedbrats.config.targets import ConfigError
@@ -180,7 +182,6 @@ def _federate(folder: Path, config: Config, prepared: Prepared, progress: Progre
     if POOLED in config.arms:
         names.append(arms.POOLED_SITE)
     fed = _federation(folder, config, parts, prepared.sites, progress)
-    progress.start(config.rounds, [cohort.arm for cohort in fed.cohorts])
     rows: list[dict[str, Any]] = []
     app = ServerApp()
 
@@ -191,9 +192,11 @@ def _federate(folder: Path, config: Config, prepared: Prepared, progress: Progre
         rows.extend(test_all(grid, fed, config, parts, prepared.sites))
         write_privacy(grid, fed, parts)
 
-    start_engine(
-        config, app, partial(make_client_app, str(folder)), names, site_loads(config, prepared.sites)
-    )
+    with tempfile.TemporaryDirectory(prefix="fedbrats-") as scratch:
+        counts = step_counts(config, Path(scratch), names)
+        progress.start(config.rounds, [c.arm for c in fed.cohorts], counted(counts, config, prepared, fed))
+        client = partial(make_client_app, str(folder), counts)
+        start_engine(config, app, client, names, site_loads(config, prepared.sites))
     if isinstance(parts.privacy, DpSgd):
         collect_steps(folder, names)
     return rows
