@@ -35,6 +35,8 @@ ELSEWHERE = {
     ("data/phantom.py", "write_bytes"),  # into a draft of a folder, renamed when it is whole
     ("federation/site/fitting.py", "save"),  # into a temporary folder
     ("runs/table.py", "open for writing"),
+    ("training/steps.py", "write_bytes"),  # counts for a display, in a temporary folder
+    ("training/steps.py", "open for writing"),
 }
 
 

@@ -17,6 +17,7 @@ from fedbrats.engines.warm import warm_up
 
 OVERRIDES = [
     "model=segresnet",
+    "model.size=full",
     "model.init_filters=8",
     "train=small",
     "data.phantom.sites={TCIA01:6,TCIA02:6,TCIA03:6,TCIA04:6,TCIA05:6}",

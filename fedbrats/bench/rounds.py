@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,9 @@ Result = tuple[str, str, str]  # what, figure, bound
 class Silent:
     """An observer that shows nothing."""
 
-    def round_started(self, round_: int, expected_replies: int) -> None: ...
+    def phase_started(self, round_: int, phase: str, asked: Sequence[tuple[str, str]]) -> None: ...
+
+    def arrived(self, asked: Collection[tuple[str, str]]) -> None: ...
 
     def reply(self, arm: str, site: str, phase: str, ok: bool, seconds: float) -> None: ...
 

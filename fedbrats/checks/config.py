@@ -22,7 +22,7 @@ from fedbrats.config.schema import (
 from fedbrats.config.targets import ConfigError
 from fedbrats.federation.parts import Parts, parts_of
 from fedbrats.models.build import check_loss, check_network, dimensions
-from fedbrats.models.node import check_size
+from fedbrats.models.node import check_size, with_size
 from fedbrats.personalization.base import Personalization, local_and_travelling
 from fedbrats.personalization.norms import NoNorms, norm_choices
 from fedbrats.postprocess.steps import check_steps
@@ -55,6 +55,7 @@ def checked(config: DictConfig | Config) -> Config:
     """
     if isinstance(config, DictConfig):
         check_size(config)
+        config = with_size(config)
     found = typed(config)
     check_config(found)
     return found

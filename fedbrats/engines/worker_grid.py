@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from multiprocessing import connection
 from typing import Any
 
@@ -115,6 +115,10 @@ class WorkerGrid(SiteGrid):
                 return []
             self._listen(left)
         return [self._replies.pop(message_id).load() for message_id in asked if message_id in self._replies]
+
+    def arrived(self) -> Collection[str]:
+        """Ids of the messages that are answered and whose replies have not been pulled."""
+        return self._replies.keys()
 
     def _listen(self, timeout: float) -> None:
         """Take in what the workers report, waiting at most `timeout` seconds for the first report."""

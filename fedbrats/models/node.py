@@ -3,7 +3,8 @@
 A file of conf/model names a network (`_target_`), its arguments, what it takes (`input`) and how large it is (`size`).
 Where the small variant, which trains on a CPU, differs from the full one, in `model`, `train` or elsewhere, the file
 says both: `${fedbrats.sized:FULL,SMALL}`. Such a value is settled after all overrides, so what somebody sets himself
-stands in its place. Nothing of it is left in the config.yaml of a run.
+stands in its place. The size `auto` is small on phantoms and full on files. Nothing of it is left in the config.yaml of
+a run.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from fedbrats.config.targets import ConfigError
 
-SIZES = ("full", "small")
+AUTO, FULL, SMALL = "auto", "full", "small"
+SIZES = (AUTO, FULL, SMALL)
 RESOLVER = "fedbrats.sized"
 ABOUT = ("input", "size")  # keys that are no arguments of the network
 
@@ -31,7 +33,7 @@ def sized(full: Any, small: Any, *, _root_: DictConfig) -> Any:
     Raises:
         ConfigError: there is no such size.
     """
-    value = small if _size(_root_.model) == "small" else full
+    value = small if size_of(_root_) == SMALL else full
     if isinstance(value, list | dict):  # a node, because `OmegaConf.resolve` cannot put in the plain value
         return OmegaConf.create(value)
     return value
@@ -49,15 +51,45 @@ def check_size(config: DictConfig) -> None:
         ConfigError: there is no such size, or the network does not come in it.
     """
     model = config.get("model")
-    if isinstance(model, DictConfig) and _size(model) == "small" and not has_small(model):
+    if isinstance(model, DictConfig) and _said(model) == SMALL and not has_small(model):
         raise ConfigError(
             "model.size=small: nothing in model depends on it, so this network has no small variant (or all that it "
             f"changes is set already); set model.size=full, or say ${{{RESOLVER}:FULL,SMALL}} in its file."
         )
 
 
-def _size(model: DictConfig) -> str:
-    size = model.get("size", "full")
+def size_of(config: DictConfig) -> str:
+    """The size of the network in the whole configuration: "full" or "small", whether it is said or found.
+
+    Raises:
+        ConfigError: there is no such size.
+    """
+    said = _said(config.model)
+    if said != AUTO:
+        return said
+    return SMALL if OmegaConf.select(config, "data.source") == "phantom" else FULL
+
+
+def with_size(config: DictConfig) -> DictConfig:
+    """A copy of a configuration as it was composed, whose `model.size` says "full" or "small"."""
+    found = config.copy()
+    if isinstance(found.get("model"), DictConfig):
+        found.model.size = size_of(found)
+    return found
+
+
+def why_this_size(config: DictConfig) -> str | None:
+    """What `model.size=auto` has become, in one line; None where the size is said."""
+    if _said(config.model) != AUTO:
+        return None
+    size = size_of(config)
+    why = "the heads are phantoms" if size == SMALL else "the cases are files"
+    other = FULL if size == SMALL else SMALL
+    return f"model.size=auto: {size}, because {why}; model.size={other} sets the other"
+
+
+def _said(model: DictConfig) -> str:
+    size = model.get("size", FULL)
     if size not in SIZES:
-        raise ConfigError(f"model.size={size}: choose {' or '.join(SIZES)}.")
+        raise ConfigError(f"model.size={size}: choose {', '.join(SIZES[:-1])} or {SIZES[-1]}.")
     return str(size)

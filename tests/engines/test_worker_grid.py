@@ -52,6 +52,16 @@ def test_a_dead_worker_fails_its_sites_for_one_round(grid: Grid) -> None:
     assert [reply.content["metrics"]["rounds"] for reply in after] == [3, 1, 3, 1]  # first test of the grid
 
 
+def test_what_has_arrived_is_known_before_it_is_pulled(grid: Grid) -> None:
+    ids = push(grid, content(record(0), site="a", sleep=1))
+    deadline = time.monotonic() + 30
+    while not set(grid.arrived()) and time.monotonic() < deadline:
+        assert grid.pull_messages(ids[:1]) == []
+    assert set(grid.arrived()) <= {ids[1], ids[3]}  # of the other worker
+    assert [value(pull(grid, message_id)) for message_id in ids] == [0, 1, 2, 3]
+    assert not grid.arrived()
+
+
 def test_a_killed_worker_is_noticed_at_once(grid: Grid) -> None:
     pid = _pids(ask(grid, content(record(0))))[1]
     ids = push(grid, content(record(0), site="b", sleep=60))

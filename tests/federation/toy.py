@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -138,9 +138,14 @@ class Quiet:
     def __init__(self) -> None:
         self.replies: list[tuple[str, str, str, bool]] = []
         self.rounds: list[int] = []
+        self.phases: list[tuple[int, str, list[tuple[str, str]]]] = []
+        self.seen: list[set[tuple[str, str]]] = []
 
-    def round_started(self, round_: int, expected_replies: int) -> None:
-        pass
+    def phase_started(self, round_: int, phase: str, asked: Sequence[tuple[str, str]]) -> None:
+        self.phases.append((round_, phase, list(asked)))
+
+    def arrived(self, asked: Collection[tuple[str, str]]) -> None:
+        self.seen.append(set(asked))
 
     def reply(self, arm: str, site: str, phase: str, ok: bool, seconds: float) -> None:
         self.replies.append((arm, site, phase, ok))

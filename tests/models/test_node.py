@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from fedbrats.commands.compose import register_with_hydra
+from fedbrats.commands.compose import composed, register_with_hydra
 from fedbrats.commands.models.table import model_names
 from fedbrats.config.schema import load_config, save_config
 from fedbrats.config.targets import ConfigError
-from fedbrats.models.node import arguments
+from fedbrats.models.build import build_network, patch_of
+from fedbrats.models.facts import parameter_count
+from fedbrats.models.node import arguments, why_this_size
 from tests.models.test_build import config_of
 from tests.tiny import ROOT
 
@@ -59,7 +62,8 @@ def test_what_is_said_about_a_network_is_no_argument_of_it() -> None:
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_the_small_variant_is_what_it_would_be_by_hand(name: str) -> None:
-    small, by_hand = settings(f"model={name}", "model.size=small"), settings(f"model={name}", *BY_HAND[name])
+    small = settings(f"model={name}", "model.size=small")
+    by_hand = settings(f"model={name}", "model.size=full", *BY_HAND[name])
     assert (small.pop("model.size"), by_hand.pop("model.size")) == ("small", "full")
     assert small == by_hand
 
@@ -67,7 +71,7 @@ def test_the_small_variant_is_what_it_would_be_by_hand(name: str) -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_what_the_user_sets_himself_wins(name: str) -> None:
     """Each small value, set to that of the full network: it is, and the others stay small unless they refer to it."""
-    full, small = settings(f"model={name}"), settings(f"model={name}", "model.size=small")
+    full, small = settings(f"model={name}", "model.size=full"), settings(f"model={name}", "model.size=small")
     changed = {key for key in full if full[key] != small[key]} - {"model.size"}
     assert any(key.startswith("model.") for key in changed)
     for key in changed:
@@ -91,9 +95,41 @@ def test_what_an_experiment_sets_wins_too(tmp_path: Path) -> None:
     assert (config.train.deep_supervision, config.train.augment) == ([1.0, 0.3], "light")
 
 
+def test_a_run_without_arguments_trains_a_small_network_on_patches_that_fit_its_heads() -> None:
+    config = config_of()
+    assert (config.data.source, config.model["size"]) == ("phantom", "small")
+    patch, shape = patch_of(config), config.data.phantom.shape
+    assert all(side <= whole for side, whole in zip(patch, shape, strict=True))
+    network = build_network(config.model)
+    assert parameter_count(network) < 200_000
+    with torch.no_grad():
+        assert network(torch.zeros(1, 4, *patch)).shape == (1, 3, *patch)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_cases_in_files_are_for_the_full_network(name: str) -> None:
+    for files in (("data=brats", "data.root=somewhere"), ("data.source=folder", "data.root=somewhere")):
+        found = config_of(*files, f"model={name}")
+        assert found.model["size"] == "full"
+        assert found == config_of(*files, f"model={name}", "model.size=full")
+    phantom = config_of(f"model={name}")
+    assert phantom == config_of(f"model={name}", "model.size=small")
+    assert phantom != config_of(f"model={name}", "model.size=full")
+
+
+def test_why_a_network_has_its_size_is_said_only_where_nobody_chose() -> None:
+    files = ("data=brats", "data.root=somewhere")
+    assert why_this_size(composed([])) == (
+        "model.size=auto: small, because the heads are phantoms; model.size=full sets the other"
+    )
+    assert "auto: full, because the cases are files" in str(why_this_size(composed(files)))
+    assert why_this_size(composed(["model.size=small"])) is None
+    assert why_this_size(composed(["experiment=demo"])) is None
+
+
 @pytest.mark.parametrize("size", ["tiny", "null", "1", "Small"])
 def test_another_size_is_refused_with_those_there_are(size: str) -> None:
-    with pytest.raises(ConfigError, match=r"^model\.size=.*: choose full or small\.$"):
+    with pytest.raises(ConfigError, match=r"^model\.size=.*: choose auto, full or small\.$"):
         config_of("model=nnunet", f"model.size={size}")
 
 

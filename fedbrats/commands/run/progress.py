@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -16,21 +17,32 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from fedbrats.commands.run.heartbeat import Heartbeat
+from fedbrats.commands.run.phase import IN_ROUNDS, Asked, Counted, Phase, merged
 from fedbrats.report.words import duration
 from fedbrats.tasks import segmentation as task
 
-LOCAL = "local"
+SILENCE = 25.0  # seconds without a line before the log says where it is: with the ticks below, never 30
+TICKS = 10  # looks at the clock in that time
 
 
 class Progress:
     """Rounds, sites within the round, loss, mean validation scores per arm and the time left.
 
-    `round_started` may be called several times in one round, once per phase. Times are wall-clock seconds; the time
+    `phase_started` may be called several times in one round, once per phase. Times are wall-clock seconds; the time
     left is that of the rounds still to come, from the mean of the rounds seen since `start` (the test at the end is
-    not in it). Without a terminal every event that matters is one flushed line without control characters.
+    not in it). Without a terminal every event that matters is one flushed line without control characters, and in a
+    phase that takes long one more whenever nothing was said for `silence` seconds of `clock`. On a terminal the bar
+    of a phase moves with the steps of the sites where these can be known, else with their replies.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        silence: float = SILENCE,
+    ) -> None:
+        self._clock, self._silence = clock, silence
         self._stream = stream or sys.stdout
         console = Console(file=self._stream)
         self._live: Live | None = None
@@ -38,43 +50,74 @@ class Progress:
         self._on_terminal = self._stream.isatty() and console.is_terminal and not console.is_dumb_terminal
         self._rounds = 0
         self._arms: list[str] = []
-        self._expected = self._replies = self._failed = 0
-        self._began = time.monotonic()
+        self._round, self._phase = 0, Phase("", [], 0.0)
+        self._counted: Counted | None = None
+        self._before: dict[str, float] = {}  # seconds per reply of each phase, the last time
+        self._began = self._spoke = clock()
+        self._lock = threading.RLock()  # held where the heartbeat reads or writes; never while bars are drawn
+        self._heartbeat: Heartbeat | None = None
         self._seen_rounds = 0
         self._scores: dict[str, dict[str, float]] = {}
 
-    def start(self, rounds: int, arms: Sequence[str]) -> None:
-        """Begin to show a run of `rounds` rounds; local models may come as "local:<site>" each or as "local"."""
-        self._rounds, self._arms = rounds, merged(arms)
-        self._began, self._seen_rounds = time.monotonic(), 0
+    def start(self, rounds: int, arms: Sequence[str], counted: Counted | None = None) -> None:
+        """Begin to show a run of `rounds` rounds; local models may come as "local:<site>" each or as "local".
+
+        `counted`: the steps of the sites, where they are on this machine.
+        """
+        self._rounds, self._arms, self._counted = rounds, merged(arms), counted
+        self._began, self._seen_rounds = self._clock(), 0
         if not self._on_terminal:
             self._line(f"{rounds} rounds, arms: {', '.join(self._arms)}")
+            self._heartbeat = Heartbeat(self.tick, self._silence / TICKS)
+            self._heartbeat.start()
             return
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=32), MofNCompleteColumn())
         self._bars = Bars(*columns, TextColumn("{task.fields[note]}"), console=self._console)
         self._round_bar: TaskID = self._bars.add_task("Rounds", total=rounds, note="")
-        self._reply_bar: TaskID = self._bars.add_task("Sites", total=None, note="")
+        self._phase_bar: TaskID = self._bars.add_task("Sites", total=None, note="")
         self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._picture)
         self._live.start()
 
-    def round_started(self, round_: int, expected_replies: int) -> None:
-        """A phase of round `round_` (from 1) waits for so many replies."""
-        self._expected, self._replies, self._failed = expected_replies, 0, 0
+    def phase_started(self, round_: int, phase: str, asked: Sequence[Asked]) -> None:
+        """A phase of round `round_` (from 1) waits for the replies of these sites, each for an arm."""
+        with self._lock:
+            self._round = round_
+            self._phase = Phase(phase, asked, self._clock(), self._before.get(phase), self._counted)
         if self._live:
+            what = "Sites" if self._phase.steps() is None else "Steps"
             self._bars.update(self._round_bar, description=f"Round {round_}")
-            self._bars.reset(self._reply_bar, total=expected_replies, note="waiting")
+            self._bars.reset(self._phase_bar, total=len(asked), note="waiting", description=what)
+            self._move()
+
+    def arrived(self, asked: Collection[Asked]) -> None:
+        """Of those asked, whose replies are there and will be read in their turn."""
+        with self._lock:
+            self._phase.arrived(asked)
 
     def reply(self, arm: str, site: str, phase: str, ok: bool, seconds: float) -> None:
         """A site has answered (or failed) in phase train, val or test after `seconds` of work."""
-        self._replies += 1
-        self._failed += not ok
+        with self._lock:
+            self._phase.reply(arm, site, ok)
+            if self._phase.over:
+                self._before[phase] = self._phase.per_reply(self._clock())
         if not ok:
             self.message(f"failed: {arm}, site {site}, {phase}")
         if self._live:
-            note = f"{site}: {phase} {seconds:.1f} s" + (f", {self._failed} failed" if self._failed else "")
-            self._bars.update(self._reply_bar, advance=1, note=Text(note).plain)
-        elif phase == "test" and self._replies == self._expected:
-            self._line(f"tested {arm} at {self._replies} sites")
+            failed = f", {self._phase.failed} failed" if self._phase.failed else ""
+            note = Text(f"{site}: {phase} {seconds:.1f} s{failed}").plain
+            self._bars.update(self._phase_bar, note=note)
+            self._move()
+        elif phase == "test" and self._phase.over:
+            self._line(f"tested {arm} at {len(self._phase.asked)} sites")
+
+    def tick(self) -> None:
+        """Say where a phase is if nothing was said for long; the heartbeat calls it."""
+        with self._lock:
+            now = self._clock()
+            if self._phase.over or now - self._spoke < self._silence:
+                return
+            of_round = f"round {self._round}/{self._rounds} | " if self._phase.name in IN_ROUNDS else ""
+            self._line(of_round + self._phase.sentence(now))
 
     def round_finished(self, round_: int, rows: list[dict[str, Any]]) -> None:
         """Show the rows of `rounds.csv` of a round that is over."""
@@ -107,6 +150,8 @@ class Progress:
 
     def stop(self) -> None:
         """End the display and leave its last state on the terminal; harmless when called twice."""
+        if self._heartbeat:
+            self._heartbeat.stop()
         if self._live:
             self._live.stop()
             self._live = None
@@ -121,13 +166,24 @@ class Progress:
 
     def _line(self, text: str) -> None:
         clean = "".join(character if character.isprintable() else " " for character in text)
-        print(clean, file=self._stream, flush=True)
+        with self._lock:
+            self._stream.write(clean + "\n")  # at once, so that no two lines mix
+            self._stream.flush()
+            self._spoke = self._clock()
 
     def _time_left(self, round_: int) -> str:
-        per_round = (time.monotonic() - self._began) / max(self._seen_rounds, 1)
+        per_round = (self._clock() - self._began) / max(self._seen_rounds, 1)
         return duration(per_round * max(self._rounds - round_, 0))
 
+    def _move(self) -> None:
+        """The bar of the phase at its steps, else its replies; a phase that asks nobody leaves it alone."""
+        phase = self._phase
+        done, total = phase.steps() or (len(phase.answered), len(phase.asked))
+        if total:
+            self._bars.update(self._phase_bar, completed=done, total=total)
+
     def _picture(self) -> Group:
+        self._move()
         return Group(self._bars, self._table())
 
     def _table(self) -> Table:
@@ -139,11 +195,6 @@ class Progress:
             known = self._scores.get(arm, {})
             table.add_row(arm, *(number(known.get(name)) for name in ("loss", *regions)))
         return table
-
-
-def merged(arms: Iterable[str]) -> list[str]:
-    """Arm names in the order given, all "local:<site>" as one "local"."""
-    return list(dict.fromkeys(LOCAL if arm.startswith(f"{LOCAL}:") else arm for arm in arms))
 
 
 def scores(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,6 +25,7 @@ from fedbrats.checks.settings import (
     settle,
 )
 from fedbrats.commands.run.progress import Progress
+from fedbrats.commands.run.steps import counted, step_counts
 from fedbrats.commands.run.summary import arms_summary, write_summary
 from fedbrats.config.schema import FEDERATED, LOCAL, POOLED, Config, TrainConfig, save_config
 from fedbrats.config.targets import ConfigError
@@ -41,6 +43,7 @@ from fedbrats.federation.server.state import Federation, FederationError
 from fedbrats.federation.site.app import make_client_app
 from fedbrats.files import write_json
 from fedbrats.metrics.table import Facts, facts_of
+from fedbrats.models.node import why_this_size
 from fedbrats.privacy.central import Central
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.report.html import write_report
@@ -80,6 +83,8 @@ def run(config: DictConfig | Config, folder: Path, overrides: Sequence[str] = ()
     folder.mkdir(parents=True, exist_ok=True)
     with Progress() as progress:
         started = time.perf_counter()
+        if isinstance(config, DictConfig) and not resumed and (said := why_this_size(config)):
+            progress.message(said)
         prepared = prepare(settled.data, settled.partition, cores(), progress.message)
         arms.check_institution_names([site.name for site in prepared.sites])
         check_site_names(settled.train, [site.name for site in prepared.sites if not site.holdout])
@@ -169,7 +174,6 @@ def _federate(folder: Path, config: Config, prepared: Prepared, progress: Progre
     if POOLED in config.arms:
         names.append(arms.POOLED_SITE)
     fed = _federation(folder, config, parts, prepared.sites, progress)
-    progress.start(config.rounds, [cohort.arm for cohort in fed.cohorts])
     rows: list[dict[str, Any]] = []
     app = ServerApp()
 
@@ -180,9 +184,11 @@ def _federate(folder: Path, config: Config, prepared: Prepared, progress: Progre
         rows.extend(test_all(grid, fed, config, parts, prepared.sites))
         write_privacy(grid, fed, parts)
 
-    start_engine(
-        config, app, partial(make_client_app, str(folder)), names, site_loads(config, prepared.sites)
-    )
+    with tempfile.TemporaryDirectory(prefix="fedbrats-") as scratch:
+        counts = step_counts(config, Path(scratch), names)
+        progress.start(config.rounds, [c.arm for c in fed.cohorts], counted(counts, config, prepared, fed))
+        client = partial(make_client_app, str(folder), counts)
+        start_engine(config, app, client, names, site_loads(config, prepared.sites))
     if isinstance(parts.privacy, DpSgd):
         collect_steps(folder, names)
     return rows

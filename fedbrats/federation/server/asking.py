@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
@@ -26,6 +26,14 @@ class Usable(Protocol):
 
     def columns(self) -> dict[str, Any]:
         """What it adds to its row of `rounds.csv`."""
+
+
+@runtime_checkable
+class KnowsArrivals(Protocol):
+    """A Grid that can tell which replies are there without handing them out; Flower's own cannot."""
+
+    def arrived(self) -> Collection[str]:
+        """Ids of the messages that are answered and whose replies have not been pulled."""
 
 
 R = TypeVar("R", bound=Usable)
@@ -71,10 +79,14 @@ def ask(
 
     A reply that does not come within `strategy.timeout`, or cannot be used, is left out with its reason in its row.
     """
-    fed.observer.round_started(round_, len(requests))
+    fed.observer.phase_started(round_, question.phase, [(r.cohort.arm, r.site) for r in requests])
     timeout = fed.algorithm.timeout
+
+    def waiting(arrived: Sequence[Request]) -> None:
+        fed.observer.arrived([(r.cohort.arm, r.site) for r in arrived])
+
     for request, message in replies_in_order(
-        grid, requests, fed.members, question.kind, str(round_), timeout
+        grid, requests, fed.members, question.kind, str(round_), timeout, waiting
     ):
         exchanges = request.cohort.federated
         values: dict[str, Any] = {"status": "ok"}
@@ -101,10 +113,12 @@ def replies_in_order(
     kind: str,
     group: str,
     timeout: float,
+    waiting: Callable[[Sequence[Request]], None] | None = None,
 ) -> Iterator[tuple[Request, Message | None]]:
     """Send all requests, then yield each with its reply in the order of the requests, None after the timeout.
 
     A reply is asked for only when its turn has come, so the caller holds one at a time whatever the number of sites.
+    `waiting` is told again and again, while a reply is awaited, which others have come where the grid knows it.
     """
     messages = [
         Message(request.content, members[request.site].node, kind, ttl=timeout, group_id=group)
@@ -118,6 +132,9 @@ def replies_in_order(
             reply = next(iter(grid.pull_messages([message_id])), None)
             if reply is not None or time.monotonic() > deadline:
                 break
+            if waiting is not None and isinstance(grid, KnowsArrivals):
+                there = grid.arrived()
+                waiting([other for other, its in zip(requests, ids, strict=True) if its in there])
             time.sleep(POLL_SECONDS)
         yield request, reply
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,8 +52,11 @@ class ServerPrivacy(Protocol):
 class Observer(Protocol):
     """Where progress is shown."""
 
-    def round_started(self, round_: int, expected_replies: int) -> None:
-        """A phase of `round_` begins that waits for so many replies."""
+    def phase_started(self, round_: int, phase: str, asked: Sequence[tuple[str, str]]) -> None:
+        """A phase of `round_` begins; `asked`: arm and site of every reply that it waits for."""
+
+    def arrived(self, asked: Collection[tuple[str, str]]) -> None:
+        """While a reply is awaited: of those asked, whose replies are there and will be read in their turn."""
 
     def reply(self, arm: str, site: str, phase: str, ok: bool, seconds: float) -> None:
         """One site has answered, or failed to."""

@@ -25,6 +25,7 @@ from fedbrats.federation.site.training import train
 from fedbrats.federation.site.unseen import stays
 from fedbrats.federation.site.warm import Warm
 from fedbrats.models.build import patch_of
+from fedbrats.training.steps import StepCounts
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +61,12 @@ def _reported(site: Site) -> Iterator[None]:
         raise SiteError(site.scrub(f"{type(error).__name__}: {error}")) from None
 
 
-def make_client_app(run_folder: str) -> ClientApp:
-    """The ClientApp of every site of the run in `run_folder`; `node_config["site"]` says which one is asked."""
-    warm, sites, app = Warm(Path(run_folder)), dict[str, Site](), ClientApp()
+def make_client_app(run_folder: str, steps: StepCounts | None = None) -> ClientApp:
+    """The ClientApp of every site of the run in `run_folder`; `node_config["site"]` says which one is asked.
+
+    `steps`: where the sites of this machine count their steps for its display; at an institution there is none.
+    """
+    warm, sites, app = Warm(Path(run_folder), steps), dict[str, Site](), ClientApp()
 
     def handler(answer: Callable[[Site, RecordDict], dict[str, Any]]) -> Any:
         def handle(message: Message, context: Context) -> Message:

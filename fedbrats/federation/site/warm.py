@@ -17,18 +17,23 @@ from fedbrats.federation.parts import parts_of
 from fedbrats.federation.wire import from_record
 from fedbrats.inference.members import Member, load_localiser
 from fedbrats.models.build import channels_last
+from fedbrats.training.steps import StepCounts
 
 
 class Warm:
     """One network for all sites of a process, and which model is loaded in it."""
 
-    def __init__(self, run_folder: Path) -> None:
+    def __init__(self, run_folder: Path, steps: StepCounts | None = None) -> None:
         """Read the run's configuration and build what it names.
+
+        Args:
+            run_folder: with its config.yaml.
+            steps: where the steps of the sites are counted, if anybody looks.
 
         Raises:
             ConfigError: it is not a configuration of this version, or cannot be built.
         """
-        self.folder = run_folder
+        self.folder, self.counted = run_folder, steps
         self.config = load_config(run_folder / "config.yaml")
         self.parts = parts_of(self.config)
         self.device = pick_device(self.config.runtime.device)

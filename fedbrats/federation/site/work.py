@@ -120,6 +120,8 @@ class SiteWork:
         set_learning_rate(found, self._lr_factor * lr_factor)
         if (norm := self.site.config.train.clip_norm) is not None:
             clip_in_steps(found, norm)
+        if name == RELEASED and (counted := self.site.warm.counted):
+            found.register_step_post_hook(lambda *step: counted.add(self.site.name))
         self._optimizers[name] = found
         return found
 

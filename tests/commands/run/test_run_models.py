@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fedbrats.commands.run.run import run
+from fedbrats.config.schema import load_config
 from fedbrats.config.targets import ConfigError
 from tests.tiny import tiny
 
@@ -142,3 +143,11 @@ def test_the_rate_falls_when_the_validation_loss_does_not(cache: Path, tmp_path:
     assert losses[0][:2] == losses[1][:2]
     models = [(f / "checkpoints/round_00003/federated.safetensors").read_bytes() for f in (falling, constant)]
     assert (models[0] == models[1]) == (second < first * (1 - 1e-4))
+
+
+def test_a_size_that_nobody_chose_is_said_and_recorded(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(tiny(cache, "model.size=auto", ONE_ARM, "rounds=1"), tmp_path / "run")
+    assert capsys.readouterr().out.startswith("model.size=auto: small, because the heads are phantoms")
+    assert load_config(folder / "config.yaml").model["size"] == "small"
