@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from fedbrats import __version__
@@ -56,8 +55,7 @@ def write_page(path: Path, template: str, context: dict[str, Any], sections: Seq
     )
     environment.globals["task"] = task  # what the regions and scores are called
     filled = [
-        (section, Markup(environment.get_template(section.template).render(section.context)))
-        for section in sections
+        (section, environment.get_template(section.template).render(section.context)) for section in sections
     ]
     page = environment.get_template(template)
     write_text(path, page.render(version=__version__, sections=filled, **context))

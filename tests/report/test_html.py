@@ -64,7 +64,7 @@ def test_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", **SMALL)
     first = write_report(folder).read_bytes()
     assert write_report(folder).read_bytes() == first
-    assert not list(folder.glob("*.tmp"))
+    assert not list(folder.glob(".partial*"))
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
