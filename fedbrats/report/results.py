@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from fedbrats.report.cells import Footnotes, arm_rows
-from fedbrats.report.personal_files import asks_for_personal, read_personalization
 from fedbrats.report.tables import EVERY_SITE, institution_table
+from fedbrats.runs.personal_files import asks_for_personal, read_personalization
 from fedbrats.runs.privacy_files import Privacy, read_privacy
 from fedbrats.runs.run_folder import RunFolder
 

@@ -12,7 +12,6 @@ import yaml
 
 from fedbrats.report.cells import Cell
 from fedbrats.report.html import head
-from fedbrats.report.personal_files import read_personalization
 from fedbrats.report.results import Results
 from fedbrats.report.sections.personal_tables import (
     arrays_sentence,
@@ -25,6 +24,7 @@ from fedbrats.report.sections.personal_tables import (
 )
 from fedbrats.report.tables import interval
 from fedbrats.runs.case_tables import cases_table
+from fedbrats.runs.personal_files import read_personalization
 from fedbrats.runs.run_folder import RunFolder, read_run
 from tests.scored import CASE_COLUMNS, SCORES
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedbrats.report.personal_files import read_personalization
+from fedbrats.runs.personal_files import read_personalization
 from fedbrats.runs.reading import RunFolderError
 from tests.report.sections.test_personal_tables import write_known
 
