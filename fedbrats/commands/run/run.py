@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -184,8 +183,7 @@ def _federate(folder: Path, config: Config, prepared: Prepared, progress: Progre
         rows.extend(test_all(grid, fed, config, parts, prepared.sites))
         write_privacy(grid, fed, parts)
 
-    with tempfile.TemporaryDirectory(prefix="fedbrats-") as scratch:
-        counts = step_counts(config, Path(scratch), names)
+    with step_counts(config, folder, names) as counts:
         progress.start(config.rounds, [c.arm for c in fed.cohorts], counted(counts, config, prepared, fed))
         client = partial(make_client_app, str(folder), counts)
         start_engine(config, app, client, names, site_loads(config, prepared.sites))

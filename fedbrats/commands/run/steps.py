@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fedbrats.commands.run.phase import Counted
@@ -15,9 +17,20 @@ from fedbrats.training.amount import steps_per_round
 from fedbrats.training.steps import StepCounts
 
 
-def step_counts(config: Config, scratch: Path, sites: list[str]) -> StepCounts | None:
-    """Where the `sites` count their steps; None where they may be on other machines, which then tell no such thing."""
-    return StepCounts.create(scratch / "steps", sites) if config.runtime.engine == "local" else None
+@contextmanager
+def step_counts(config: Config, folder: Path, sites: list[str]) -> Iterator[StepCounts | None]:
+    """Where the `sites` count their steps; None where they may be on other machines, which then tell no such thing.
+
+    It is a file in the run folder for as long as the run goes; what a killed run has left, the resumed one takes away.
+    """
+    if config.runtime.engine != "local":
+        yield None
+        return
+    file = folder / "steps"
+    try:
+        yield StepCounts.create(file, sites)
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def counted(counts: StepCounts | None, config: Config, prepared: Prepared, fed: Federation) -> Counted | None:

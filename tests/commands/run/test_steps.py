@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -73,6 +72,18 @@ def test_the_sites_count_as_many_steps_as_are_expected(
 
 
 def test_sites_of_another_engine_are_not_counted(cache: Path, tmp_path: Path) -> None:
-    config: Any = checked(tiny(cache, "runtime=ray"))
-    assert step_counts(config, tmp_path, ["A"]) is None
+    config = checked(tiny(cache, "runtime=ray"))
+    with step_counts(config, tmp_path, ["A"]) as counts:
+        assert counts is None
+        assert not list(tmp_path.iterdir())
+
+
+def test_the_counts_are_gone_with_the_run_and_those_of_a_killed_one_with_the_next(
+    cache: Path, tmp_path: Path
+) -> None:
+    config = checked(tiny(cache))
+    (tmp_path / "steps").write_bytes(b"left by a run that was killed")
+    with step_counts(config, tmp_path, ["A", "B"]) as counts:
+        assert counts
+        assert (counts.of("A"), counts.of("B")) == (0, 0)
     assert not list(tmp_path.iterdir())
