@@ -16,6 +16,7 @@ from fedbrats.config.schema import Config, PostprocessConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.federation.parts import Parts
 from fedbrats.losses.compound import DiceCE
+from fedbrats.metrics.table import METRICS
 from fedbrats.personalization.base import Personalization
 from fedbrats.personalization.bn_local import BnLocal
 from fedbrats.personalization.bn_stats_local import BnStatsLocal
@@ -43,6 +44,7 @@ def parts(
         model=model or {"_target_": "unused"},
         patch=[16, 16, 16],
         postprocess=PostprocessConfig(),
+        metrics=METRICS,
         seed=0,
     )
 

@@ -59,10 +59,10 @@ def read_arguments(words: list[str]) -> tuple[list[str], dict[str, str]]:
     Raises:
         ConfigError: an unknown option or a wrong value.
     """
-    from fedbrats.models.node import SIZES
+    from fedbrats.models.node import FULL, SMALL
 
     options = dict(word.split("=", 1) for word in words if "=" in word)
-    choices = {"measure": ("true", "false"), "markdown": ("true", "false"), "size": SIZES}
+    choices = {"measure": ("true", "false"), "markdown": ("true", "false"), "size": (FULL, SMALL)}
     if unknown := sorted(options.keys() - {*choices, "csv"}):
         raise ConfigError(f"{', '.join(unknown)}: unknown; there are {', '.join(choices)} and csv=<file>.")
     for key, allowed in choices.items():
@@ -74,7 +74,7 @@ def read_arguments(words: list[str]) -> tuple[list[str], dict[str, str]]:
 def _rows(names: list[str], options: dict[str, str], own: Path | None) -> list[ModelRow]:
     from fedbrats.commands.models.table import config_of, look_at, measure, model_names
 
-    size, rows = options.get("size", "full"), []
+    size, rows = options.get("size", FULL), []
     for name in names or model_names(own, size):
         config = config_of(name, own, size)
         row = look_at(name, config)
