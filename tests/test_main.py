@@ -45,6 +45,7 @@ def test_a_command_that_is_none_is_refused_in_one_line(
     assert "choose one of run, check-data" in line
 
 
+@pytest.mark.slow
 def test_the_status_and_the_name_of_a_command_are_its_own() -> None:
     done = fedbrats("report", "nowhere")
     assert done.returncode == 2
@@ -53,6 +54,7 @@ def test_the_status_and_the_name_of_a_command_are_its_own() -> None:
     assert fedbrats("--version").stdout == f"fedbrats {__version__}\n"
 
 
+@pytest.mark.slow
 def test_run_keeps_the_grammar_of_hydra() -> None:
     done = fedbrats("run", "--cfg", "job", "strategy=fedprox", "strategy.mu=0.25")
     assert done.returncode == 0, done.stderr

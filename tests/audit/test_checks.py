@@ -269,6 +269,7 @@ def test_the_ledger_holds_what_is_reported() -> None:
     assert not ledger_covers("A", history, []).passed
 
 
+@pytest.mark.slow
 def test_epsilon_is_computed_again_from_the_history() -> None:
     history = [Entry(1.0, 0.125, 400)]
     epsilon, rdp = final_epsilon(history, 1e-5)[0], rdp_epsilon(history, 1e-5)

@@ -89,6 +89,7 @@ def failed_accounts(folder: Path) -> set[str]:
     return {check.name for check in account_checks(audited(folder)) if not check.passed}
 
 
+@pytest.mark.slow
 def test_a_right_run_passes_and_leaves_pictures(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

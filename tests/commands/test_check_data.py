@@ -72,6 +72,7 @@ def test_unusable_commands_exit_with_2(folder: Path, capsys, overrides: list[str
     assert words in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL, reason="real BraTS cases not at hand")
 def test_real_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = tmp_path / "upenn.csv"

@@ -197,6 +197,7 @@ def test_decathlon_file_is_reported_once(tmp_path: Path) -> None:
     assert check.system.name == "msd"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL, reason="real BraTS cases not at hand")
 def test_real_cases_are_sound() -> None:
     check = check_cases(find_cases(Path(str(REAL)) / "brats"))

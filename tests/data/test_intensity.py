@@ -180,6 +180,7 @@ def test_bad_reference_files_are_named(tmp_path: Path) -> None:
         read_reference(file)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL, reason="real BraTS cases not at hand")
 def test_real_cases_get_the_reference_histogram(tmp_path: Path) -> None:
     found = [case for case in find_cases(f"{REAL}/brats") if case.name.startswith("Brats18")][:3]

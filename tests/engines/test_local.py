@@ -34,6 +34,7 @@ def grid(workers: int) -> Iterator[Grid]:
         yield grid
 
 
+@pytest.mark.slow
 def test_rounds_and_contexts(grid: Grid) -> None:
     assert list(grid.get_node_ids()) == [2, 3, 4, 5, 6]
     mean, seen = 1.0, []
@@ -90,6 +91,7 @@ def test_every_site_can_be_sent_arrays_of_its_own(grid: Grid) -> None:
     assert [value(reply) for reply in replies] == [20, 31, 42, 53, 64]
 
 
+@pytest.mark.slow
 def test_large_empty_and_scalar_arrays(grid: Grid) -> None:
     replies = ask(grid, content(record(1), resize=3 * MEGABYTE))  # far larger than any slot so far
     for i, reply in enumerate(replies):
@@ -172,6 +174,7 @@ def test_impossible_numbers_are_refused(workers: int, threads: int) -> None:
         run_local(serve(lambda grid: None), toy_app.make, SITES, workers=workers, threads=threads)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_memory_of_the_server_does_not_grow_with_the_sites(workers: int) -> None:

@@ -55,6 +55,7 @@ def test_the_papers_are_there_in_both_sizes() -> None:
     assert set(PAPERS) <= set(SMALL) <= set(NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_looked_at_without_weights(name: str) -> None:
     row = look_at(name, config_of(name, "full"))
@@ -69,6 +70,7 @@ def test_it_is_looked_at_without_weights(name: str) -> None:
         assert (row.size, small.size) == ("full", "small")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_one_training_step_lowers_the_loss(name: str) -> None:
     config = config_of(name)

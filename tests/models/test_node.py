@@ -68,6 +68,7 @@ def test_the_small_variant_is_what_it_would_be_by_hand(name: str) -> None:
     assert small == by_hand
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_what_the_user_sets_himself_wins(name: str) -> None:
     """Each small value, set to that of the full network: it is, and the others stay small unless they refer to it."""
@@ -106,6 +107,7 @@ def test_a_run_without_arguments_trains_a_small_network_on_patches_that_fit_its_
         assert network(torch.zeros(1, 4, *patch)).shape == (1, 3, *patch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_cases_in_files_are_for_the_full_network(name: str) -> None:
     for files in (("data=brats", "data.root=somewhere"), ("data.source=folder", "data.root=somewhere")):
@@ -133,6 +135,7 @@ def test_another_size_is_refused_with_those_there_are(size: str) -> None:
         config_of("model=nnunet", f"model.size={size}")
 
 
+@pytest.mark.slow
 def test_a_network_without_a_small_variant_says_so(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "plain.yaml").write_text(

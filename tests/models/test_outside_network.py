@@ -101,6 +101,7 @@ def test_it_passes_the_checks_and_they_hold_for_it(folder: Path) -> None:
     config_of(folder, "model.size=small", "personalization=head_local", "report.select=last")
 
 
+@pytest.mark.slow
 def test_it_is_in_the_table_of_networks(folder: Path) -> None:
     assert set(model_names(folder / "conf")) - set(model_names()) == {"my_unetr"}
     assert "my_unetr" in model_names(folder / "conf", "small")

@@ -15,6 +15,7 @@ from fedbrats.personalization.heads import head_modules
 from tests.personalization.networks import PATCH, SMALL, configured, dynunet, own_patch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_every_configured_network(name: str) -> None:
     """A head makes the output channels; which modules are heads stands in the tests of each network."""

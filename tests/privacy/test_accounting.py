@@ -111,6 +111,7 @@ def test_exact_epsilon_of_unequal_releases_adds_squares() -> None:
 # with sampling: other people's numbers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sigma", "delta", "rdp", "prv"),
     [
@@ -250,6 +251,7 @@ assert logging.getLogger().handlers == [], logging.getLogger().handlers
 """
 
 
+@pytest.mark.slow
 def test_opacus_comes_late_and_leaves_no_noise() -> None:
     done = subprocess.run([sys.executable, "-c", GUEST], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "PRV\n", "")

@@ -9,6 +9,7 @@ from fedbrats.privacy.accounting import PRV, Entry, final_epsilon, prv_epsilon, 
 DELTA = 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sigma", "rate", "steps", "delta"),
     [
@@ -61,6 +62,7 @@ def test_rdp_agrees_with_googles_to_one_percent(sigma: float, rate: float, steps
     )
 
 
+@pytest.mark.slow
 def test_a_mixed_history_agrees_with_googles() -> None:
     dp = pytest.importorskip("dp_accounting")
     pld = pytest.importorskip("dp_accounting.pld")

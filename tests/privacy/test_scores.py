@@ -68,6 +68,7 @@ def test_every_release_costs_what_the_gaussian_mechanism_costs() -> None:
     assert final_epsilon(entries, 1e-5) == (gaussian_epsilon(math.sqrt(50) / 10, 1e-5), EXACT)
 
 
+@pytest.mark.slow
 def test_two_neighbours_can_be_told_apart_as_often_as_epsilon_allows_and_no_more() -> None:
     # At threshold 0 the two outputs are a Gaussian apart by 1 / sigma: delta(0) = 2 Phi(1 / (2 sigma)) - 1 = 0.3829.
     generator, draws = secret_generator("cpu", 2), 20_000

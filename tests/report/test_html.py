@@ -30,6 +30,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_report(folder).read_text()
 
 
+@pytest.mark.slow
 def test_no_other_file_is_needed(page: str) -> None:
     assert set(re.findall(r'(?:src|href)="([^"#:]*:?)', page)) <= {"data:", ""}
     assert "<script" not in page
@@ -60,6 +61,7 @@ def test_numbers_are_in_it_and_none_is_nan(page: str) -> None:
     assert "has no model of its own" in seen
 
 
+@pytest.mark.slow
 def test_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", **SMALL)
     first = write_report(folder).read_bytes()

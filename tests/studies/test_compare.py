@@ -51,6 +51,7 @@ def table(sweep: Path) -> pd.DataFrame:
     return compare(sweep)
 
 
+@pytest.mark.slow
 def test_every_job_is_found_once_and_in_order(sweep: Path) -> None:
     assert [path.name for path in find_jobs(sweep)] == ["0", "1", "2", "3", "4", "5", "6"]
     assert [path.name for path in find_jobs(sweep.parent.parent)] == ["0", "1", "2", "3", "4", "5", "6"]
@@ -102,6 +103,7 @@ def test_one_job_alone_has_no_seed_rows(tmp_path: Path) -> None:
     assert table.columns[1] == "arm"  # nothing differs
 
 
+@pytest.mark.slow
 def test_files(sweep: Path) -> None:
     csv, page = write_comparison(sweep)
     again = pd.read_csv(csv, dtype={"job": str}, keep_default_na=False)

@@ -73,6 +73,7 @@ def read_arguments(words: list[str]) -> tuple[list[str], dict[str, str]]:
 
 def _rows(names: list[str], options: dict[str, str], own: Path | None) -> list[ModelRow]:
     from fedbrats.commands.models.table import config_of, look_at, measure, model_names
+    from fedbrats.models.node import FULL
 
     size, rows = options.get("size", FULL), []
     for name in names or model_names(own, size):

@@ -151,6 +151,7 @@ def test_wrong_settings_fail_before_any_work(folders):
     assert not (folders / "out").exists()
 
 
+@pytest.mark.slow
 def test_command_prints_only_json(folders):
     script = ROOT / "sims" / "evaluate.py"
     paths = [f"{key}={folders / value}" for key, value in (("predictions", "guess"), ("references", "truth"))]

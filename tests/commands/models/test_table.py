@@ -18,6 +18,7 @@ def models(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=280)
 
 
+@pytest.mark.slow
 def test_the_table_says_what_was_found(tmp_path: Path) -> None:
     file = tmp_path / "models.csv"
     done = models("segresnet", "residual_unet", f"csv={file}")
@@ -55,6 +56,7 @@ def test_the_table_of_the_readme_is_the_printed_one() -> None:
     )
 
 
+@pytest.mark.slow
 def test_unknown_names_and_options_are_refused() -> None:
     unknown = models("resnet")
     assert unknown.returncode == 2
@@ -66,6 +68,7 @@ def test_unknown_names_and_options_are_refused() -> None:
         assert said in refused.stderr
 
 
+@pytest.mark.slow
 def test_measuring_needs_a_gpu() -> None:
     import torch
 

@@ -22,6 +22,8 @@ from tests.inference.run_folders import make_run
 from tests.scored import CASE_COLUMNS
 from tests.tiny import tiny
 
+pytestmark = pytest.mark.slow  # whole runs
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -17,6 +17,8 @@ from fedbrats.metrics.uncertainty import case_uncertainty
 from tests.commands.predict.small_cases import labels, masks, predict, write_case
 from tests.inference.run_folders import make_run
 
+pytestmark = pytest.mark.slow  # whole runs
+
 MEMBERS = {"federated": 0, "local:A": 1, "local:B": 2}
 
 

@@ -30,6 +30,8 @@ from fedbrats.runs.rounds import TABLE
 from tests.scored import CASE_COLUMNS
 from tests.tiny import ROOT, tiny, tiny_overrides
 
+pytestmark = pytest.mark.slow  # whole runs
+
 TRAINING = ["CBICA", "TCIA01", "TCIA02"]
 UNTIMED = [c for c in TABLE.columns if c != "seconds"]
 
@@ -126,7 +128,6 @@ def test_the_number_of_workers_does_not_change_a_bit(
     assert results_of(folder) == results_of(reference)
 
 
-@pytest.mark.slow
 def test_the_ray_engine_gives_the_same_bytes(reference: Path, cache: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the ray engine is an optional extra")
     folder = run(tiny(cache, "runtime=ray", "runtime.workers=2"), tmp_path / "ray")
@@ -158,7 +159,6 @@ def _start(overrides: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "every"), [(2, 1), (0, 2)])
 def test_a_killed_run_resumes_to_the_same_bytes(
     cache: Path, tmp_path: Path, workers: int, every: int
@@ -189,7 +189,6 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     assert results_of(killed) == results_of(whole)
 
 
-@pytest.mark.slow
 def test_a_killed_worker_fails_its_sites_for_one_round_and_comes_back(cache: Path, tmp_path: Path) -> None:
     """SIGKILL of a real worker process: its sites miss a round, then go on with the state they had saved."""
     folder = tmp_path / "run"
@@ -285,7 +284,6 @@ def test_a_bad_case_stops_the_run_or_is_skipped_and_named(
     assert bad not in (folder / "cases.csv").read_text()
 
 
-@pytest.mark.slow
 def test_a_sweep_leaves_one_folder_per_job_and_survives_a_failing_one(cache: Path, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     overrides = tiny_overrides(cache, "arms=[federated,pooled]", "rounds=1", f"hydra.sweep.dir={sweep}")

@@ -23,6 +23,7 @@ MEMORY = {"fedadam": ["m/", "v/"], "scaffold": [""]}  # how its arrays begin
 SITES = ("CBICA", "TCIA01", "TCIA02")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_killed_run_goes_on_to_the_same_bytes(cache: Path, tmp_path: Path, name: str) -> None:
     more = (*ALGORITHMS[name], "arms=[federated]", "rounds=3", "runtime.keep_checkpoints=2")

@@ -19,6 +19,8 @@ from fedbrats.report.html import write_report
 from fedbrats.studies.compare import compare, write_comparison
 from tests.tiny import tiny
 
+pytestmark = pytest.mark.slow  # whole runs
+
 HERE = "tests.commands.run.test_run_metrics"
 MORE = f"metrics.more=[{{_target_:{HERE}.volume_error}}]"
 

@@ -14,6 +14,8 @@ from fedbrats.config.schema import load_config
 from fedbrats.config.targets import ConfigError
 from tests.tiny import tiny
 
+pytestmark = pytest.mark.slow  # whole runs
+
 ONE_ARM = "arms=[federated]"
 WHOLE = (
     "model=jonsson_resunet",

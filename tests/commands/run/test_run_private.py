@@ -116,6 +116,8 @@ from tests.tiny import tiny
 from fedbrats.privacy.mechanism import PrivateStep
 import fedbrats.privacy.mechanism as mechanism
 from fedbrats.commands.run.run import run
+
+pytestmark = pytest.mark.slow  # whole runs
 real, taken = PrivateStep.gradients, []
 def slow(self, patients):
     taken.append(1)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.federation.toy import write_toy_run
 
 SITE = """
@@ -27,6 +29,7 @@ print("\\n".join(held))
 """
 
 
+@pytest.mark.slow
 def test_a_sites_process_imports_nothing_of_the_server(tmp_path: Path) -> None:
     small = {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1], "input": {"patch": [8, 8, 8]}}
     model = {"_target_": "fedbrats.models.networks.segresnet.segresnet", **small}

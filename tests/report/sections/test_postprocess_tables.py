@@ -108,6 +108,7 @@ def test_names_of_steps(tmp_path: Path) -> None:
         assert found["steps"] == [expected]
 
 
+@pytest.mark.slow
 def test_section_of_a_whole_run(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", rounds=2)
     write_postprocess(folder)

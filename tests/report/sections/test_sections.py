@@ -73,6 +73,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return Results(read_run(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "write"),
     [

@@ -121,6 +121,7 @@ def test_figures_draw_the_files(tmp_path: Path) -> None:
     assert "gain 1.00" in figure.axes[1].get_title("left")
 
 
+@pytest.mark.slow
 def test_section_of_a_whole_run(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", ["CBICA", "TCIA01"], [32, 12], (), ("federated",), rounds=1)
     write_uncertainty(folder)
