@@ -22,6 +22,7 @@ from fedbrats.inference.members import load_member, parse_spec
 from fedbrats.privacy.accounting import Entry, gaussian_epsilon, rdp_epsilon
 from tests.tiny import ROOT, tiny, tiny_overrides
 
+pytestmark = pytest.mark.slow  # whole runs
 DP = ("privacy=dp_sgd", "privacy.target_epsilon=null", "privacy.sigma=1.5", "arms=[federated]")
 BN = ("model.norm=batch", "arms=[federated]")
 SITES = ["CBICA", "TCIA01", "TCIA02"]
@@ -116,8 +117,6 @@ from tests.tiny import tiny
 from fedbrats.privacy.mechanism import PrivateStep
 import fedbrats.privacy.mechanism as mechanism
 from fedbrats.commands.run.run import run
-
-pytestmark = pytest.mark.slow  # whole runs
 real, taken = PrivateStep.gradients, []
 def slow(self, patients):
     taken.append(1)

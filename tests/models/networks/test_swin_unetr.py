@@ -55,6 +55,7 @@ def test_other_numbers_of_outputs() -> None:
         )
 
 
+@pytest.mark.slow
 def test_steps_lower_the_loss() -> None:
     network = small()
     losses = losses_of_steps(network, SIDES, steps=6)
