@@ -193,6 +193,7 @@ def test_a_wrong_step_is_found_in_the_run(folder: Path) -> None:
     assert not patches_of_a_patient(made).passed
 
 
+@pytest.mark.slow
 def test_the_second_attack_is_made_like_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "CANARIES", 50)
     run = audited(folder)

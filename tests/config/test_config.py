@@ -55,6 +55,7 @@ def choosing(file: str) -> list[str]:
     return [f"{group if group != 'experiment' else '+experiment'}={name}".replace("+exp", "exp"), *extra]
 
 
+@pytest.mark.slow  # all of its cases together
 @pytest.mark.parametrize("file", FILES)
 def test_every_file_composes_and_what_it_names_can_be_built(file: str) -> None:
     config = config_of(*choosing(file))
@@ -70,6 +71,7 @@ def test_every_file_composes_and_what_it_names_can_be_built(file: str) -> None:
 MODELS = sorted(f.split("/")[1] for f in FILES if f.startswith("model/"))
 
 
+@pytest.mark.slow  # all of its cases together
 @pytest.mark.parametrize("model", MODELS)
 def test_what_a_model_brings_can_be_replaced(model: str) -> None:
     """A model's file may choose a loss, an optimiser and steps, but must not add keys that only those have."""
@@ -234,6 +236,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow  # all of its cases together
 @pytest.mark.parametrize("overrides", WRONG)
 def test_a_wrong_value_is_refused_by_the_name_of_its_key(overrides: str) -> None:
     with pytest.raises((HydraException, ConfigError)) as caught:

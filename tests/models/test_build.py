@@ -42,6 +42,7 @@ def test_the_patch_is_the_models_own_unless_it_is_given() -> None:
     assert (patch_of(config), window_of(config)) == ([16, 16, 24], [32, 32, 16])
 
 
+@pytest.mark.slow  # all of its cases together
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

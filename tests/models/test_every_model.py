@@ -93,6 +93,7 @@ def test_one_training_step_lowers_the_loss(name: str) -> None:
     assert float(value().detach()) < float(before.detach())
 
 
+@pytest.mark.slow  # all of its cases together
 @pytest.mark.parametrize("name", SMALL)
 def test_what_mixes_samples_is_found(name: str) -> None:
     """Change the second sample: the first one's output changes exactly if some module mixes them."""
@@ -110,6 +111,7 @@ def test_what_mixes_samples_is_found(name: str) -> None:
     assert torch.allclose(first, second, atol=1e-5) == (not facts.mixing_modules(network))
 
 
+@pytest.mark.slow  # all of its cases together
 @pytest.mark.parametrize("name", SMALL)
 def test_a_whole_volume_comes_back_on_its_own_grid(name: str) -> None:
     config = config_of(name)

@@ -11,6 +11,7 @@ from tests.personalization.networks import PATCH, SMALL, configured, dynunet, ow
 from tests.personalization.toy_work import ConvWork, conv_network
 
 
+@pytest.mark.slow  # all of its cases together
 @pytest.mark.parametrize("name", SMALL)
 def test_every_configured_network_has_a_head_and_a_body(name: str) -> None:
     network = configured(name)

@@ -56,6 +56,7 @@ def test_nothing_else_is_shown_or_lies_beside_them() -> None:
     assert {stem.split("_")[0] for stem in stems} == set(NAMES)
 
 
+@pytest.mark.slow  # all of its cases together
 @pytest.mark.parametrize("name", NAMES)
 def test_a_section_is_called_like_its_file(name: str, everything: Results) -> None:
     found = module(name).section(everything)
