@@ -81,6 +81,7 @@ def test_the_right_step_passes_with_secret_noise_and_bounds_of_any_size() -> Non
         assert failed(made) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "found_by"),
     [

@@ -85,6 +85,7 @@ def test_every_group_has_its_files() -> None:
     assert {f.split("/")[0] for f in FILES} == {"config", "experiment", *GROUPS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [f.split("/")[1] for f in FILES if f.startswith("loss/")])
 def test_losses_take_overlapping_regions(loss: str) -> None:
     """Where all three regions are present, sure logits cost nothing; a softmax over regions would."""

@@ -108,6 +108,7 @@ def prepare_at_once(case: Case, cache: Path, barrier, results) -> None:
     results.put(prepare_case(case, BRATS_2017, cache))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", [False, True])
 def test_processes_that_build_the_same_case_agree(case: Case, tmp_path: Path, damaged: bool) -> None:
     cache = tmp_path / "cache"

@@ -146,6 +146,7 @@ def test_it_learns_and_its_arrays_travel(folder: Path) -> None:
         assert torch.equal(network.eval()(images), other.eval()(images))
 
 
+@pytest.mark.slow
 def test_it_is_federated(folder: Path, cache: Path, tmp_path: Path) -> None:
     model = (path_to(folder), "model=my_unetr", "model.size=small", "train.local_steps=1")
     done = run(tiny(cache, "arms=[federated]", "rounds=1", model=model), tmp_path / "run")

@@ -78,6 +78,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     assert "&lt;b&gt;A&amp;B" in page
 
 
+@pytest.mark.slow
 def test_case_names_only_in_a_simulation(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", **SMALL)
     assert re.search(r"Best case: BraTS19_[AB]_\w+", text_of(write_report(folder).read_text()))

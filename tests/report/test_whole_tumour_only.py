@@ -64,6 +64,7 @@ def test_figures(run: RunFolder) -> None:
     assert chosen[0].scores.keys() == {"WT"}
 
 
+@pytest.mark.slow
 def test_report(folder: Path) -> None:
     write_postprocess(folder)
     write_uncertainty(folder)

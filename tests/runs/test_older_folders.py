@@ -74,6 +74,7 @@ def test_a_column_it_does_not_know_is_taken(folder: Path) -> None:
     assert ">nsd<" in write_report(folder).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("summed", [True, False])
 def test_a_column_it_knows_may_be_missing(folder: Path, summed: bool) -> None:
     """As a version before the lesion-wise scores and without a distance would have written it."""

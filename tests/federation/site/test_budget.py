@@ -67,6 +67,7 @@ def test_a_round_that_fails_after_it_began_is_counted(
     assert train(found)["epsilon"] == rdp_epsilon([Entry(1.0, 0.5, 4)], 1e-5)
 
 
+@pytest.mark.slow
 def test_a_target_fixes_sigma_once_and_the_whole_run_spends_it(tmp_path: Path) -> None:
     found = runtime(tmp_path, {**DP, "sigma": None, "target_epsilon": 5.0})
     spent = [train(found, round_)["epsilon"] for round_ in (1, 2, 3, 4)]
@@ -104,6 +105,7 @@ def test_sites_may_have_budgets_of_their_own(tmp_path: Path) -> None:
     assert rdp_epsilon(budget(found).ledger().entries(), 1e-5) <= 12
 
 
+@pytest.mark.slow
 def test_a_ledger_outlives_the_run_and_the_next_run_adds_to_it(tmp_path: Path) -> None:
     privacy = {**DP, "ledger": str(tmp_path / "vault")}
     first = runtime(tmp_path / "one", privacy)
