@@ -4,6 +4,7 @@ import pytest
 
 from fedbrats.data.regions import REGIONS
 from fedbrats.metrics.summary import SUMMARY_COLUMNS, summarise
+from fedbrats.metrics.table import Facts
 from tests.scored import CASE_COLUMNS, SCORES, facts
 
 
@@ -139,3 +140,14 @@ def test_bad_settings_are_refused():
         summarise(FOUR, facts("brats2023"), "brats2023", bootstrap=0)
     with pytest.raises(ValueError, match=r"metrics.convention: unknown 'x'"):
         facts("x")
+
+
+def test_one_more_metric_moves_no_number_of_the_others():
+    """Its order is another, so if rows were drawn by it, the intervals of the others would move."""
+    known = facts("brats2023")
+    more = {"extra": Facts("Extra"), **known, "another": Facts("Another")}
+    cases = FOUR.assign(extra=FOUR["hd95"].to_numpy()[::-1], another=np.arange(len(FOUR)) % 5 / 5)
+    plain, found = (summarise(cases, metrics, "brats2023", 300) for metrics in (known, more))
+    assert set(found["metric"]) == {*SCORES, "extra", "another"}
+    found = found[found["metric"].isin(SCORES)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, plain, check_exact=True)
