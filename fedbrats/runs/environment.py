@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from fedbrats.runs.reading import RunFolderError, Values, read_json
 # no reason: readers go by names.
 SCHEMA_VERSION = 1
 FILE = "environment.json"
+KNOWN = {field.name for field in fields(Facts)}
 
 
 def write_environment(folder: Path, overrides: Sequence[str], metrics: Mapping[str, Facts]) -> None:
@@ -44,13 +45,13 @@ def schema_version(environment: Mapping[str, Any]) -> int:
 
 
 def own_metrics(environment: Mapping[str, Any]) -> dict[str, Facts]:
-    """The metrics that the run has besides those of this package.
+    """The metrics that the run has besides those of this package; facts that nobody here knows are left out.
 
     Raises:
         RunFolderError: they cannot be read.
     """
     own = Values(dict(environment), FILE).mapping("metrics", of="metrics")
     try:
-        return {name: Facts(**facts) for name, facts in own.items()}
-    except TypeError as error:
+        return {name: Facts(**{k: v for k, v in facts.items() if k in KNOWN}) for name, facts in own.items()}
+    except (AttributeError, TypeError) as error:
         raise RunFolderError(f"{FILE}: metrics: {error}") from error
