@@ -13,5 +13,3 @@ FIT = "evaluate.fit"  # fit the post-processing on the validation cases
 TEST = "evaluate.test"  # score a model on the test cases, everything about each
 STAYS = "query.stays"  # the arrays that stay at the site, once, for their mean
 SPENT = "query.spent"  # what the privacy of the site's patients has cost
-
-ALL = (JOIN, TRAIN, VALIDATE, FIT, TEST, STAYS, SPENT)
