@@ -17,7 +17,8 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from fedbrats.config.schema import InferenceConfig, InputConfig
 from fedbrats.data.cache import prepare_case, restore
-from fedbrats.data.cases import MODALITIES, find_cases
+from fedbrats.data.cases import MODALITIES
+from fedbrats.data.finding import find_cases
 from fedbrats.data.nifti import Source, write_labels
 from fedbrats.data.regions import BRATS_2017, to_source
 from fedbrats.inference.predict import predict

@@ -20,8 +20,9 @@ from rich.table import Table
 from fedbrats.commands.compose import compose_config, own_folder
 from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
-from fedbrats.data.cases import Case, find_cases
+from fedbrats.data.cases import Case
 from fedbrats.data.checks import DataCheck, check_cases
+from fedbrats.data.finding import find_cases
 from fedbrats.data.inspection import CaseCheck, Problem
 from fedbrats.data.institutions import CONTROLS, assign, find_institutions
 

@@ -59,7 +59,7 @@ def check_cases(
     """Check every case, look for one case under two names, and settle the label numbers of the data set.
 
     Args:
-        cases: as `cases.find_cases` returns them.
+        cases: as `finding.find_cases` returns them.
         workers: processes; 1 works in this one. Processes are spawned, so a script needs its main guard.
         et_label: `data.et_label`.
         progress: called after each case, in the order of `cases`.

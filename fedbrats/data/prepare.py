@@ -13,8 +13,8 @@ import pandas as pd
 
 from fedbrats.config.schema import DataConfig, PartitionConfig
 from fedbrats.data.cache import CachedCase, prepare_cases
-from fedbrats.data.cases import find_cases
 from fedbrats.data.checks import Problem, check_cases
+from fedbrats.data.finding import find_cases
 from fedbrats.data.institutions import CONTROLS, assign
 from fedbrats.data.partition import Site, make_partition, partition_table
 from fedbrats.data.phantom import GENERATOR, write_phantom

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from fedbrats.data.cache import CachedCase, prepare_case, prepare_cases, restore
-from fedbrats.data.cases import MODALITIES, Case, ImageFile, find_cases
+from fedbrats.data.cases import MODALITIES, Case, ImageFile
 from fedbrats.data.entries import CacheError
+from fedbrats.data.finding import find_cases
 from fedbrats.data.regions import BRATS_2017, BRATS_2023, regions_from_labels, to_canonical
 from tests.data.small_case import BRAIN, SHAPE, make_arrays, write_case
 

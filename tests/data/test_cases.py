@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from fedbrats.config.targets import ConfigError
-from fedbrats.data.cases import MODALITIES, Case, describe_labels, find_cases, patient_of, resolve_labels
+from fedbrats.data.cases import MODALITIES, Case, describe_labels, patient_of, resolve_labels
+from fedbrats.data.finding import find_cases
 from fedbrats.data.regions import BRATS_2017, BRATS_2023, BRATS_2024
 from tests.data.brats_files import NEW, OLD, save, segmentation, write_case, write_decathlon
 

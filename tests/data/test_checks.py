@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fedbrats.data import checks
-from fedbrats.data.cases import find_cases
 from fedbrats.data.checks import check_case, check_cases
+from fedbrats.data.finding import find_cases
 from fedbrats.data.inspection import Problem
 from fedbrats.data.regions import BRATS_2017
 from tests.data.brats_files import AFFINE, NEW, SHAPE, image, save, segmentation, write_case, write_decathlon

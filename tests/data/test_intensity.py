@@ -9,7 +9,8 @@ import pytest
 
 from fedbrats.data import intensity
 from fedbrats.data.cache import CachedCase, prepare_case
-from fedbrats.data.cases import MODALITIES, find_cases
+from fedbrats.data.cases import MODALITIES
+from fedbrats.data.finding import find_cases
 from fedbrats.data.intensity import (
     LEVELS,
     matched_to,

@@ -15,7 +15,8 @@ import scipy.ndimage as ndi
 from fedbrats.config.schema import PhantomConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data import phantom
-from fedbrats.data.cases import MODALITIES, find_cases
+from fedbrats.data.cases import MODALITIES
+from fedbrats.data.finding import find_cases
 from fedbrats.data.institutions import institution_from_name
 from fedbrats.data.phantom import PRESETS, write_phantom
 from fedbrats.data.phantom_anatomy import draw_anatomy, make_grid, smooth_noise, voxel_size

@@ -12,7 +12,8 @@ import numpy as np
 from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cache import CachedCase, prepare_case
-from fedbrats.data.cases import Case, describe_labels, find_cases, resolve_labels
+from fedbrats.data.cases import Case, describe_labels, resolve_labels
+from fedbrats.data.finding import find_cases
 from fedbrats.data.inspection import Problem, inspect_case
 from fedbrats.data.nifti import read_volume, spacing_of
 from fedbrats.data.regions import (
