@@ -1,8 +1,13 @@
-"""How files are written that must survive a crash: after it, the old one or the new one is there, as a whole."""
+"""How files are written and read.
+
+Written so that they survive a crash: after it, the old one or the new one is there, as a whole. Read with a limit, as
+a file may come from anybody: what is too large, nested too deeply or grows when it is unfolded is refused by name.
+"""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -10,6 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+MAX_BYTES = 64 * 2**20  # of a JSON file or a table; the lists of a thousand cases take 2 MB
+MAX_YAML_BYTES = 2**20  # of a configuration; a run's own takes 10 kB
+MAX_DEPTH = 64  # lists and mappings inside each other
 
 
 @contextmanager
@@ -56,6 +68,75 @@ def write_json(file: Path, content: Any) -> None:
         ValueError: it has; the file stays as it was.
     """
     write_text(file, json.dumps(content, indent=1, allow_nan=False))
+
+
+def read_text(file: Path, limit: int = MAX_BYTES, encoding: str = "utf-8") -> str:
+    """The text of `file`.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is no ordinary file, has more than `limit` bytes or another encoding; the message names it.
+    """
+    if file.exists() and not file.is_file():  # a pipe or a device would be read for ever
+        raise ValueError(f"{file}: not an ordinary file")
+    with file.open("rb") as handle:
+        content = handle.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"{file}: more than {limit} bytes, too large for a file of this kind")
+    try:
+        # A wrapper, so that line ends come out as `Path.read_text` gives them.
+        return io.TextIOWrapper(io.BytesIO(content), encoding=encoding).read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not text in {encoding} ({error})") from error
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is not JSON, larger than `MAX_BYTES`, or nested deeper than `MAX_DEPTH`; the message names it.
+    """
+    text = read_text(file)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: not readable as JSON ({error})") from error
+    _check_depth(content, file)
+    return content
+
+
+def _check_depth(content: Any, file: Path) -> None:
+    level = [content] if isinstance(content, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        inside = (
+            inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer)
+        )
+        level = [inner for inner in inside if isinstance(inner, dict | list)]
+    if level:
+        raise ValueError(f"{file}: nested deeper than {MAX_DEPTH} levels")
+
+
+def read_yaml(file: Path) -> DictConfig | ListConfig:
+    """The content of a YAML file as OmegaConf reads it, interpolations left as written.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is not YAML, larger than `MAX_YAML_BYTES`, nested deeper than `MAX_DEPTH`, or has aliases, a few
+            hundred bytes of which unfold to gigabytes; the message names it.
+    """
+    text = read_text(file, MAX_YAML_BYTES)
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):  # events, which unfold nothing
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError(f"{file}: has an alias (*{event.anchor}), write out what it stands for")
+            if depth > MAX_DEPTH:
+                raise ValueError(f"{file}: nested deeper than {MAX_DEPTH} levels")
+        return OmegaConf.load(io.StringIO(text))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file}: not readable as YAML ({error})") from error
 
 
 def finite(value: Any) -> Any:

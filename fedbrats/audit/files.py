@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from fedbrats.files import read_json
 from fedbrats.privacy.accounting import Entry, merge, rdp_epsilon
 
 
@@ -48,7 +48,7 @@ def read_spent(folder: Path) -> list[Spent]:
             "can be audited."
         )
     try:
-        content = json.loads(file.read_text())
+        content = read_json(file)
         if content["mechanism"] != "dp_sgd":
             raise AuditError(f"{folder}: privacy={content['mechanism']}; only privacy=dp_sgd can be audited")
         found = [_spent(site, facts) for site, facts in content["sites"].items()]

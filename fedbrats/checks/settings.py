@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +55,8 @@ def check_same_cases(folder: Path, prepared: Prepared) -> None:
         ConfigError: cases have come, gone or changed site since.
     """
     file = folder / "partition.json"
-    if file.exists() and json.loads(file.read_text())["sites"] != prepared.to_json()["sites"]:
+    stored = read_json(file)
+    if stored is not None and stored["sites"] != prepared.to_json()["sites"]:
         raise ConfigError(f"run.resume={folder}: the cases or their split have changed since that run began.")
 
 
@@ -70,7 +70,7 @@ def check_unseen_by_localiser(config: Config, prepared: Prepared) -> None:
         return
     file = one_spec(config.inference.locate, LOCATE).run / "partition.json"
     try:
-        sites = json.loads(file.read_text())["sites"]
+        sites = (read_json(file) or {})["sites"]
         seen = {case for site in sites for split in ("train", "val") for case in site[split]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"inference.locate: {file} cannot be read ({error}).") from error

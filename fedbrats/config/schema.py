@@ -15,7 +15,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fedbrats.config.targets import ConfigError
-from fedbrats.files import write_text
+from fedbrats.files import read_yaml, write_text
 
 FEDERATED, POOLED, LOCAL = "federated", "pooled", "local"
 ARMS = (FEDERATED, POOLED, LOCAL)
@@ -200,7 +200,7 @@ def load_config(file: Path) -> Config:
         ConfigError: the file is not a configuration of this version.
     """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(file))
+        merged = OmegaConf.merge(OmegaConf.structured(Config), read_yaml(file))
     except Exception as error:
         raise ConfigError(f"{file}: not a configuration of this version of fedbrats ({error})") from error
     return cast(Config, OmegaConf.to_object(merged))

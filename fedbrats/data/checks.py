@@ -15,7 +15,7 @@ from typing import Any
 from fedbrats.data.cases import Case, describe_labels, resolve_labels
 from fedbrats.data.inspection import CaseCheck, Problem, case_files, inspect_case
 from fedbrats.data.regions import LabelSystem
-from fedbrats.files import write_json
+from fedbrats.files import read_json, write_json
 
 _FORMAT = 1  # of remembered findings; raise it when a check changes
 
@@ -94,7 +94,7 @@ def _inspect_all(cases: Sequence[Case], workers: int, memory: Path | None) -> It
 def _remembered(case: Case, memory: Path) -> CaseCheck:
     path = memory / f"{_contents_key(case)}.json"
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = read_json(path)
         problems = [Problem(**problem) for problem in known["problems"]]
         return CaseCheck(known["case"], problems, set(known["numbers"]), known["hashes"])
     except (OSError, ValueError, TypeError, KeyError):  # unknown or damaged: check again

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedbrats.data.regions import MSD, LabelSystem
+from fedbrats.files import read_json
 
 _MODALITY_NAMES = {"flair": "flair", "t1w": "t1", "t1gd": "t1ce", "t2w": "t2"}
 
@@ -66,7 +66,7 @@ def read_labels(path: Path) -> LabelSystem:
 
 def _read(path: Path) -> dict:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = read_json(path)
+    except OSError as error:
         raise ValueError(f"{path}: not readable as JSON ({error})") from error
     return content if isinstance(content, dict) else {}

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from fedbrats.files import read_json
+
 STALE_SECONDS = 24 * 3600  # age of an abandoned build; generous, as a suspended computer may resume one
 YOUNG_NS = 2_000_000_000  # a file changed this recently may change again within one tick of its time stamp
 
@@ -93,7 +95,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     """
     path = folder / "meta.json"
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
+        meta = read_json(path)
         checksum = meta.pop("checksum")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CacheError(f"{path}: missing or damaged cache entry ({error!r}), prepare it again") from error

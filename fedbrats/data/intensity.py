@@ -16,7 +16,7 @@ import numpy as np
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.cases import MODALITIES
 from fedbrats.data.entries import map_array
-from fedbrats.files import write_text
+from fedbrats.files import read_json, write_text
 
 Normaliser = Callable[[CachedCase, np.ndarray], np.ndarray]
 
@@ -164,7 +164,7 @@ def read_reference(file: Path) -> np.ndarray:
         ValueError: no such file, or another content; the file is named.
     """
     try:
-        rows = json.loads(file.read_text(encoding="utf-8"))["reference_histogram"]
+        rows = read_json(file)["reference_histogram"]
         reference = np.array([rows[name] for name in MODALITIES], np.float64)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file}: cannot be read as a reference histogram ({error!r})") from error

@@ -29,7 +29,7 @@ from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import MODALITIES
 from fedbrats.data.phantom_anatomy import draw_anatomy, make_grid
 from fedbrats.data.phantom_scanner import draw_scanner, random_stream, scan
-from fedbrats.files import write_text
+from fedbrats.files import read_json, write_text
 
 FETS2022_SIZES = (511, 382, 47, 35, 35, 34, 33, 30, 22, 15, 14, 13, 12, 11, 9, 8, 8, 7, 6, 6, 5, 4, 4)
 PRESETS: dict[str, dict[str, int]] = {
@@ -152,7 +152,7 @@ def _claimed(root: Path, settings: Settings) -> str | None:
         if not note.exists():
             continue
         try:
-            found = dict(json.loads(note.read_text(encoding="utf-8")))
+            found = dict(read_json(note))
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{note}: not readable ({error}); delete {root} to write it again") from error
         differ = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]

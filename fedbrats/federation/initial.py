@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cache import CachedCase
 from fedbrats.federation.parts import Parts
+from fedbrats.files import read_json
 from fedbrats.inference.members import check_arrays, load_arrays, one_spec
 
 
@@ -86,7 +86,7 @@ def _seen(run: Path) -> set[str]:
     found: set[str] = set()
     for file in lists:
         try:
-            splits = json.loads(file.read_text())
+            splits = read_json(file)
             found |= {Path(entry["folder"]).name for split in ("train", "val") for entry in splits[split]}
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"train.init: {file} cannot be read ({error})") from error

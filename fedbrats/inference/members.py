@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from fedbrats.config.schema import FEDERATED, LOCAL, Config, InferenceConfig, In
 from fedbrats.config.targets import ConfigError, check_trusted
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.intensity import Normaliser
+from fedbrats.files import read_json
 from fedbrats.inference.locate import refine
 from fedbrats.inference.predict import Prediction, predict
 from fedbrats.models.build import build_network, channels_last, input_rules, window_of
@@ -127,8 +127,8 @@ def _facts(run: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     if not (folder / "last.json").is_file():
         raise ConfigError(f"{run}: no checkpoint; the run has not finished a round.")
     try:
-        last = json.loads((folder / "last.json").read_text())
-        return last, json.loads((folder / last["folder"] / "models.json").read_text())
+        last = read_json(folder / "last.json")
+        return last, read_json(folder / last["folder"] / "models.json")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{folder / 'last.json'}: the checkpoint it names cannot be read ({error})"

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fedbrats.files import write_text
+from fedbrats.files import read_json, write_text
 from fedbrats.privacy.accounting import Entry
 
 try:
@@ -125,7 +125,7 @@ class Ledger:
 
     def _read(self) -> list[dict[str, Any]]:
         try:
-            found = json.loads(self.file.read_bytes())
+            found = read_json(self.file)
             head = {key: found[key] for key in self._head}
             records: list[dict[str, Any]] = found["entries"]
             if not isinstance(records, list):

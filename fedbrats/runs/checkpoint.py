@@ -6,7 +6,6 @@ that, so a run that is killed at any moment finds a whole one. Sites keep their 
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedbrats.algorithms.base import Memory
-from fedbrats.files import replace_folder, replacing, write_json
+from fedbrats.files import read_json, replace_folder, replacing, write_json
 
 
 @dataclass
@@ -81,9 +80,9 @@ def load_checkpoint(folder: Path) -> Snapshot | None:
     if not pointer.is_file():
         return None
     try:
-        last = json.loads(pointer.read_text())
+        last = read_json(pointer)
         source = folder / last["folder"]
-        facts = json.loads((source / "models.json").read_text())
+        facts = read_json(source / "models.json")
         return Snapshot(last["round"], {arm: _model(source, arm, values) for arm, values in facts.items()})
     except Exception as error:
         raise ValueError(f"{pointer}: the checkpoint it names cannot be read ({error})") from error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from fedbrats import files
 
 
 class RunFolderError(ValueError):
@@ -23,9 +24,9 @@ def read_json(file: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RunFolderError(f"{file}: not readable as JSON ({error})") from error
+        content = files.read_json(file)
+    except ValueError as error:
+        raise RunFolderError(str(error)) from error
     if not isinstance(content, dict):
         raise RunFolderError(f"{file}: expected a JSON object, found {type(content).__name__}")
     return content

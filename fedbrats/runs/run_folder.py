@@ -14,6 +14,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from fedbrats.config.schema import ARMS
+from fedbrats.files import read_yaml
 from fedbrats.metrics.table import BY_NAME, METRICS, Facts, facts_of
 from fedbrats.runs.case_tables import cases_table
 from fedbrats.runs.environment import SCHEMA_VERSION, own_metrics, schema_version
@@ -169,7 +170,7 @@ def _summed(summary: dict[str, Any]) -> list[str]:
 def read_config(path: Path) -> dict[str, Any]:
     """A YAML mapping as plain dicts and lists, interpolations left as written."""
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        content = OmegaConf.to_container(read_yaml(path), resolve=False)
     except Exception as error:
         raise RunFolderError(f"{path}: not readable as YAML ({error})") from error
     if not isinstance(content, dict):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.partition import Site
-from fedbrats.files import write_json
+from fedbrats.files import read_json, write_json
 
 SPLITS = ("train", "val", "test")
 
@@ -61,7 +60,7 @@ def read_site_cases(run_folder: Path, site: str) -> SiteCases:
     file = site_folder(run_folder, site) / "cases.json"
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no case list of site {site!r}; prepare the data first")
-    splits = json.loads(file.read_text())
+    splits = read_json(file)
     cases = {
         name: tuple(CachedCase(entry["name"], Path(entry["folder"])) for entry in splits[name])
         for name in SPLITS

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedbrats.files import write_csv
+from fedbrats.files import read_text, write_csv
 from fedbrats.runs.reading import RunFolderError
 
 Row = dict[str, Any]
@@ -88,9 +88,9 @@ def _lines(file: Path, missing: list[str]) -> pd.DataFrame | None:
         missing.append(f"{file.name} is missing.")
         return None
     try:
-        content = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise RunFolderError(f"{file}: not readable as CSV ({error})") from error
+        content = read_text(file)
+    except ValueError as error:
+        raise RunFolderError(f"{error}; not readable as CSV") from error
     if content and not content.endswith("\n"):
         content = content[: content.rfind("\n") + 1]
         missing.append(f"The last line of {file.name} was not written completely and is left out.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from fedbrats.data.regions import (
     label_numbers,
     to_canonical,
 )
+from fedbrats.files import read_json
 from fedbrats.tasks import segmentation as task
 
 
@@ -125,7 +125,7 @@ def _label_system(cases: Sequence[Case], et: int | None, run: Path) -> tuple[Lab
         return system, f"Enhancing tumour is written as {et}, set by labels.et."
     file = run / "partition.json"
     try:
-        stored = json.loads(file.read_text())["label_system"]
+        stored = read_json(file)["label_system"]
         system = LabelSystem(**{**stored, "ignored": tuple(stored["ignored"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(

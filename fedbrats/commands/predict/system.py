@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from fedbrats.config.targets import ConfigError
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.intensity import Normaliser, matched_to, normaliser, read_reference
 from fedbrats.devices import pick_device
+from fedbrats.files import read_json
 from fedbrats.inference.ensemble import combine
 from fedbrats.inference.members import Member, Spec, load_localiser, load_member, parse_spec
 from fedbrats.inference.predict import Prediction
@@ -191,7 +191,7 @@ def _steps(config: Config, spec: Spec, name: str | None, channels: int) -> list[
             raise ConfigError(
                 f"postprocess: {missing}: no values ({why}); choose steps that have their values, or postprocess=none."
             )
-        fitted = [entry["parameters"] for entry in json.loads(file.read_text())[spec.arm]]
+        fitted = [entry["parameters"] for entry in read_json(file)[spec.arm]]
         check_parameters(steps, fitted)
     except ConfigError:
         raise

@@ -6,7 +6,6 @@ from them. Gradient norms, losses and the patients drawn stay (`steps/`).
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fedbrats.config.schema import TrainConfig
-from fedbrats.files import write_json
+from fedbrats.files import read_json, write_json
 from fedbrats.privacy.accounting import BudgetError, Entry, final_epsilon, find_sigma, rdp_epsilon
 from fedbrats.privacy.dp_sgd import DpSgd, private_steps
 from fedbrats.privacy.ledger import PATIENT, PATIENT_ADJACENCY, Ledger
@@ -167,7 +166,7 @@ class Budget:
         return self.storage / "plan.json"
 
     def _known_plan(self) -> Plan | None:
-        return Plan(**json.loads(self._plan_file.read_text())) if self._plan_file.is_file() else None
+        return Plan(**read_json(self._plan_file)) if self._plan_file.is_file() else None
 
     def _check(self, entries: Sequence[Entry]) -> float:
         """Epsilon of `entries`. Raises BudgetReached: it is beyond the budget."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from dataclasses import replace
 from functools import cached_property
@@ -19,6 +18,7 @@ from fedbrats.federation.parts import Parts
 from fedbrats.federation.site import state
 from fedbrats.federation.site.budget import Budget
 from fedbrats.federation.site.warm import Warm
+from fedbrats.files import read_json
 from fedbrats.inference.members import Member
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.runs.site_cases import SiteCases, pseudonym, read_site_cases, site_folder
@@ -88,7 +88,7 @@ class Site:
         """Optimiser steps of a round; the pooled site takes as many as all training sites together."""
         if self.name != arms.POOLED_SITE:
             return steps_per_round(self.name, len(self.cases.train), self.config.train)
-        members = json.loads((self.storage / "members.json").read_text())
+        members = read_json(self.storage / "members.json")
         return sum(steps_per_round(name, cases, self.config.train) for name, cases in members.items())
 
     def stays_in(self, arm: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from fedbrats.data.regions import ED, ET, NCR
+from fedbrats.files import MAX_BYTES
 from fedbrats.report.style import GREY, LABEL_COLOURS, new_figure, styled
 from fedbrats.runs.reading import RunFolderError
 from fedbrats.runs.run_folder import RunFolder
@@ -100,6 +101,8 @@ def read_slice(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
+            if sum(entry.file_size for entry in stored.zip.infolist()) > MAX_BYTES:  # before it is unpacked
+                raise ValueError(f"it unpacks to more than {MAX_BYTES} bytes")
             arrays = {name: np.asarray(stored[name]) for name in ("t1ce", "flair", "truth", "prediction")}
             spacing = (
                 np.asarray(stored["spacing"], dtype=float).ravel() if "spacing" in stored else np.ones(2)

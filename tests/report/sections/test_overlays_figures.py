@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fedbrats.files import MAX_BYTES
 from fedbrats.report.sections.overlays_figures import choose_overlays, overlay_figure, read_slice
 from fedbrats.runs.reading import RunFolderError
 from fedbrats.runs.run_folder import RunFolder, read_run
@@ -56,3 +58,10 @@ def test_damaged_slice_is_named(tmp_path: Path, broken: str) -> None:
         np.savez(path, flair=square, t1ce=square, truth=np.zeros((3, 4)), prediction=square)
     with pytest.raises(RunFolderError, match=r"case\.npz"):
         read_slice(path)
+
+
+def test_a_slice_file_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("t1ce.npy", bytes(MAX_BYTES + 1))
+    with pytest.raises(RunFolderError, match=rf"a\.npz: .*unpacks to more than {MAX_BYTES} bytes"):
+        read_slice(tmp_path / "a.npz")
