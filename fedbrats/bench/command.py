@@ -1,54 +1,76 @@
 """Measure the federation against plain PyTorch: `fedbrats bench` for all parts, `fedbrats bench a c` for some.
 
-(a) local engine and bare loop, (b) ray engine, (c) overhead per round, (d) server memory, (e) patch reading, (f) GPU,
-(g) a private step beside a plain one.
+(a) local engine and bare loop, (b) ray engine, (c) overhead per round, (d) server memory, (e) patch reading, (g) a
+private step beside a plain one, (gpu) everything that a GPU is needed for. Each figure is printed when it is measured
+and kept in outputs/bench/<time>.csv, so that Ctrl-C loses nothing.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+import time
+from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from fedbrats.engines.warm import warm_up
+from fedbrats.files import write_csv
 
-OVERRIDES = [
-    "model=segresnet",
-    "model.size=full",
-    "model.init_filters=8",
-    "train=small",
-    "data.phantom.sites={TCIA01:6,TCIA02:6,TCIA03:6,TCIA04:6,TCIA05:6}",
-    "partition.val=0",
-    "partition.test=0",
-    "rounds=5",
-    "runtime.threads=1",
-    "runtime.device=cpu",
-]
+COLUMNS = ("part", "what", "measured", "bound")
 
 
 def main(wanted: list[str]) -> int:
-    """Run the wanted parts, print one table and return the exit status: 0, or 2 where there is no such part."""
+    """Run the wanted parts, print one table; the exit status is 0, 2 where there is no such part, 130 after Ctrl-C."""
     if set(wanted) & {"-h", "--help"}:
         print(__doc__)
         return 0
     warm_up()
-    from fedbrats.bench.parts import PARTS, machine
-    from fedbrats.commands.compose import compose_config
+    from fedbrats.bench.parts import PARTS
 
     if unknown := sorted(set(wanted) - PARTS.keys()):
         print(
             f"fedbrats: no such part: {', '.join(unknown)}; choose from {', '.join(PARTS)}", file=sys.stderr
         )
         return 2
-    table = Table("what", "measured", "bound", title=machine())
+    kept = Path("outputs/bench") / f"{datetime.now():%Y-%m-%d_%H-%M-%S}.csv"
+    rows: list[dict[str, str]] = []
+    status = 0
+    try:
+        measure(wanted or list(PARTS), rows, kept)
+    except KeyboardInterrupt:
+        print("fedbrats: ended; this is what was measured", file=sys.stderr)
+        status = 130
+    _print(rows, kept)
+    return status
+
+
+def measure(wanted: list[str], rows: list[dict[str, str]], kept: Path) -> None:
+    """Measure the wanted parts into `rows` and the file `kept`, telling of each what it is and how long it takes."""
+    from fedbrats.bench.parts import PARTS
+
     with tempfile.TemporaryDirectory() as folder:
-        config = compose_config([*OVERRIDES, f"data.cache={folder}/cache"])
-        for part in wanted or PARTS:
-            for row in PARTS[part](Path(folder) / part, config):
-                table.add_row(*row)
-                print(*row, sep="  ", file=sys.stderr, flush=True)
+        for number, name in enumerate(wanted, start=1):
+            part = PARTS[name]
+            _say(f"[{number}/{len(wanted)}] ({name}) {part.job}; about {part.minutes:g} min on two cores")
+            started = time.perf_counter()
+            for row in part.measure(Path(folder) / name, part.job):
+                rows.append(dict(zip(COLUMNS, (name, *row))))
+                write_csv(kept, COLUMNS, rows)
+                _say(f"  {time.perf_counter() - started:5.0f} s  {'  '.join(row)}")
+            _say(f"  ({name}) took {time.perf_counter() - started:.0f} s")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _print(rows: list[dict[str, str]], kept: Path) -> None:
+    from fedbrats.bench.parts import machine
+
+    table = Table(*COLUMNS[1:], title=machine(), caption=str(kept) if rows else None)
+    for row in rows:
+        table.add_row(*(row[column] for column in COLUMNS[1:]))
     Console().print(table)
-    return 0

@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import statistics
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +17,43 @@ from flwr.clientapp import ClientApp
 from torch import nn
 
 from fedbrats.arrays import fingerprint, load, signature, travelling
+from fedbrats.bench.jobs import Job, config_of
 from fedbrats.bench.rounds import Result, federated_rounds, with_workers
-from fedbrats.config.schema import Config
 from fedbrats.federation import questions
 from fedbrats.federation.wire import from_record, to_record
 from fedbrats.tasks import segmentation as task
 
-TOY_FLOATS = 5_000_000  # 20 MB of float32
-OVERHEAD_ROUNDS = 5
+LAYERS = 50
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Federations of sites that do nothing with a network of `floats` parameters, one for each number of sites."""
+
+    sites: tuple[int, ...]
+    floats: int = 5_000_000  # 20 MB of float32
+    rounds: int = 5
+
+    def __str__(self) -> str:
+        sites = " and ".join(map(str, self.sites))
+        return f"{sites} sites that do nothing, {megabytes(self.floats)}, {self.rounds} rounds"
+
+
+def megabytes(floats: int) -> str:
+    return f"{4e-6 * floats:g} MB"
 
 
 class ToyNetwork(nn.Module):
-    """20 MB of parameters that do nothing."""
+    """Parameters that do nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, floats: int) -> None:
         super().__init__()
-        size = TOY_FLOATS // 50
-        self.layers = nn.ParameterList([nn.Parameter(torch.zeros(size)) for _ in range(50)])
+        self.layers = nn.ParameterList([nn.Parameter(torch.zeros(floats // LAYERS)) for _ in range(LAYERS)])
 
 
-def toy_client_app() -> ClientApp:
+def toy_client_app(floats: int) -> ClientApp:
     """A site without data: it loads the model, adds one and sends it back, as exact as a real one in what travels."""
-    network, app = ToyNetwork(), ClientApp()
+    network, app = ToyNetwork(floats), ClientApp()
     expected = signature(travelling(network))
 
     def take(message: Message) -> None:
@@ -65,28 +82,30 @@ def toy_client_app() -> ClientApp:
     return app
 
 
-def _toy_rounds(folder: Path, config: Config, sites: int, workers: int) -> list[float]:
-    config = replace(with_workers(config, workers), rounds=OVERHEAD_ROUNDS)
+def idle_rounds(folder: Path, job: Idle, sites: int, workers: int) -> list[float]:
+    """Seconds of each round with `sites` sites."""
+    config = with_workers(replace(config_of(Job(), folder), rounds=job.rounds), workers)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    arrays = {name: p.detach().clone() for name, p in ToyNetwork().named_parameters()}
+    arrays = {name: p.detach().clone() for name, p in ToyNetwork(job.floats).named_parameters()}
     names = [f"site-{i:02d}" for i in range(sites)]
-    return federated_rounds(folder, config, names, toy_client_app, arrays)[1]
+    return federated_rounds(folder, config, names, partial(toy_client_app, job.floats), arrays).each
 
 
-def round_overhead(folder: Path, config: Config) -> list[Result]:
-    """(c) Seconds per round, training and evaluation, with 20 sites that do nothing and a 20 MB network."""
-    rows = []
-    for workers, bound in ((0, 0.2), (2, 0.5)):
-        rounds = _toy_rounds(folder, config, 20, workers)[1:]  # the first one touches fresh memory
-        where = "in this process" if workers == 0 else f"with {workers} workers"
-        rows.append(
-            (f"(c) round of 20 sites, 20 MB, {where}", f"{statistics.median(rounds):.3f} s", f"<= {bound} s")
-        )
-    return rows
+def round_overhead(folder: Path, job: Idle) -> Iterator[Result]:
+    """(c) Seconds per round, training and evaluation, with sites that do nothing."""
+    for sites in job.sites:
+        for workers, bound in ((0, 0.2), (2, 0.5)):
+            rounds = idle_rounds(folder, job, sites, workers)[1:]  # the first one touches fresh memory
+            what = f"(c) round of {sites} sites, {megabytes(job.floats)}, {_where(workers)}"
+            yield what, f"{statistics.median(rounds):.3f} s, median of {len(rounds)}", f"<= {bound} s"
 
 
-def _peak_of_toy(folder: str, config: Config, sites: int, workers: int, results: Any) -> None:
-    _toy_rounds(Path(folder), config, sites, workers)
+def _where(workers: int) -> str:
+    return "in this process" if workers == 0 else f"with {workers} workers"
+
+
+def _peak_of_idle(folder: str, job: Idle, sites: int, workers: int, results: Any) -> None:
+    idle_rounds(Path(folder), job, sites, workers)
     results.put(peak_megabytes())
 
 
@@ -99,18 +118,17 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def server_memory(folder: Path, config: Config) -> list[Result]:
-    """(d) Peak memory of the server process (MB) with 5 and with 50 sites."""
-    context, rows = multiprocessing.get_context("spawn"), []
+def server_memory(folder: Path, job: Idle) -> Iterator[Result]:
+    """(d) Peak memory of the server process (MB) with few and with many sites."""
+    context = multiprocessing.get_context("spawn")
     for workers in (0, 2):
-        peaks = {}
-        for sites in (5, 50):
+        peaks = []
+        for sites in job.sites:
             results = context.Queue()
-            child = context.Process(target=_peak_of_toy, args=(str(folder), config, sites, workers, results))
+            child = context.Process(target=_peak_of_idle, args=(str(folder), job, sites, workers, results))
             child.start()
-            peaks[sites] = results.get()
+            peaks.append(results.get())
             child.join()
-        where = "in this process" if workers == 0 else f"with {workers} workers"
-        difference = f"{peaks[5]:.0f} / {peaks[50]:.0f} MB, difference {peaks[50] - peaks[5]:+.1f} MB"
-        rows.append((f"(d) server peak, 5 / 50 sites, {where}", difference, "<= 20 MB"))
-    return rows
+        found = " / ".join(f"{peak:.0f}" for peak in peaks)
+        what = f"(d) server peak, {' / '.join(map(str, job.sites))} sites, {_where(workers)}"
+        yield what, f"{found} MB, difference {peaks[-1] - peaks[0]:+.1f} MB", "<= 20 MB"

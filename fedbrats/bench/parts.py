@@ -1,29 +1,43 @@
 """What the federation costs on top of plain PyTorch, measured side by side on the phantom (`fedbrats bench`).
 
-Each part returns rows (what, figure, bound). Parts that compare memory run in processes of their own.
+Each part yields rows (what, figure, bound) as they are measured, for a job whose size is written here. Parts that
+compare memory run in processes of their own.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fedbrats.bench.overhead import round_overhead, server_memory
-from fedbrats.bench.privacy import private_step
+from fedbrats.bench.gpu import GpuJobs, gpu
+from fedbrats.bench.jobs import Job
+from fedbrats.bench.overhead import Idle, round_overhead, server_memory
+from fedbrats.bench.privacy import Steps, private_step
 from fedbrats.bench.rounds import Result
-from fedbrats.bench.speed import engine_speed, gpu_speed, patch_reading, ray_speed
-from fedbrats.config.schema import Config
+from fedbrats.bench.speed import engine_speed, patch_reading, ray_speed
 from fedbrats.environment import describe_environment
 
-PARTS: dict[str, Callable[[Path, Config], list[Result]]] = {
-    "a": engine_speed,
-    "b": ray_speed,
-    "c": round_overhead,
-    "d": server_memory,
-    "e": patch_reading,
-    "f": gpu_speed,
-    "g": private_step,
+
+@dataclass(frozen=True)
+class Part:
+    """One measurement: how it is made, of what, and about how many minutes it takes on two cores."""
+
+    measure: Callable[[Path, Any], Iterator[Result]]
+    job: Any
+    minutes: float
+
+
+PARTS = {
+    "a": Part(engine_speed, Job(), 4),
+    "b": Part(ray_speed, Job(), 2),
+    "c": Part(round_overhead, Idle(sites=(20,)), 0.5),
+    "d": Part(server_memory, Idle(sites=(5, 50)), 1),
+    "e": Part(patch_reading, Job(sites=1, cases=2, shape=(240, 240, 155)), 1),
+    "g": Part(private_step, Steps(), 9),
+    "gpu": Part(gpu, GpuJobs(), 8),
 }
 
 
@@ -34,5 +48,5 @@ def machine() -> str:
     gpus = ", ".join(hardware["gpus"]) or "no GPU"
     return (
         f"{hardware['processor']}, {hardware['cores']} cores, {gpus}; Python {versions['python']}, "
-        f"torch {versions['torch']}, flwr {versions['flwr']}, {sys.platform}"
+        f"torch {versions['torch']}, flwr {versions['flwr']}, {sys.platform}; commit {found['commit'] or 'unknown'}"
     )

@@ -1,13 +1,13 @@
 """One private step beside a plain one on the same patches, our engines and Opacus: part (g).
 
-On a CPU at 96^3 and 48^3 in one thread; on a GPU, where there is one, at 128^3. See `turns` for how it is measured.
+On a CPU at 96^3 and 48^3 in one thread; `gpu` does it at 128^3. See `turns` for how it is measured.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,9 @@ from hydra.utils import instantiate
 from monai.networks.blocks.segresnet_block import ResBlock
 from torch import Tensor, nn
 
+from fedbrats.bench.jobs import Job, config_of
 from fedbrats.bench.rounds import Result
 from fedbrats.bench.turns import Cost, Runner, Step, least_costs
-from fedbrats.config.schema import Config
 from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.models.build import build_network, channels_last
 from fedbrats.privacy.mechanism import PrivateStep
@@ -167,30 +167,42 @@ class Entry:
     turns: int
 
 
-def private_step(folder: Path, config: Config) -> list[Result]:
-    """(g) A private step beside a plain one on the same patches, SegResNet with 16 filters and group norm."""
-    gpu = torch.cuda.is_available()
-    common: dict[str, Any] = {
-        "model": {**config.model, "init_filters": 16, "norm": "group"},
-        "loss": config.loss,
-        "optimizer": config.train.optimizer,
-        "device": "cuda" if gpu else "cpu",
-    }
-    if gpu:
-        case = Case(side=128, patients=2, **common)
-        return [
-            *_rows(_entries(replace(case, amp=config.runtime.amp), OURS, 8)),
-            *_rows(_entries(case, WAYS, 8)),
-        ]
-    large, small = Case(side=96, patients=2, **common), Case(side=48, patients=4, **common)
-    pairs = Entry(way="microbatch", case=replace(small, patients=2, patches=2), turns=3)
-    return [
-        *_rows([*_entries(large, OURS, 3), *_entries(large, OPACUS, 1)], bound="<= 1.15"),
-        *_rows([*_entries(small, OURS, 3), pairs, *_entries(small, OPACUS, 1)]),
-    ]
+@dataclass(frozen=True)
+class Steps:
+    """Private steps of a SegResNet with group norm: cubes of `large` with 2 patients, of `small` with 4."""
+
+    large: int = 96  # voxels along each side
+    small: int = 48
+    filters: int = 16
+    turns: int = 3
+
+    def __str__(self) -> str:
+        return (
+            f"SegResNet of {self.filters} filters, 2 patients of {self.large}^3 and 4 of {self.small}^3, best of "
+            f"{self.turns} steps"
+        )
 
 
-def _entries(case: Case, ways: Iterable[str], turns: int) -> list[Entry]:
+def case_of(job: Job, side: int, patients: int, device: str = "cpu") -> Case:
+    """A case of the network of `job` with group norm."""
+    config = config_of(job, Path())
+    model = {**config.model, "norm": "group"}
+    common: dict[str, Any] = {"loss": config.loss, "optimizer": config.train.optimizer, "device": device}
+    return Case(side=side, patients=patients, model=model, **common)
+
+
+def private_step(folder: Path, job: Steps) -> Iterator[Result]:
+    """(g) A private step beside a plain one on the same patches."""
+    network = Job(filters=job.filters)
+    large, small = case_of(network, job.large, 2), case_of(network, job.small, 4)
+    pairs = Entry(way="microbatch", case=replace(small, patients=2, patches=2), turns=job.turns)
+    ours, theirs = entries(large, OURS, job.turns), entries(large, OPACUS, 1)
+    yield from compared([*ours, *theirs], bound="<= 1.15")
+    yield from compared([*entries(small, OURS, job.turns), pairs, *entries(small, OPACUS, 1)])
+
+
+def entries(case: Case, ways: Iterable[str], turns: int) -> list[Entry]:
+    """Each of `ways` on the same patches."""
     installed = importlib.util.find_spec("opacus") is not None
     return [Entry(way=way, case=case, turns=turns if installed or way in OURS else 0) for way in ways]
 
@@ -199,7 +211,7 @@ def _make(entry: Entry) -> Step:
     return WAYS[entry.way](Task(entry.case))
 
 
-def _rows(entries: Sequence[Entry], bound: str = "") -> list[Result]:
+def compared(entries: Sequence[Entry], bound: str = "") -> list[Result]:
     """A row per entry, the first of which is the plain step; `bound` is that of the second one's ratio to it."""
     runners = [
         Runner(make=partial(_make, entry), turns=entry.turns, gpu=entry.case.device == "cuda")

@@ -69,7 +69,7 @@ def test_the_rows_compare_with_the_plain_step(monkeypatch: pytest.MonkeyPatch) -
     entries.append(Entry(way="Opacus hooks", case=TINY, turns=0))
     costs = [Cost(2.0, 100.0), Cost(2.1, 50.4), "failed: reason", "not run"]
     monkeypatch.setattr(privacy, "least_costs", lambda runners: costs)
-    assert privacy._rows(entries, bound="<= 1.15") == [
+    assert privacy.compared(entries, bound="<= 1.15") == [
         ("(g) 16^3, 3 patients, 1 patch each: plain", "2.00 s; 100 MB", ""),
         ("(g) 16^3, 3 patients, 1 patch each: microbatch", "2.10 s, 1.05 of plain; 50 MB", "<= 1.15"),
         ("(g) 16^3, 3 patients, 1 patch each: vmap", "failed: reason", ""),
@@ -79,4 +79,4 @@ def test_the_rows_compare_with_the_plain_step(monkeypatch: pytest.MonkeyPatch) -
 
 def test_without_opacus_its_rows_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert [entry.turns for entry in privacy._entries(TINY, WAYS, 3)] == [3, 3, 3, 0, 0]
+    assert [entry.turns for entry in privacy.entries(TINY, WAYS, 3)] == [3, 3, 3, 0, 0]

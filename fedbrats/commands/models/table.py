@@ -128,33 +128,37 @@ def _source(model: Mapping[str, Any]) -> str:
     return said.partition("\n")[0].removesuffix(".")
 
 
-def measure(config: Config, steps: int = 5) -> tuple[float, float]:
-    """Seconds per training step and peak memory in bytes on this machine's GPU, at the configured patch and batch.
+def measure(config: Config, steps: int = 5, on: str = "cuda") -> tuple[float, float]:
+    """Seconds per training step and peak memory in bytes at the configured patch and batch; on a CPU no memory, 0.
 
     Raises:
         ConfigError: there is no GPU.
     """
-    if not torch.cuda.is_available():
-        raise ConfigError("measure=true: torch sees no GPU here; leave it out for the figures without one.")
-    device = torch.device("cuda")
-    network = channels_last(build_network(config.model).to(device)).train()
+    if gpu := on == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(
+                "measure=true: torch sees no GPU here; leave it out for the figures without one."
+            )
+        torch.cuda.reset_peak_memory_stats()
+    network = channels_last(build_network(config.model).to(on)).train()
     optimizer, loss = instantiate(config.train.optimizer)(network.parameters()), instantiate(config.loss)
     patch, batch = patch_of(config), config.train.batch
-    images = torch.randn(batch, 4, *patch, device=device)
-    labels = torch.randint(0, 4, (batch, *patch), device=device, dtype=torch.uint8)
-    torch.cuda.reset_peak_memory_stats()
+    images = torch.randn(batch, 4, *patch, device=on)
+    labels = torch.randint(0, 4, (batch, *patch), device=on, dtype=torch.uint8)
     started = 0.0
     for step in range(steps + 2):
         if step == 2:  # the first ones choose algorithms
-            torch.cuda.synchronize()
+            if gpu:
+                torch.cuda.synchronize()
             started = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=config.runtime.amp):
+        with torch.autocast(on, dtype=torch.bfloat16, enabled=config.runtime.amp and gpu):
             outputs = network(images)
         deep_supervised(loss, outputs, labels, config.train.deep_supervision).mean().backward()
         optimizer.step()
-    torch.cuda.synchronize()
-    return (time.perf_counter() - started) / steps, torch.cuda.max_memory_allocated()
+    if gpu:
+        torch.cuda.synchronize()
+    return (time.perf_counter() - started) / steps, torch.cuda.max_memory_allocated() if gpu else 0
 
 
 def render(rows: Iterable[ModelRow]) -> Table:
