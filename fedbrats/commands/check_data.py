@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -37,6 +38,7 @@ class Listing:
     institutions: dict[str, str]
     check: DataCheck
     partition_problem: str  # why `partition` cannot be made of these cases, "" if it can
+    notes: list[str] = field(default_factory=list)  # what was passed over or decided
 
     @property
     def problems(self) -> list[Problem]:
@@ -62,6 +64,8 @@ def main(arguments: list[str]) -> int:
     console.print(institution_table(listing))
     if listing.check.sentence:
         console.print(listing.check.sentence, markup=False, soft_wrap=True)
+    for note in listing.notes:
+        console.print(note, markup=False, soft_wrap=True)
     for problem in listing.problems:
         console.print(str(problem), markup=False, soft_wrap=True)
     errors = sum(problem.severity == "error" for problem in listing.problems)
@@ -77,7 +81,8 @@ def list_folder(config: Config, progress: Callable[[CaseCheck], Any] | None = No
     """
     if not config.data.root:
         raise ConfigError("data.root: name the folder that holds the cases")
-    cases = find_cases(config.data.root)
+    notes: list[str] = []
+    cases = find_cases(Path(config.data.root).expanduser(), notes.append)
     found = find_institutions(cases, config.partition)
     problem = ""
     if config.partition.method not in CONTROLS:
@@ -90,7 +95,7 @@ def list_folder(config: Config, progress: Callable[[CaseCheck], Any] | None = No
     if workers is None:  # a process takes about as long to start as four cases to read
         workers = min(os.cpu_count() or 1, len(cases) // 4)
     check = check_cases(cases, workers, config.data.et_label, progress)
-    return Listing(cases, institutions, check, problem)
+    return Listing(cases, institutions, check, problem, notes)
 
 
 def institution_table(listing: Listing) -> Table:

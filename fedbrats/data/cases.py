@@ -28,7 +28,8 @@ class Case:
     """One imaging session.
 
     patient: unit of the train/val/test split, shared by all sessions of one person; images: modality -> file,
-    without an entry for a modality that was not found; label: segmentation, if any; family: naming scheme.
+    without an entry for a modality that was not found; label: segmentation, if any; family: naming scheme;
+    faults: why its files cannot be used as they lie there; remarks: what was decided about them.
     """
 
     name: str
@@ -36,6 +37,8 @@ class Case:
     images: dict[str, ImageFile]
     label: ImageFile | None
     family: str
+    faults: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def patient_of(name: str) -> str:

@@ -17,7 +17,7 @@ from fedbrats.data.inspection import CaseCheck, Problem, case_files, inspect_cas
 from fedbrats.data.regions import LabelSystem
 from fedbrats.files import read_json, write_json
 
-_FORMAT = 1  # of remembered findings; raise it when a check changes
+_FORMAT = 2  # of remembered findings; raise it when a check changes
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,9 @@ def _remembered(case: Case, memory: Path) -> CaseCheck:
 
 
 def _contents_key(case: Case) -> str:
-    key = hashlib.blake2b(json.dumps([_FORMAT, case.name, case.family]).encode(), digest_size=16)
+    key = hashlib.blake2b(
+        json.dumps([_FORMAT, case.name, case.family, case.faults, case.remarks]).encode(), digest_size=16
+    )
     for kind, file in case_files(case).items():
         key.update(json.dumps([kind, str(file and file.path), file and file.channel]).encode())
         if file and file.path.is_file() and (file.channel in (None, 0)):  # a 4D file once

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,37 +12,65 @@ from fedbrats.files import read_json
 _MODALITY_NAMES = {"flair": "flair", "t1w": "t1", "t1gd": "t1ce", "t2w": "t2"}
 
 
+IMAGE_FOLDERS = ("imagesTr", "imagesTs")
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One labelled case: its name, its 4D image, its label, and modality -> channel of the image."""
+    """One case: its name, its 4D image, its label (None for a test case), and modality -> channel of the image."""
 
     name: str
     image: Path
-    label: Path
+    label: Path | None
     channels: dict[str, int]
 
 
-def read_entries(path: Path) -> list[Entry]:
-    """List the labelled cases of a Decathlon `dataset.json`; nothing for a `dataset.json` of another kind.
+def read_entries(path: Path, say: Callable[[str], object] = lambda text: None) -> list[Entry]:
+    """List the cases of a Decathlon `dataset.json`: those with labels, then the test cases.
+
+    Args:
+        path: the file.
+        say: told of each entry that cannot be used.
 
     Raises:
-        ValueError: not JSON, other modalities than those of Task01, or a training entry that is no pair.
+        ValueError: not JSON, no `dataset.json` of the Decathlon, or other modalities than those of Task01.
     """
     content = _read(path)
     if not {"modality", "labels", "training"} <= content.keys():
-        return []
-    names = {int(index): str(text) for index, text in content["modality"].items()}
-    channels = {_MODALITY_NAMES.get(text.lower(), text): index for index, text in names.items()}
-    if set(channels) != set(_MODALITY_NAMES.values()):
-        raise ValueError(f"{path}: 'modality' is {names}, expected FLAIR, T1w, t1gd and T2w (Task01)")
+        raise ValueError(
+            f"{path}: no description of the Decathlon, which has 'modality', 'labels' and 'training'"
+        )
+    channels = _channels(path, content["modality"])
     entries = []
-    for pair in content["training"]:
-        if not isinstance(pair, dict) or not {"image", "label"} <= pair.keys():
-            raise ValueError(f"{path}: 'training' holds {pair!r}, expected an 'image' and a 'label'")
-        image, label = path.parent / pair["image"], path.parent / pair["label"]
-        name = image.name.removesuffix(".gz").removesuffix(".nii")
-        entries.append(Entry(name, image, label, channels))
+    for pair in _list(content["training"]):
+        if not (isinstance(pair, dict) and all(isinstance(pair.get(key), str) for key in ("image", "label"))):
+            say(f"{path}: 'training' holds {pair!r}, expected an 'image' and a 'label'; left out")
+            continue
+        entries.append(_entry(path.parent / pair["image"], path.parent / pair["label"], channels))
+    for image in _list(content.get("test")):
+        if not isinstance(image, str):
+            say(f"{path}: 'test' holds {image!r}, expected the name of an image; left out")
+            continue
+        entries.append(_entry(path.parent / image, None, channels))
     return entries
+
+
+def _channels(path: Path, modality: object) -> dict[str, int]:
+    names = list(modality.items()) if isinstance(modality, dict) else []
+    found = {_MODALITY_NAMES.get(str(text).lower(), str(text)): index for index, text in names}
+    if set(found) != set(_MODALITY_NAMES.values()) or not all(
+        str(index).isdecimal() for index in found.values()
+    ):
+        raise ValueError(f"{path}: 'modality' is {modality}, expected FLAIR, T1w, t1gd and T2w (Task01)")
+    return {name: int(index) for name, index in found.items()}
+
+
+def _list(content: object) -> list:
+    return content if isinstance(content, list) else []
+
+
+def _entry(image: Path, label: Path | None, channels: dict[str, int]) -> Entry:
+    return Entry(image.name.removesuffix(".gz").removesuffix(".nii"), image, label, channels)
 
 
 def read_labels(path: Path) -> LabelSystem:

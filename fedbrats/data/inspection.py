@@ -78,17 +78,25 @@ def case_files(case: Case) -> dict[str, ImageFile | None]:
 def inspect_case(case: Case) -> CaseCheck:
     """Read every volume of a case once and check it.
 
-    Errors: missing modality or segmentation; missing, empty or truncated file; NaN or infinity; a volume of
-    zeros; labels that no BraTS release uses; shape or affine that differ, in canonical orientation, from most
-    volumes of the case. Warnings: neither sform nor qform; segmentation without tumour; one image under two
-    modalities.
+    Errors: faults of the case; missing modality or segmentation; a segmentation without images; missing, empty or
+    truncated file; NaN or infinity; a volume of zeros; labels that no BraTS release uses; shape or affine that differ,
+    in canonical orientation, from most volumes of the case. Warnings: remarks on the case; neither sform nor qform;
+    segmentation without tumour; one image under two modalities.
     """
     findings = _Findings(case.name)
+    for fault in case.faults:
+        findings.error("", fault)
+    for remark in case.remarks:
+        findings.warning("", remark)
     sources: dict[Path, Source] = {}
     hashes: dict[str, str] = {}
     numbers: set[int] = set()
     files = case_files(case)
+    if not case.images and case.label:
+        findings.error(case.label.path, "a segmentation without images, expected those of its case beside it")
     for kind, file in files.items():
+        if file is None and kind != "seg" and not case.images and case.label:
+            continue
         if file is None:
             findings.error(
                 _expected(case, kind), f"{_words(kind)} is missing, expected {_expected(case, kind)}"

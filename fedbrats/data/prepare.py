@@ -81,7 +81,7 @@ def prepare(data: DataConfig, partition: PartitionConfig, workers: int, say: Say
     """
     root = data_root(data, workers, say)
     cache = Path(data.cache).expanduser()
-    cases = find_cases(root)
+    cases = find_cases(root, say)
     if partition.method not in CONTROLS:
         assign(cases, partition)  # mistakes of the partition come up before hours of preprocessing
     say(f"checking {len(cases)} cases in {root}")

@@ -109,13 +109,6 @@ def test_nothing_found_says_what_was_looked_for(tmp_path: Path) -> None:
         find_cases(tmp_path / "nowhere")
 
 
-def test_one_volume_in_two_files_is_refused(tmp_path: Path) -> None:
-    write_case(tmp_path / "a", "BraTS2021_00001")
-    write_case(tmp_path / "b", "BraTS2021_00001")
-    with pytest.raises(ValueError, match=r"5 volumes were found twice.*BraTS2021_00001_t1\.nii\.gz"):
-        find_cases(tmp_path)
-
-
 def test_one_patient_under_its_names_and_sessions() -> None:
     assert patient_of("Brats18_TCIA02_135_1") == patient_of("BraTS19_TCIA02_135_1")
     assert patient_of("BraTS-GLI-00005-000") == patient_of("BraTS-GLI-00005-001")

@@ -12,7 +12,7 @@ from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cache import CachedCase, prepare_case
 from fedbrats.data.cases import Case, describe_labels, resolve_labels
-from fedbrats.data.finding import find_cases
+from fedbrats.data.finding import Say, find_cases
 from fedbrats.data.inspection import Problem, inspect_case
 from fedbrats.data.nifti import read_volume, spacing_of
 from fedbrats.data.regions import (
@@ -83,7 +83,7 @@ def _about_label(case: Case, problem: Problem) -> bool:
     return problem.file == str(case.label.path)
 
 
-def open_folder(data: str, et: int | None, cache: Path, first: Config, run: Path) -> Folder:
+def open_folder(data: str, et: int | None, cache: Path, first: Config, run: Path, say: Say) -> Folder:
     """Find the cases below `data` and settle their label numbers.
 
     Args:
@@ -92,6 +92,7 @@ def open_folder(data: str, et: int | None, cache: Path, first: Config, run: Path
         cache: folder for preprocessed volumes.
         first: configuration of the run of the first member.
         run: its folder; its data set's numbers are taken where there is no label.
+        say: told what was passed over or decided about the files.
 
     Raises:
         ConfigError: no such folder, no case in it, or label numbers that cannot be settled.
@@ -99,7 +100,7 @@ def open_folder(data: str, et: int | None, cache: Path, first: Config, run: Path
     if et not in (None, 3, 4):
         raise ConfigError(f"labels.et={et}: enhancing tumour is 3 or 4 in BraTS files.")
     try:
-        cases = find_cases(Path(data).expanduser())
+        cases = find_cases(Path(data).expanduser(), say, unlabelled=True)
         system, sentence = _label_system(cases, et, run)
     except ValueError as error:
         text = str(error).replace("data.et_label", "labels.et").replace("data.root", "data")
