@@ -20,6 +20,7 @@ from fedbrats.config.schema import (
     typed,
 )
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.institutions import check_options
 from fedbrats.federation.parts import Parts, parts_of
 from fedbrats.models.build import check_loss, check_network, dimensions
 from fedbrats.models.node import check_size, with_size
@@ -149,6 +150,7 @@ def _check_data(data: DataConfig, partition: PartitionConfig) -> None:
         partition.fold is None or 0 <= partition.fold < partition.folds,
         f"partition.fold={partition.fold}: choose 0 to partition.folds - 1 = {partition.folds - 1}, or null.",
     )
+    check_options(partition)
 
 
 def _check_train(train: TrainConfig) -> None:

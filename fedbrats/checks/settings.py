@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import torch
 
 from fedbrats.config.schema import Config, load_config
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.partition import Site
 from fedbrats.data.prepare import Prepared
 from fedbrats.devices import cores, pick_device
 from fedbrats.federation.parts import parts_of
@@ -82,8 +83,13 @@ def check_unseen_by_localiser(config: Config, prepared: Prepared) -> None:
         )
 
 
-def check_private_sites(config: Config, prepared: Prepared) -> None:
+def check_private_sites(config: Config, sites: Iterable[Site], of: Mapping[str, str]) -> None:
     """Check what patient-level privacy asks of the sites themselves.
+
+    Args:
+        config: of the run.
+        sites: with their cases.
+        of: case -> patient.
 
     Raises:
         ConfigError: delta is not below 1/N at a site, or `privacy.sites` names a stranger.
@@ -91,10 +97,7 @@ def check_private_sites(config: Config, prepared: Prepared) -> None:
     settings = parts_of(config).privacy
     if not isinstance(settings, DpSgd):
         return
-    of = prepared.patients
-    training = {
-        site.name: len({of[case] for case in site.train}) for site in prepared.sites if not site.holdout
-    }
+    training = {site.name: len({of[case] for case in site.train}) for site in sites if not site.holdout}
     check_sites(settings, training, training)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fedbrats.checks.plan import check_plan
 from fedbrats.commands.compose import compose_config, own_folder
 from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
@@ -37,13 +38,15 @@ class Listing:
     cases: list[Case]
     institutions: dict[str, str]
     check: DataCheck
-    partition_problem: str  # why `partition` cannot be made of these cases, "" if it can
-    notes: list[str] = field(default_factory=list)  # what was passed over or decided
+    plan_problem: str  # why no run can be made of these cases, "" if it can
+    notes: list[str] = field(
+        default_factory=list
+    )  # what was passed over or decided, and what names tell of patients
 
     @property
     def problems(self) -> list[Problem]:
-        """Problems of cases, then of the data set, then of the partition."""
-        own = [Problem("", "", self.partition_problem, "error")] if self.partition_problem else []
+        """Problems of cases, then of the data set, then of the plan."""
+        own = [Problem("", "", self.plan_problem, "error")] if self.plan_problem else []
         return sorted(self.check.problems, key=lambda problem: not problem.case) + own
 
 
@@ -74,7 +77,7 @@ def main(arguments: list[str]) -> int:
 
 
 def list_folder(config: Config, progress: Callable[[CaseCheck], Any] | None = None) -> Listing:
-    """Find and check every case under `data.root`.
+    """Find and check every case under `data.root`; what a run refuses before it reads a volume is a problem here.
 
     Raises:
         ValueError: no folder, no case in it, or partition options that cannot work.
@@ -85,11 +88,12 @@ def list_folder(config: Config, progress: Callable[[CaseCheck], Any] | None = No
     cases = find_cases(Path(config.data.root).expanduser(), notes.append)
     found = find_institutions(cases, config.partition)
     problem = ""
-    if config.partition.method not in CONTROLS:
-        try:
+    try:
+        if config.partition.method not in CONTROLS:
             found.update(assign(cases, config.partition))
-        except ConfigError as error:
-            problem = str(error)
+        check_plan(config, notes.append, cases)
+    except ConfigError as error:
+        problem = str(error)
     institutions = {name: site or NO_INSTITUTION for name, site in found.items()}
     workers = config.runtime.workers
     if workers is None:  # a process takes about as long to start as four cases to read

@@ -52,6 +52,13 @@ class PartitionConfig:
     case_column: str | None = None  # header of the case column; None recognises the usual ones
     site_column: str | None = None  # header of the institution column; None recognises the usual ones
     unknown: str | None = None  # institution that takes cases without one; None refuses them
+    patient_column: str | None = None  # header of a column of `table` that names the patient of each case
+    patient_pattern: str | None = (
+        None  # regular expression of a whole case name; its one group is the patient
+    )
+    # Names whose patient nothing tells: "scan" takes each as a patient of its own, "refuse" ends the run; None takes
+    # them, too, but refuses them with patient-level privacy.
+    unknown_patients: str | None = None
     holdout: list[str] = field(default_factory=list)  # institutions that are evaluated but never train
     sites: int = 5  # number of sites of the control partitions
     alpha: float = 0.5  # concentration of `dirichlet` and skew of `quantity`; small = unequal

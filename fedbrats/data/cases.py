@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,39 +26,16 @@ class ImageFile:
 class Case:
     """One imaging session.
 
-    patient: unit of the train/val/test split, shared by all sessions of one person; images: modality -> file,
-    without an entry for a modality that was not found; label: segmentation, if any; family: naming scheme;
-    faults: why its files cannot be used as they lie there; remarks: what was decided about them.
+    images: modality -> file, without an entry for a modality that was not found; label: segmentation, if any; family:
+    naming scheme; faults: why its files cannot be used as they lie there; remarks: what was decided about them.
     """
 
     name: str
-    patient: str
     images: dict[str, ImageFile]
     label: ImageFile | None
     family: str
     faults: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
-
-
-def patient_of(name: str) -> str:
-    """Return the person behind a case name, equal for all sessions and for all releases that renamed them.
-
-    `Brats18_TCIA02_135_1` and `BraTS19_TCIA02_135_1` are `TCIA02_135`; `BraTS-GLI-00005-001` is
-    `BraTS-GLI-00005`; `UPENN-GBM-00006_11` is `UPENN-GBM-00006`; `FeTS2022_01341` and `BraTS2021_01341` share
-    their five digits and are `BraTS2021_01341`; `TCGA-02-0003_1997.06.08` is `TCGA-02-0003`.
-    """
-    rules = (
-        (r"brats\d\d_([^_]+_.+)_\d+", "{}"),
-        (r"(?:fets2022|brats2021)_(\d{5})", "BraTS2021_{}"),
-        (r"(brats-[a-z]+-\d{5})-\d{3}", "{}"),
-        (r"(upenn-gbm-\d{5})_\d+", "{}"),
-        (r"(tcga-\w\w-\w{4}).*", "{}"),
-    )
-    for pattern, form in rules:
-        match = re.fullmatch(pattern, name, re.IGNORECASE)
-        if match:
-            return form.format(match[1])
-    return name
 
 
 def resolve_labels(

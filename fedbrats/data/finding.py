@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fedbrats.data import decathlon
-from fedbrats.data.cases import MODALITIES, Case, ImageFile, patient_of
+from fedbrats.data.cases import MODALITIES, Case, ImageFile
 from fedbrats.data.file_names import NEW, case_and_kind, named_by_folder, stem_of, wrapped
 from fedbrats.data.walking import visible_files
 
@@ -154,7 +154,7 @@ def _case(group: _Group) -> Case:
     if len(group.spelled) > 1:
         remarks.append(f"its files spell its name in {len(group.spelled)} ways: {some(group.spelled)}")
     family = _family(name, files.values())
-    return Case(name, patient_of(name), images, label, family, tuple(faults), tuple(remarks))
+    return Case(name, images, label, family, tuple(faults), tuple(remarks))
 
 
 def _family(name: str, paths: Iterable[Path]) -> str:
@@ -196,7 +196,7 @@ def _decathlon_case(entry: decathlon.Entry) -> Case:
     if entry.image.is_file():
         images = {modality: ImageFile(entry.image, entry.channels[modality]) for modality in MODALITIES}
     label = ImageFile(entry.label) if entry.label is not None and entry.label.is_file() else None
-    return Case(entry.name, patient_of(entry.name), images, label, "msd")
+    return Case(entry.name, images, label, "msd")
 
 
 def _joined(cases: Sequence[Case]) -> list[Case]:

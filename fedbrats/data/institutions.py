@@ -1,4 +1,4 @@
-"""Which institution scanned a case: from its name, from a TCGA id, or from a table."""
+"""Which institution scanned a case, and which patient it shows: from its name, from a TCGA id, or from a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ import pandas as pd
 
 from fedbrats.config.schema import PartitionConfig
 from fedbrats.config.targets import ConfigError
-from fedbrats.data.cases import Case, patient_of
+from fedbrats.data.cases import Case
+from fedbrats.data.patients import Patients, check_pattern, find_patients, one_spelling, same
+from fedbrats.data.tables import (
+    CASE_HEADERS,
+    SITE_HEADERS,
+    find_column,
+    known_header,
+    open_table,
+    unique,
+)
 
 CONTROLS = ("iid", "dirichlet", "quantity")
 METHODS = ("institution", "fets", *CONTROLS)
@@ -30,27 +39,6 @@ _TCIA_OF_TCGA = {
     "FG": "TCIA12",
     "HT": "TCIA13",
 }
-_CASE_HEADERS = (
-    "subject_id",
-    "subject",
-    "case",
-    "case_id",
-    "case_name",
-    "patient",
-    "patient_id",
-    "name",
-    "id",
-)
-_SITE_HEADERS = (
-    "partition_id",
-    "institution",
-    "institution_id",
-    "site",
-    "site_id",
-    "centre",
-    "center",
-    "hospital",
-)
 
 
 def institution_from_name(name: str) -> str | None:
@@ -88,19 +76,13 @@ def read_table(
         ConfigError: no such file, columns not found, an empty cell, or one case in two institutions.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"partition.table: no such file {path}")
-    text = path.read_text(encoding="utf-8-sig")
-    header = text.partition("\n")[0]
-    separator = max(",;\t", key=header.count)
-    table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    table.columns = [str(column).strip() for column in table.columns]
+    table = open_table(path)
     if case_column is None and site_column is None:
         names = [column for column in table.columns if column.lower().endswith("_subject_id")]
-        if len(names) > 1 and _known(table.columns, _SITE_HEADERS) is None:
-            return _unique(path, _wide_rows(path, table[names]))
-    case = _column(path, table.columns, case_column, _CASE_HEADERS, "partition.case_column")
-    site = _column(path, table.columns, site_column, _SITE_HEADERS, "partition.site_column")
+        if len(names) > 1 and known_header(table.columns, SITE_HEADERS) is None:
+            return unique(path, _wide_rows(path, table[names]), "institutions")
+    case = find_column(path, table.columns, case_column, CASE_HEADERS, "partition.case_column")
+    site = find_column(path, table.columns, site_column, SITE_HEADERS, "partition.site_column")
     if case == site:
         raise ConfigError(f"{path}: partition.case_column and partition.site_column are both {case!r}")
     pairs = [(str(a).strip(), str(b).strip()) for a, b in zip(table[case], table[site], strict=True)]
@@ -109,21 +91,24 @@ def read_table(
             raise ConfigError(
                 f"{path}, line {line}: {case} is {pair[0]!r} and {site} is {pair[1]!r}; fill both in"
             )
-    return _unique(path, pairs)
+    return unique(path, pairs, "institutions")
 
 
-def _known(columns: Iterable[str], headers: Sequence[str]) -> str | None:
-    lower = {column.lower().replace(" ", "_"): column for column in columns}
-    return next((lower[header] for header in headers if header in lower), None)
+def read_patients(path: Path | str, patient_column: str, case_column: str | None = None) -> dict[str, str]:
+    """Read which patient a table gives to each case: case name -> patient, without the empty cells.
 
-
-def _column(path: Path, columns: Iterable[str], asked: str | None, headers: Sequence[str], key: str) -> str:
-    columns = list(columns)
-    found = _known(columns, headers) if asked is None else asked
-    if found not in columns:
-        reason = "no usual header was recognised" if asked is None else f"there is no column {asked!r}"
-        raise ConfigError(f"{path}: {reason}; set {key} to one of {columns}")
-    return found
+    Raises:
+        ConfigError: no such file, columns not found, or one case of two patients.
+    """
+    path = Path(path)
+    table = open_table(path)
+    patient = find_column(path, table.columns, patient_column, (), "partition.patient_column")
+    others = [column for column in table.columns if column != patient or column == case_column]
+    case = find_column(path, others, case_column, CASE_HEADERS, "partition.case_column")
+    if case == patient:
+        raise ConfigError(f"{path}: partition.case_column and partition.patient_column are both {case!r}")
+    pairs = [(str(a).strip(), str(b).strip()) for a, b in zip(table[case], table[patient], strict=True)]
+    return unique(path, [pair for pair in pairs if all(pair)], "patients")
 
 
 def _wide_rows(path: Path, names: pd.DataFrame) -> list[tuple[str, str]]:
@@ -137,33 +122,55 @@ def _wide_rows(path: Path, names: pd.DataFrame) -> list[tuple[str, str]]:
     return pairs
 
 
-def _unique(path: Path, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    table: dict[str, str] = {}
-    for case, site in pairs:
-        if table.setdefault(case, site) != site:
-            raise ConfigError(
-                f"{path}: {case} is in two institutions, {table[case]} and {site}; keep one line"
-            )
-    return table
+def patients_of(cases: Sequence[Case], cfg: PartitionConfig) -> Patients:
+    """The people behind cases, by `partition.patient_column`, `partition.patient_pattern` and the names.
+
+    Raises:
+        ConfigError: options that do not belong together, or a table that cannot be read.
+    """
+    check_options(cfg)
+    return _patients([case.name for case in cases], cfg)
+
+
+def _patients(names: Iterable[str], cfg: PartitionConfig) -> Patients:
+    listed = {}
+    if cfg.table and cfg.patient_column:
+        listed = read_patients(cfg.table, cfg.patient_column, cfg.case_column)
+    return find_patients(names, cfg.patient_pattern, listed)
 
 
 def find_institutions(cases: Sequence[Case], cfg: PartitionConfig) -> dict[str, str | None]:
     """Return case name -> institution by `partition.table` and names, None where neither tells one.
 
-    A case is looked up in the table by its name, then by its patient (`cases.patient_of`), so that the five
-    digits of a FeTS 2022 id stand for BraTS 2021 as well. The table wins where it lists a case and names
-    serve for the rest, except with `partition.method=fets`, where the table alone counts.
+    A case is looked up in the table by its name, then by its patient, so that the five digits of a FeTS 2022 id stand
+    for BraTS 2021 as well. The table wins where it lists a case and names serve for the rest, except with
+    `partition.method=fets`, where the table alone counts. Two spellings that differ in letter case or in the coding of
+    an umlaut are one institution, called by the one that sorts first.
 
     Raises:
         ConfigError: options that do not belong together, a table that cannot be read or lists no case at all.
     """
     check_options(cfg)
-    table = read_table(cfg.table, cfg.case_column, cfg.site_column) if cfg.table else {}
-    listed = _look_up(cases, table)
-    if cfg.table and not listed:
-        raise ConfigError(_nothing_listed(cases, table, cfg.table))
+    table = _listed_sites(cfg)
+    listed = _look_up(cases, table, cfg)
+    if table is not None and not listed:
+        raise ConfigError(_nothing_listed(cases, table, str(cfg.table)))
     named = cfg.method != "fets"
-    return {c.name: listed.get(c.name) or (institution_from_name(c.name) if named else None) for c in cases}
+    found = {c.name: listed.get(c.name) or (institution_from_name(c.name) if named else None) for c in cases}
+    spelling = one_spelling(filter(None, (*found.values(), cfg.unknown)))
+    return {name: spelling[site] if site else None for name, site in found.items()}
+
+
+def _listed_sites(cfg: PartitionConfig) -> dict[str, str] | None:
+    """Case -> institution of `partition.table`; None without one, and where it was given for its patients alone."""
+    if not cfg.table:
+        return None
+    if cfg.patient_column and not cfg.site_column and cfg.method != "fets":
+        columns = open_table(Path(cfg.table)).columns
+        wide = any(column.lower().endswith("_subject_id") for column in columns)
+        if not wide and known_header(columns, SITE_HEADERS) is None:
+            return None
+    return read_table(cfg.table, cfg.case_column, cfg.site_column)
 
 
 def assign(cases: Sequence[Case], cfg: PartitionConfig) -> dict[str, str]:
@@ -185,27 +192,32 @@ def assign(cases: Sequence[Case], cfg: PartitionConfig) -> dict[str, str]:
             f"{len(unknown)} cases have no institution in {where}: {', '.join(unknown)}; list them in "
             "partition.table, or name the institution that takes them in partition.unknown"
         )
-    found = {name: site or str(cfg.unknown) for name, site in sites.items()}
-    _refuse_split_patients(cases, found)
+    rest = one_spelling(filter(None, (*sites.values(), cfg.unknown)))[str(cfg.unknown)] if cfg.unknown else ""
+    found = {name: site or rest for name, site in sites.items()}
+    _refuse_split_patients(patients_of(cases, cfg), found)
     return found
 
 
-def _look_up(cases: Sequence[Case], table: Mapping[str, str]) -> dict[str, str]:
-    names = {name.casefold(): site for name, site in table.items()}
-    patients: dict[str, set[str]] = defaultdict(set)
-    for name, site in table.items():
-        patients[patient_of(name).casefold()].add(site)
-    found = {}
+def _look_up(cases: Sequence[Case], table: Mapping[str, str] | None, cfg: PartitionConfig) -> dict[str, str]:
+    if table is None:
+        return {}
+    names = {same(name): site for name, site in table.items()}
+    patients: dict[str, dict[str, str]] = defaultdict(
+        dict
+    )  # patient -> institutions, as compared and as written
+    for name, patient in _patients(table, cfg).of.items():
+        patients[same(patient)][same(table[name])] = table[name]
+    of, found = patients_of(cases, cfg).of, {}
     for case in cases:
-        own = names.get(case.name.casefold())
-        sites = {own} if own else patients.get(case.patient.casefold(), set())
+        own = names.get(same(case.name))
+        sites = [own] if own else list(patients.get(same(of[case.name]), {}).values())
         if len(sites) > 1:
             raise ConfigError(
-                f"partition.table puts {case.patient} in several institutions {sorted(sites)} and does not "
+                f"partition.table puts {of[case.name]} in several institutions {sorted(sites)} and does not "
                 f"list {case.name} itself; add a line for it"
             )
         if sites:
-            found[case.name] = next(iter(sites))
+            found[case.name] = sites[0]
     return found
 
 
@@ -222,10 +234,10 @@ def _nothing_listed(cases: Sequence[Case], table: Mapping[str, str], path: str) 
     return message
 
 
-def _refuse_split_patients(cases: Sequence[Case], found: Mapping[str, str]) -> None:
+def _refuse_split_patients(patients: Patients, found: Mapping[str, str]) -> None:
     sites: dict[str, dict[str, str]] = defaultdict(dict)
-    for case in cases:
-        sites[case.patient][found[case.name]] = case.name
+    for name, patient in patients.of.items():
+        sites[patient][found[name]] = name
     for patient, of in sites.items():
         if len(of) > 1:
             raise ConfigError(
@@ -246,8 +258,8 @@ def check_options(cfg: PartitionConfig) -> None:
     if cfg.method == "fets" and not cfg.table:
         raise ConfigError("partition.method=fets needs partition.table, the FeTS file partitioning_1.csv")
     if cfg.method in CONTROLS:
-        for key in ("table", "unknown"):
-            if getattr(cfg, key) is not None:
+        for key in ("table", "unknown", "site_column"):
+            if getattr(cfg, key) is not None and not (key == "table" and cfg.patient_column):
                 raise ConfigError(
                     f"partition.{key} has no effect with partition.method={cfg.method}; leave it out, or "
                     "choose partition.method=institution"
@@ -257,9 +269,14 @@ def check_options(cfg: PartitionConfig) -> None:
         if not cfg.alpha > 0:
             raise ConfigError(f"partition.alpha is {cfg.alpha}; it must be above 0")
     if not cfg.table:
-        for key in ("case_column", "site_column"):
+        for key in ("case_column", "site_column", "patient_column"):
             if getattr(cfg, key) is not None:
                 raise ConfigError(f"partition.{key} has no effect without partition.table; leave it out")
+    check_pattern(cfg.patient_pattern)
+    if cfg.unknown_patients not in (None, "scan", "refuse"):
+        raise ConfigError(
+            f"partition.unknown_patients is {cfg.unknown_patients!r}; choose scan, refuse or null"
+        )
     if cfg.val < 0 or cfg.test < 0 or cfg.val + cfg.test >= 1:
         raise ConfigError(
             f"partition.val={cfg.val} and partition.test={cfg.test} must be 0 or more, together below 1"

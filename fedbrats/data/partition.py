@@ -14,7 +14,7 @@ import pandas as pd
 from fedbrats.config.schema import PartitionConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import MODALITIES, Case
-from fedbrats.data.institutions import CONTROLS, assign, check_options
+from fedbrats.data.institutions import CONTROLS, assign, check_options, patients_of
 from fedbrats.data.regions import REGIONS
 
 VOLUME_CLASSES = 5  # quantile classes of tumour volume that `dirichlet` deals out
@@ -70,8 +70,8 @@ def make_partition(
     if not cases:
         raise ConfigError("no usable case is left to distribute")
     patients: dict[str, list[str]] = defaultdict(list)
-    for case in cases:
-        patients[case.patient].append(case.name)
+    for name, patient in patients_of(cases, cfg).of.items():
+        patients[patient].append(name)
     if cfg.method in CONTROLS:
         holders = _control_sites(patients, cfg, volumes)
     else:

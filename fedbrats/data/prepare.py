@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ import pandas as pd
 
 from fedbrats.config.schema import DataConfig, PartitionConfig
 from fedbrats.data.cache import CachedCase, prepare_cases
+from fedbrats.data.cases import Case
 from fedbrats.data.checks import Problem, check_cases
 from fedbrats.data.finding import find_cases
-from fedbrats.data.institutions import CONTROLS, assign
+from fedbrats.data.institutions import patients_of
 from fedbrats.data.partition import Site, make_partition, partition_table
+from fedbrats.data.patients import Patients
 from fedbrats.data.phantom import GENERATOR, write_phantom
 
 SHOWN = 20  # problems named in an error message
@@ -38,7 +40,7 @@ class Prepared:
     skipped: list[dict[str, str]] = field(default_factory=list)  # case, file, what
     warnings: list[dict[str, str]] = field(default_factory=list)
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
-    patients: dict[str, str] = field(default_factory=dict)  # by case
+    patients: Patients = field(default_factory=lambda: Patients({}))
 
     def to_json(self) -> dict[str, Any]:
         """The content of `partition.json`."""
@@ -48,6 +50,7 @@ class Prepared:
             "et_recognised": self.label_sentence,
             "skipped": self.skipped,
             "warnings": self.warnings,
+            "patients": [asdict(understood) for understood in self.patients.counts()],
             "table": json.loads(self.table.to_json(orient="records")),
         }
 
@@ -66,7 +69,13 @@ def data_root(data: DataConfig, workers: int, say: Say) -> Path:
     return root
 
 
-def prepare(data: DataConfig, partition: PartitionConfig, workers: int, say: Say) -> Prepared:
+def prepare(
+    data: DataConfig,
+    partition: PartitionConfig,
+    workers: int,
+    say: Say,
+    allow: Callable[[Sequence[Case]], None] = lambda cases: None,
+) -> Prepared:
     """Find, check and preprocess all cases and deal them to the sites.
 
     Args:
@@ -74,6 +83,7 @@ def prepare(data: DataConfig, partition: PartitionConfig, workers: int, say: Say
         partition: how they are dealt.
         workers: processes for reading.
         say: told what is going on.
+        allow: given the cases before any volume is read; raises what it finds wrong with their names.
 
     Raises:
         DataError: cases with errors while `data.on_bad_case=fail`, or no usable case left.
@@ -82,8 +92,7 @@ def prepare(data: DataConfig, partition: PartitionConfig, workers: int, say: Say
     root = data_root(data, workers, say)
     cache = Path(data.cache).expanduser()
     cases = find_cases(root, say)
-    if partition.method not in CONTROLS:
-        assign(cases, partition)  # mistakes of the partition come up before hours of preprocessing
+    allow(cases)
     say(f"checking {len(cases)} cases in {root}")
     checked = check_cases(cases, workers=workers, et_label=data.et_label, memory=cache / "checks")
     general = [problem for problem in checked.errors if not problem.case]
@@ -118,7 +127,7 @@ def prepare(data: DataConfig, partition: PartitionConfig, workers: int, say: Say
             if p.severity == "warning"
         ],
         table=partition_table(sites, stats),
-        patients={case.name: case.patient for case in usable},
+        patients=patients_of(usable, partition),
     )
 
 

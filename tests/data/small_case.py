@@ -35,4 +35,4 @@ def write_case(folder: Path, name: str, arrays: dict[str, np.ndarray], affine: n
         nib.save(nib.Nifti1Image(array, affine), path)
         files[kind] = ImageFile(path)
     label = files.pop("seg", None)
-    return Case(name, name, files, label, "brats2017-2021")
+    return Case(name, files, label, "brats2017-2021")

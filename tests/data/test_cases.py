@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from fedbrats.config.targets import ConfigError
-from fedbrats.data.cases import MODALITIES, Case, describe_labels, patient_of, resolve_labels
+from fedbrats.data.cases import MODALITIES, Case, describe_labels, resolve_labels
 from fedbrats.data.finding import find_cases
+from fedbrats.data.patients import patient_of
 from fedbrats.data.regions import BRATS_2017, BRATS_2023, BRATS_2024
 from tests.data.brats_files import NEW, OLD, save, segmentation, write_case, write_decathlon
 
@@ -34,7 +35,8 @@ REAL = os.environ.get("FEDBRATS_REAL_DATA")
 def test_every_naming(tmp_path: Path, name, endings, family, patient, flat, suffix) -> None:
     write_case(tmp_path / "HGG", name, endings=endings, flat=flat, suffix=suffix)
     (case,) = find_cases(tmp_path)
-    assert (case.name, case.family, case.patient) == (name, family, patient)
+    assert (case.name, case.family) == (name, family)
+    assert patient_of(case.name) == patient
     assert list(case.images) == list(MODALITIES)
     for modality, file in case.images.items():
         assert file.path.name == f"{name}{endings[modality]}{suffix}"
@@ -109,17 +111,9 @@ def test_nothing_found_says_what_was_looked_for(tmp_path: Path) -> None:
         find_cases(tmp_path / "nowhere")
 
 
-def test_one_patient_under_its_names_and_sessions() -> None:
-    assert patient_of("Brats18_TCIA02_135_1") == patient_of("BraTS19_TCIA02_135_1")
-    assert patient_of("BraTS-GLI-00005-000") == patient_of("BraTS-GLI-00005-001")
-    assert patient_of("UPENN-GBM-00006_11") == patient_of("UPENN-GBM-00006_21")
-    assert patient_of("BraTS-GLI-00005-000") != patient_of("BraTS-GLI-00006-000")
-
-
 def cases_of(**families: str) -> list[Case]:
     return [
-        Case(name.replace("__", "-"), name, {}, None, family.replace("_", "-"))
-        for name, family in families.items()
+        Case(name.replace("__", "-"), {}, None, family.replace("_", "-")) for name, family in families.items()
     ]
 
 
@@ -169,7 +163,7 @@ def test_ambiguous_labels_are_refused(cases, a, b, et_label, message) -> None:
 
 
 def test_paediatric_numbers_are_refused() -> None:
-    cases = [Case("BraTS-PED-00001-000", "p", {}, None, "brats2023")]
+    cases = [Case("BraTS-PED-00001-000", {}, None, "brats2023")]
     with pytest.raises(ConfigError, match="BraTS-PED"):
         resolve_labels(cases, {"BraTS-PED-00001-000": {0, 1, 2, 3, 4}}, None)
 

@@ -8,7 +8,7 @@ import pytest
 
 from fedbrats.config.schema import PartitionConfig
 from fedbrats.config.targets import ConfigError
-from fedbrats.data.cases import Case, patient_of
+from fedbrats.data.cases import Case
 from fedbrats.data.institutions import assign, check_options, institution_from_name, read_table
 
 REAL = os.environ.get("FEDBRATS_REAL_DATA")
@@ -16,7 +16,7 @@ needs_tables = pytest.mark.skipif(not REAL, reason="real BraTS cases not at hand
 
 
 def cases(*names: str) -> list[Case]:
-    return [Case(name, patient_of(name), {}, None, "brats2017-2021") for name in names]
+    return [Case(name, {}, None, "brats2017-2021") for name in names]
 
 
 def write(path: Path, *lines: str) -> str:

@@ -10,14 +10,15 @@ import pytest
 from fedbrats.checks.config import check_config
 from fedbrats.config.schema import Config, DataConfig, PartitionConfig
 from fedbrats.config.targets import ConfigError
-from fedbrats.data.cases import Case, patient_of
+from fedbrats.data.cases import Case
 from fedbrats.data.partition import Site, make_partition, partition_table
+from fedbrats.data.patients import patient_of
 
 REAL = os.environ.get("FEDBRATS_REAL_DATA")
 
 
 def cases(*names: str) -> list[Case]:
-    return [Case(name, patient_of(name), {}, None, "brats2017-2021") for name in names]
+    return [Case(name, {}, None, "brats2017-2021") for name in names]
 
 
 def many(count: int, site: str = "CBICA") -> list[Case]:

@@ -15,6 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 from omegaconf import DictConfig
 
 from fedbrats.checks.config import checked
+from fedbrats.checks.plan import check_plan
 from fedbrats.checks.settings import (
     check_private_sites,
     check_same_cases,
@@ -52,7 +53,7 @@ from fedbrats.runs.checkpoint import Model, load_checkpoint
 from fedbrats.runs.environment import write_environment
 from fedbrats.runs.privacy import collect_steps
 from fedbrats.runs.site_cases import site_folder, write_site_cases
-from fedbrats.training.amount import check_site_names, steps_per_round
+from fedbrats.training.amount import steps_per_round
 from fedbrats.training.schedule import plateau_factor
 
 log = logging.getLogger(__name__)
@@ -84,12 +85,11 @@ def run(config: DictConfig | Config, folder: Path, overrides: Sequence[str] = ()
         started = time.perf_counter()
         if isinstance(config, DictConfig) and not resumed and (said := why_this_size(config)):
             progress.message(said)
-        prepared = prepare(settled.data, settled.partition, cores(), progress.message)
-        arms.check_institution_names([site.name for site in prepared.sites])
-        check_site_names(settled.train, [site.name for site in prepared.sites if not site.holdout])
+        allow = partial(check_plan, settled, progress.message)
+        prepared = prepare(settled.data, settled.partition, cores(), progress.message, allow)
         check_unseen_by_localiser(settled, prepared)
         check_init(settled, prepared.cached, prepared.sites, private=bool(settled.privacy))
-        check_private_sites(settled, prepared)
+        check_private_sites(settled, prepared.sites, prepared.patients.of)
         if resumed:
             check_same_cases(folder, prepared)
         write_inputs(folder, settled, prepared, overrides)
@@ -116,9 +116,9 @@ def write_inputs(folder: Path, config: Config, prepared: Prepared, overrides: Se
     write_json(folder / "partition.json", prepared.to_json())
     training = [site for site in prepared.sites if not site.holdout]
     for site in prepared.sites:
-        write_site_cases(folder, site, prepared.cached, prepared.patients)
+        write_site_cases(folder, site, prepared.cached, prepared.patients.of)
     pooled = arms.pooled_site(prepared.sites)
-    write_site_cases(folder, pooled, prepared.cached, prepared.patients)
+    write_site_cases(folder, pooled, prepared.cached, prepared.patients.of)
     members = {site.name: len(site.train) for site in training}
     write_json(site_folder(folder, pooled.name) / "members.json", members)
 

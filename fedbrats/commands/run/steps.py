@@ -44,6 +44,6 @@ def counted(counts: StepCounts | None, config: Config, prepared: Prepared, fed: 
     settings = parts_of(config).privacy
     if isinstance(settings, DpSgd):
         for name, site in sites.items():
-            patients = len({prepared.patients[case] for case in site.train})
+            patients = len({prepared.patients.of[case] for case in site.train})
             expected[FEDERATED, name] = private_steps(name, patients, config.train, settings)
     return Counted(counts, expected)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from fedbrats.data.patients import Understood
 from fedbrats.report.cells import MISSING, number
 from fedbrats.report.page import Section, data_uri
 from fedbrats.report.results import Results
@@ -20,6 +21,7 @@ def section(results: Results) -> Section:
     there = bool(run.partition.get("sites"))
     context = {
         "rows": _partition_rows(run),
+        "patients": [str(Understood(**row)) for row in run.partition.get("patients", [])],
         "regions": task.REGIONS,
         "figure": data_uri(partition_figure(run), "svg") if there else "",
         "intensity": data_uri(intensity_figure(run), "svg") if there else "",

@@ -1,0 +1,69 @@
+"""What the names of cases, sites and patients tell before any volume is read, by `run` and by `check_data`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from fedbrats.checks.settings import check_private_sites
+from fedbrats.config.schema import Config
+from fedbrats.config.targets import ConfigError
+from fedbrats.data.cases import Case
+from fedbrats.data.institutions import patients_of
+from fedbrats.data.partition import Site, make_partition
+from fedbrats.data.patients import check_known, counted
+from fedbrats.federation.arms import check_institution_names
+from fedbrats.federation.parts import parts_of
+from fedbrats.privacy.dp_sgd import DpSgd
+from fedbrats.training.amount import check_site_names
+
+
+def check_plan(config: Config, say: Callable[[str], None], cases: Sequence[Case]) -> None:
+    """Check everything that the names of the cases settle, and say what was understood.
+
+    Args:
+        config: checked by itself.
+        say: told whose scans the cases are, rule by rule, and which sites are too small for a test.
+        cases: as `find_cases` returns them; some may yet turn out to be unusable.
+
+    Raises:
+        ConfigError: a patient whom nothing tells, where that is refused; cases without institution, a name that cannot
+            be one, a stranger in `partition.holdout`, `train.site_steps`, `train.site_epochs` or `privacy.sites`; no
+            site left to train, or none with patients enough for a test; a delta that is not below 1/N.
+    """
+    cfg = config.partition
+    patients = patients_of(cases, cfg)
+    check_known(patients, cfg, private=isinstance(parts_of(config).privacy, DpSgd))
+    for understood in patients.counts():
+        say(str(understood))
+    known = cfg.method != "dirichlet"  # there the sizes, not the names, depend on tumour volumes
+    sites = make_partition(cases, cfg if known else replace(cfg, method="iid"))
+    check_institution_names([site.name for site in sites])
+    check_site_names(config.train, [site.name for site in sites if not site.holdout])
+    if known:
+        check_private_sites(config, sites, patients.of)
+        _check_sizes(config, say, sites, patients.of)
+
+
+def _check_sizes(
+    config: Config, say: Callable[[str], None], sites: Sequence[Site], of: Mapping[str, str]
+) -> None:
+    """Say which sites are too small to be tested or to validate, and refuse a test of nobody."""
+    cfg = config.partition
+    if cfg.test > 0 and not any(site.test for site in sites):
+        raise ConfigError(
+            f"partition.test={cfg.test:g}: no institution has a second patient, so nothing could be tested; set "
+            "partition.test=0 to train without a test, or partition.sites or partition.table for fewer institutions"
+        )
+    for site in sites:
+        n = counted(len({of[case] for case in site.cases}), "patient")
+        lacks = [
+            what
+            for what, asked, found in (
+                ("tested", cfg.test > 0, site.test),
+                ("validated", cfg.val > 0 or cfg.fold is not None, site.val),
+            )
+            if asked and not found and not site.holdout
+        ]
+        if lacks:
+            say(f"{site.name} has {n}: nobody there is {' or '.join(lacks)}")
