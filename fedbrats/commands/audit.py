@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
+
+from fedbrats.commands.words import path
 
 
 def main(arguments: list[str]) -> int:
     """Write `audit.json` and print its table; 1 when a check failed, 2 for a folder that cannot be audited."""
     parser = argparse.ArgumentParser(description="Audit the patient-level privacy of a run (privacy=dp_sgd).")
-    parser.add_argument("run", type=Path, help="run folder, outputs/<date>/<time>")
+    parser.add_argument("run", type=path, help="run folder, outputs/<date>/<time>")
     parser.add_argument("--no-inversion", action="store_true", help="leave out the pictures (a minute)")
     parser.add_argument(
         "--trust",

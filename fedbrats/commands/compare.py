@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
+
+from fedbrats.commands.words import path
 
 
 def main(arguments: list[str]) -> int:
@@ -13,7 +14,7 @@ def main(arguments: list[str]) -> int:
         description="One table of arms and institutions over the jobs of a sweep."
     )
     parser.add_argument(
-        "sweep", type=Path, help="folder with one run folder per job, such as multirun/<date>/<time>"
+        "sweep", type=path, help="folder with one run folder per job, such as multirun/<date>/<time>"
     )
     sweep = parser.parse_args(arguments).sweep
     from fedbrats.runs.reading import RunFolderError

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import fedbrats
 from fedbrats.checks.config import checked
+from fedbrats.commands.overrides import readable
 from fedbrats.config import schema
 from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
@@ -89,6 +90,6 @@ def composed(overrides: Sequence[str], own: Path | None = None) -> DictConfig:
     more = [f"hydra.searchpath=[file://{own.resolve()}]"] if own else []
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            return compose("config", overrides=[*overrides, *more])
+            return compose("config", overrides=[*readable(overrides), *more])
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(": ".join(map(str, filter(None, [error, error.__cause__])))) from error

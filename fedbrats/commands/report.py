@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
+
+from fedbrats.commands.words import path
 
 
 def main(arguments: list[str]) -> int:
     """Write `report.html`, print the result table and the path; 2 for a folder that is no readable run."""
     parser = argparse.ArgumentParser(description="Rebuild report.html of a run folder.")
-    parser.add_argument("run", type=Path, help="run folder, outputs/<date>/<time>")
+    parser.add_argument("run", type=path, help="run folder, outputs/<date>/<time>")
     folder = parser.parse_args(arguments).run
     from rich.console import Console
 

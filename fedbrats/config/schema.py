@@ -91,8 +91,8 @@ class TrainConfig:
     batch: int = 2
     local_steps: int | None = None  # optimiser steps per round; excludes local_epochs
     local_epochs: float | None = None  # passes over a site's training cases per round
-    site_steps: dict[str, int] = field(default_factory=dict)  # partial work: steps per round of named sites
-    site_epochs: dict[str, float] = field(
+    site_steps: dict[Any, int] = field(default_factory=dict)  # partial work: steps per round of named sites
+    site_epochs: dict[Any, float] = field(
         default_factory=dict
     )  # partial work: epochs per round of named sites
     patches_per_case: int = 1  # patches drawn from a case in one epoch
@@ -228,7 +228,16 @@ def typed(config: DictConfig | Config) -> Config:
         return config
     try:
         # Merged anew, because a key added with "+" has passed by the schema.
-        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(config, resolve=True))
+        merged = OmegaConf.merge(
+            OmegaConf.structured(Config), _named(OmegaConf.to_container(config, resolve=True))
+        )
         return cast(Config, OmegaConf.to_object(merged))
     except Exception as error:
         raise ConfigError(str(error)) from error
+
+
+def _named(content: Any) -> Any:
+    """`content` with every key as text: an institution called 2013 is read as a number by YAML and by Hydra."""
+    if isinstance(content, dict):
+        return {str(key): _named(value) for key, value in content.items()}
+    return [_named(value) for value in content] if isinstance(content, list) else content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -96,7 +97,7 @@ def parse_spec(text: str) -> list[Spec]:
     Raises:
         ConfigError: no such run folder, no checkpoint in it, or no such arm; the message lists the arms.
     """
-    parts = text.split("@")
+    parts = os.path.expanduser(text).split("@")
     # A folder may have an @ in its name, so the longest name that is a folder counts.
     length = next((n for n in range(len(parts), 0, -1) if Path("@".join(parts[:n])).is_dir()), 1)
     run, rest = Path("@".join(parts[:length])), parts[length:]

@@ -286,6 +286,18 @@ def test_saved_configuration_comes_back_equal_and_complete(tmp_path: Path) -> No
     assert (tmp_path / "again.yaml").read_text() == text
 
 
+def test_an_institution_called_2013_is_a_name_like_any_other(tmp_path: Path) -> None:
+    """Hydra and YAML read its name as a number; two kinds of keys cannot even be sorted."""
+    given = ["data.phantom.sites={2013: 3, CBICA: 3}", "+train.site_epochs={2013: 2, CBICA: 1}"]
+    given += ["privacy=dp_sgd", "privacy.sites={2013: {target_epsilon: 3}, CBICA: {target_epsilon: 2}}"]
+    config = config_of(*given)
+    assert config.data.phantom.sites == {"2013": 3, "CBICA": 3}
+    assert config.train.site_epochs == {"2013": 2, "CBICA": 1}
+    assert config.privacy["sites"] == {"2013": {"target_epsilon": 3}, "CBICA": {"target_epsilon": 2}}
+    save_config(config, tmp_path / "config.yaml")
+    assert as_dict(load_config(tmp_path / "config.yaml")) == as_dict(config)
+
+
 @pytest.mark.parametrize("text", ["nonsense: 1\n", "rounds: many\n", "[1, 2\n", "- 1\n"])
 def test_a_file_that_is_no_configuration_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(text)

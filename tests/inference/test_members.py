@@ -51,6 +51,11 @@ def test_specs(text: str, expected: list[tuple[str, str]], run: Path) -> None:
     assert parse_spec(f"{run}{text}") == [Spec(run, *parts) for parts in expected]
 
 
+def test_the_home_folder_is_found(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(run.parent))
+    assert parse_spec(f"~/{run.name}@local") == parse_spec(f"{run}@local")
+
+
 def test_a_folder_may_have_an_at_sign(tmp_path: Path) -> None:
     make_run(tmp_path / "a@b", rounds=1)
     assert parse_spec(f"{tmp_path}/a@b@federated") == [Spec(tmp_path / "a@b")]

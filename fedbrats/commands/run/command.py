@@ -13,6 +13,7 @@ from rich.console import Console
 
 from fedbrats.commands.compose import conf_folder, own_folder, register_with_hydra
 from fedbrats.commands.errors import explain_errors
+from fedbrats.commands.overrides import readable
 from fedbrats.config.targets import ConfigError
 from fedbrats.engines.warm import warm_up
 
@@ -23,6 +24,7 @@ def main(arguments: list[str]) -> int:
     """Run what Hydra makes of the arguments; its own options (-m, --cfg job, --help, --config-dir) are among them."""
     try:
         own_folder(arguments)
+        arguments = readable(arguments, sweep=bool({"-m", "--multirun"} & set(arguments)))
     except ConfigError as error:
         print(f"fedbrats: {error}", file=sys.stderr)
         return 2
