@@ -133,6 +133,8 @@ def _check_personal(config: Config, personal: Personalization, parts: Parts) -> 
 def _check_data(data: DataConfig, partition: PartitionConfig) -> None:
     _choice("data.source", data.source, ("folder", "phantom"))
     _choice("data.on_bad_case", data.on_bad_case, ("fail", "skip"))
+    _at_least("data.max_voxels", data.max_voxels, 1)
+    _choice("data.links", data.links, ("inside", "follow"))
     _require(data.source == "phantom" or bool(data.root), "data.root: name the folder that holds the cases.")
     _require(data.et_label in (None, 3, 4), f"data.et_label={data.et_label}: must be 3, 4 or null.")
     _choice("partition.method", partition.method, ("institution", "fets", "iid", "dirichlet", "quantity"))

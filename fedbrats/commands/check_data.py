@@ -27,6 +27,7 @@ from fedbrats.data.checks import DataCheck, check_cases
 from fedbrats.data.finding import find_cases
 from fedbrats.data.inspection import CaseCheck, Problem
 from fedbrats.data.institutions import CONTROLS, assign, find_institutions
+from fedbrats.data.walking import bounds_of
 
 NO_INSTITUTION = "(no institution)"
 
@@ -84,8 +85,9 @@ def list_folder(config: Config, progress: Callable[[CaseCheck], Any] | None = No
     """
     if not config.data.root:
         raise ConfigError("data.root: name the folder that holds the cases")
+    root = Path(config.data.root).expanduser()
     notes: list[str] = []
-    cases = find_cases(Path(config.data.root).expanduser(), notes.append)
+    cases = find_cases(root, notes.append, links=config.data.links)
     found = find_institutions(cases, config.partition)
     problem = ""
     try:
@@ -98,7 +100,8 @@ def list_folder(config: Config, progress: Callable[[CaseCheck], Any] | None = No
     workers = config.runtime.workers
     if workers is None:  # a process takes about as long to start as four cases to read
         workers = min(os.cpu_count() or 1, len(cases) // 4)
-    check = check_cases(cases, workers, config.data.et_label, progress)
+    bounds = bounds_of(root, config.data.max_voxels, config.data.links)
+    check = check_cases(cases, workers, config.data.et_label, progress, bounds=bounds)
     return Listing(cases, institutions, check, problem, notes)
 
 

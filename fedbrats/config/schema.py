@@ -39,6 +39,8 @@ class DataConfig:
     root: str | None = None
     cache: str = "outputs/cache"  # preprocessed volumes, shared by all runs
     on_bad_case: str = "fail"  # "fail" or "skip"
+    max_voxels: int = 134_217_728  # of one file (512 x 512 x 512), the channels of a 4D file together
+    links: str = "inside"  # "inside": links that leave root are errors; "follow": they are followed
     et_label: int | None = None  # number of enhancing tumour in the files (3 or 4); None recognises it
     phantom: PhantomConfig = field(default_factory=PhantomConfig)
 

@@ -34,8 +34,10 @@ from fedbrats.data.entries import (
     read_meta,
     write_entry,
 )
+from fedbrats.data.nifti import USUAL
 from fedbrats.data.preprocess import files_of, preprocess, slices_of
 from fedbrats.data.regions import LabelSystem
+from fedbrats.data.stream import Bounds, check_file
 
 FORMAT = 1  # raise it whenever the contents of an entry change
 
@@ -77,7 +79,7 @@ class CachedCase:
         return CachedCase, (self.name, self.folder)
 
 
-def prepare_case(case: Case, system: LabelSystem, cache: Path) -> CachedCase:
+def prepare_case(case: Case, system: LabelSystem, cache: Path, bounds: Bounds = USUAL) -> CachedCase:
     """Return the cache entry of a case; build it first if it is missing or damaged.
 
     Any number of processes may do this at once for the same case; one build wins, the others are discarded.
@@ -86,6 +88,7 @@ def prepare_case(case: Case, system: LabelSystem, cache: Path) -> CachedCase:
         case: files of the case; without label the entry serves prediction only.
         system: label numbers of the data set.
         cache: cache folder, made if missing.
+        bounds: how large a file may be and where it may lie.
 
     Raises:
         ValueError: the case cannot be used (missing modality, unreadable file, shapes that differ, constant
@@ -93,6 +96,8 @@ def prepare_case(case: Case, system: LabelSystem, cache: Path) -> CachedCase:
         CacheError: the cache folder cannot be written.
     """
     files = files_of(case)
+    for file in files.values():
+        check_file(file.path, bounds)  # before an endless one is hashed
     stamps = {file.path: file_stamp(file.path) for file in files.values()}
     make_layout(cache)
     digests = {path: file_digest(path, stamp, cache) for path, stamp in stamps.items()}
@@ -105,7 +110,7 @@ def prepare_case(case: Case, system: LabelSystem, cache: Path) -> CachedCase:
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     folder = cache / "cases" / key
     if not is_intact(folder):
-        arrays, meta = preprocess(case, system)
+        arrays, meta = preprocess(case, system, bounds)
         changed = [str(path) for path, stamp in stamps.items() if file_stamp(path) != stamp]
         if changed:
             raise ValueError(f"{', '.join(changed)}: changed while the case {case.name} was read")
@@ -119,6 +124,7 @@ def prepare_cases(
     cache: Path,
     workers: int,
     progress: Callable[[int, int], object] | None = None,
+    bounds: Bounds = USUAL,
 ) -> dict[str, CachedCase | Exception]:
     """Prepare many cases, in the order given; a case that fails is returned as its exception.
 
@@ -126,6 +132,7 @@ def prepare_cases(
         workers: threads. Decompression, hashing and NumPy run outside Python's lock, so that two threads take
             half the time of one, while processes would first spend seconds on their imports.
         progress: called in this thread with (cases done, all cases) after each case.
+        bounds: how large a file may be and where it may lie.
 
     Raises:
         ValueError: two cases have the same name.
@@ -137,7 +144,7 @@ def prepare_cases(
         raise ValueError(f"case names must be unique, found more than once: {', '.join(twice)}")
     results: dict[str, CachedCase | Exception] = {}
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        futures = {pool.submit(prepare_case, case, system, cache): case.name for case in cases}
+        futures = {pool.submit(prepare_case, case, system, cache, bounds): case.name for case in cases}
         try:
             for done, future in enumerate(as_completed(futures), start=1):
                 results[futures[future]] = _outcome(future)

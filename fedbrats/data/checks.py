@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from multiprocessing import get_context
@@ -14,7 +15,10 @@ from typing import Any
 
 from fedbrats.data.cases import Case, describe_labels, resolve_labels
 from fedbrats.data.inspection import CaseCheck, Problem, case_files, inspect_case
+from fedbrats.data.nifti import USUAL
 from fedbrats.data.regions import LabelSystem
+from fedbrats.data.stream import Bounds, VolumeError, check_file
+from fedbrats.data.walking import links_outside
 from fedbrats.files import read_json, write_json
 
 _FORMAT = 2  # of remembered findings; raise it when a check changes
@@ -55,6 +59,7 @@ def check_cases(
     et_label: int | None = None,
     progress: Callable[[CaseCheck], Any] | None = None,
     memory: Path | None = None,
+    bounds: Bounds = USUAL,
 ) -> DataCheck:
     """Check every case, look for one case under two names, and settle the label numbers of the data set.
 
@@ -64,14 +69,15 @@ def check_cases(
         et_label: `data.et_label`.
         progress: called after each case, in the order of `cases`.
         memory: folder of the findings of earlier runs, kept by file contents; None checks everything anew.
+        bounds: how large a file may be and where it may lie.
     """
     results = []
-    for result in _inspect_all(cases, workers, memory):
+    for result in _inspect_all(cases, workers, memory, bounds):
         results.append(result)
         if progress:
             progress(result)
     problems = [problem for result in results for problem in result.problems]
-    problems += _duplicates(cases, results)
+    problems += _duplicates(cases, results) + _folders_outside(bounds)
     numbers = {result.case: result.numbers for result in results if result.numbers}
     system, sentence = None, ""
     try:
@@ -82,8 +88,11 @@ def check_cases(
     return DataCheck(sorted(problems, key=lambda p: (p.case, p.severity)), system, sentence, numbers)
 
 
-def _inspect_all(cases: Sequence[Case], workers: int, memory: Path | None) -> Iterable[CaseCheck]:
+def _inspect_all(
+    cases: Sequence[Case], workers: int, memory: Path | None, bounds: Bounds
+) -> Iterable[CaseCheck]:
     inspect = partial(_remembered, memory=memory) if memory else inspect_case
+    inspect = partial(inspect, bounds=bounds)
     if workers <= 1 or len(cases) < 2:
         yield from map(inspect, cases)
         return
@@ -91,27 +100,40 @@ def _inspect_all(cases: Sequence[Case], workers: int, memory: Path | None) -> It
         yield from pool.map(inspect, cases)
 
 
-def _remembered(case: Case, memory: Path) -> CaseCheck:
-    path = memory / f"{_contents_key(case)}.json"
+def _remembered(case: Case, memory: Path, bounds: Bounds) -> CaseCheck:
+    path = memory / f"{_contents_key(case, bounds)}.json"
     try:
         known = read_json(path)
         problems = [Problem(**problem) for problem in known["problems"]]
         return CaseCheck(known["case"], problems, set(known["numbers"]), known["hashes"])
     except (OSError, ValueError, TypeError, KeyError):  # unknown or damaged: check again
-        result = inspect_case(case)
+        result = inspect_case(case, bounds)
     write_json(path, asdict(result) | {"numbers": sorted(result.numbers)})
     return result
 
 
-def _contents_key(case: Case) -> str:
-    key = hashlib.blake2b(
-        json.dumps([_FORMAT, case.name, case.family, case.faults, case.remarks]).encode(), digest_size=16
-    )
+def _contents_key(case: Case, bounds: Bounds) -> str:
+    head = [_FORMAT, case.name, case.family, case.faults, case.remarks, bounds.max_voxels, str(bounds.root)]
+    key = hashlib.blake2b(json.dumps(head).encode(), digest_size=16)
     for kind, file in case_files(case).items():
         key.update(json.dumps([kind, str(file and file.path), file and file.channel]).encode())
-        if file and file.path.is_file() and (file.channel in (None, 0)):  # a 4D file once
-            key.update(hashlib.blake2b(file.path.read_bytes()).digest())
+        if file and file.channel in (None, 0):  # a 4D file once
+            with suppress(VolumeError):
+                check_file(file.path, bounds)  # before an endless one is hashed
+                with file.path.open("rb") as handle:
+                    key.update(hashlib.file_digest(handle, "blake2b").digest())
     return key.hexdigest()
+
+
+def _folders_outside(bounds: Bounds) -> list[Problem]:
+    """One error for each linked folder that was not searched because it lies outside the data set's own."""
+    if bounds.root is None:
+        return []
+    what = f"a link that leaves {bounds.root} (to {{}}); copy the folder, or set {bounds.group}links=follow"
+    return [
+        Problem(str(link.relative_to(bounds.root)), str(link), what.format(link.resolve()), "error")
+        for link in links_outside(bounds.root)
+    ]
 
 
 def _duplicates(cases: Sequence[Case], results: Sequence[CaseCheck]) -> list[Problem]:

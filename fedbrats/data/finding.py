@@ -12,7 +12,7 @@ from pathlib import Path
 from fedbrats.data import decathlon
 from fedbrats.data.cases import MODALITIES, Case, ImageFile
 from fedbrats.data.file_names import NEW, case_and_kind, named_by_folder, stem_of, wrapped
-from fedbrats.data.walking import visible_files
+from fedbrats.data.walking import INSIDE, visible_files
 
 Say = Callable[[str], object]
 
@@ -38,7 +38,9 @@ class _Group:
         return {path.parent for paths in self.files.values() for path in paths}
 
 
-def find_cases(root: Path | str, say: Say = lambda text: None, unlabelled: bool = False) -> list[Case]:
+def find_cases(
+    root: Path | str, say: Say = lambda text: None, unlabelled: bool = False, links: str = INSIDE
+) -> list[Case]:
     """Find every case under a folder, flat or nested, sorted by name.
 
     Understands the names of BraTS 2017 to 2021 and FeTS, of BraTS 2023 and later, of UPENN-GBM (corrected
@@ -52,6 +54,7 @@ def find_cases(root: Path | str, say: Say = lambda text: None, unlabelled: bool 
         root: the folder.
         say: told in one sentence each what was passed over or decided for many files at once.
         unlabelled: also the test cases of the Decathlon, which have no labels.
+        links: "inside" passes over linked folders that lie outside `root`, "follow" searches them too.
 
     Raises:
         ValueError: no such folder, or no case in it.
@@ -60,7 +63,7 @@ def find_cases(root: Path | str, say: Say = lambda text: None, unlabelled: bool 
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; data.root must name the folder that holds the cases")
     notes: list[str] = []
-    files = visible_files(root, notes.append)
+    files = visible_files(root, notes.append, links)
     cases = _named_cases(files, notes.append) + _decathlon_cases(root, files, notes.append, unlabelled)
     if not cases:
         passed = "".join(f". {note}" for note in notes)

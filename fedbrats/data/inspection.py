@@ -11,6 +11,7 @@ import numpy as np
 
 from fedbrats.data.cases import MODALITIES, Case, ImageFile
 from fedbrats.data.nifti import (
+    USUAL,
     Source,
     canonical_affine,
     canonical_shape,
@@ -19,6 +20,7 @@ from fedbrats.data.nifti import (
     spacing_of,
 )
 from fedbrats.data.regions import label_numbers
+from fedbrats.data.stream import Bounds
 
 _SUFFIXES = {
     "brats2023": {"t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", "flair": "-t2f", "seg": "-seg"},
@@ -75,13 +77,13 @@ def case_files(case: Case) -> dict[str, ImageFile | None]:
     return {modality: case.images.get(modality) for modality in MODALITIES} | {"seg": case.label}
 
 
-def inspect_case(case: Case) -> CaseCheck:
-    """Read every volume of a case once and check it.
+def inspect_case(case: Case, bounds: Bounds = USUAL) -> CaseCheck:
+    """Read every volume of a case once, within `bounds`, and check it.
 
-    Errors: faults of the case; missing modality or segmentation; a segmentation without images; missing, empty or
-    truncated file; NaN or infinity; a volume of zeros; labels that no BraTS release uses; shape or affine that differ,
-    in canonical orientation, from most volumes of the case. Warnings: remarks on the case; neither sform nor qform;
-    segmentation without tumour; one image under two modalities.
+    Errors: faults of the case; missing modality or segmentation; a segmentation without images; missing, empty,
+    truncated or endless file; NaN or infinity; a volume of zeros; labels that no BraTS release uses; shape or affine
+    that differ, in canonical orientation, from most volumes of the case. Warnings: remarks on the case; neither sform
+    nor qform; segmentation without tumour; one image under two modalities.
     """
     findings = _Findings(case.name)
     for fault in case.faults:
@@ -103,7 +105,7 @@ def inspect_case(case: Case) -> CaseCheck:
             )
             continue
         try:
-            data, sources[file.path] = read_volume(file.path, file.channel)
+            data, sources[file.path] = read_volume(file.path, file.channel, bounds)
         except ValueError as error:
             findings.error(file.path, str(error).removeprefix(f"{file.path}: "))
             continue
@@ -111,7 +113,7 @@ def inspect_case(case: Case) -> CaseCheck:
             numbers = _check_label(findings, file.path, data)
         elif _check_image(findings, file.path, kind, data):
             hashes[kind] = _hash(data)
-    _check_spaces(findings, sources)
+    _check_spaces(findings, sources, bounds)
     for first, second in _pairs_alike(hashes):
         findings.warning(files[second].path, f"holds the same voxels as {first}")  # type: ignore[union-attr]
     return CaseCheck(case.name, findings.problems, numbers, hashes)
@@ -160,7 +162,7 @@ def _check_label(findings: _Findings, path: Path, data: np.ndarray) -> set[int]:
     return numbers
 
 
-def _check_spaces(findings: _Findings, sources: Mapping[Path, Source]) -> None:
+def _check_spaces(findings: _Findings, sources: Mapping[Path, Source], bounds: Bounds) -> None:
     """Compare every volume with the one that agrees with most others, so that only the odd one is named."""
     if not sources:
         return
@@ -171,7 +173,7 @@ def _check_spaces(findings: _Findings, sources: Mapping[Path, Source]) -> None:
         difference = _difference(sources[path], sources[reference])
         if difference:
             findings.error(path, f"{difference} of {reference.name}")
-        if not read_header(path).has_world_space:
+        if not read_header(path, bounds).has_world_space:
             findings.warning(path, "neither sform nor qform is set; its orientation is a guess")
 
 

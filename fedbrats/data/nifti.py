@@ -6,8 +6,6 @@ flipping axes only, so no voxel value changes and the way back is exact.
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,29 +13,15 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
-from nibabel.spatialimages import HeaderDataError, HeaderTypeError
-from nibabel.wrapstruct import WrapStructError
 
+from fedbrats.data.stream import Bounds, Volume, VolumeError, check_file, read_head, read_voxels
 from fedbrats.files import replacing
 
 SUFFIXES = (".nii.gz", ".nii")
 _RAS = axcodes2ornt(("R", "A", "S"))
-_UNREADABLE = (
-    ImageFileError,
-    HeaderDataError,
-    HeaderTypeError,
-    WrapStructError,
-    OSError,
-    EOFError,
-    zlib.error,
-    ValueError,
-)
-
-
-class VolumeError(ValueError):
-    """A volume that cannot be read or used; the message names the file and what was expected."""
+USUAL = Bounds()
+_FURTHEST = 1e6  # mm, of anything in an affine
 
 
 @dataclass(frozen=True)
@@ -62,95 +46,68 @@ class Header:
     has_world_space: bool
 
 
-def _checked(path: Path) -> Path:
-    if not path.is_file():
-        raise VolumeError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise VolumeError(f"{path}: empty file (0 bytes), expected a NIfTI volume")
-    return path
-
-
-def _load(path: Path) -> Any:
-    _checked(path)
-    try:
-        return nib.load(path)
-    except _UNREADABLE as error:
-        raise VolumeError(f"{path}: not a readable NIfTI file ({error})") from error
-
-
-def _load_whole(path: Path) -> Any:
-    """Open a file so that damage anywhere in it is seen: gzip is unpacked to its end, check sum included."""
-    if not path.name.endswith(".gz"):
-        return _load(path)
-    packed = _checked(path).read_bytes()
-    try:
-        raw = gzip.decompress(packed)
-    except _UNREADABLE as error:
-        raise VolumeError(f"{path}: truncated or damaged gzip file ({error})") from error
-    kind = nib.Nifti2Image if raw[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else nib.Nifti1Image
-    try:
-        return kind.from_bytes(raw)
-    except _UNREADABLE as error:
-        raise VolumeError(f"{path}: not a readable NIfTI file ({error})") from error
-
-
 @lru_cache(maxsize=1)
-def _load_4d(path: Path, size: int, modified: int) -> Any:
+def _read_4d(path: Path, bounds: Bounds, size: int, modified: int) -> tuple[Volume, Any]:
     """Keep the last 4D file unpacked, since its channels are asked for one after another."""
-    return _load_whole(path)
+    return read_voxels(path, bounds)
 
 
-def _header_of(image: Any, path: Path) -> Header:
-    shape = tuple(int(n) for n in image.shape)
+def _header_of(volume: Volume, path: Path) -> Header:
+    shape, affine = volume.shape, volume.affine
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    affine = np.asarray(image.affine, float)
     if len(shape) not in (3, 4):
         raise VolumeError(f"{path}: expected a 3D or 4D volume, found shape {shape}")
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise VolumeError(f"{path}: the affine is singular or not finite, expected a voxel-to-world matrix")
+    if (furthest := float(np.abs(affine).max())) > _FURTHEST:
+        raise VolumeError(f"{path}: the affine holds {furthest:g}, expected millimetres")
     codes = "".join(nib.aff2axcodes(affine))
-    known = int(image.header["sform_code"]) > 0 or int(image.header["qform_code"]) > 0
+    known = int(volume.header["sform_code"]) > 0 or int(volume.header["qform_code"]) > 0
     return Header(shape, Source((shape[0], shape[1], shape[2]), affine.tolist(), codes), known)
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, bounds: Bounds = USUAL) -> Header:
     """Read shape and space of a file without its voxels.
 
     Raises:
-        VolumeError: missing, empty or unreadable file, a shape that is not 3D or 4D, a singular affine.
+        VolumeError: missing, empty or unreadable file, a shape that is not 3D or 4D or beyond `bounds`, a singular
+            affine.
     """
-    return _header_of(_load(path), path)
+    return _header_of(read_head(Path(path), bounds), path)
 
 
-def read_volume(path: Path, channel: int | None = None) -> tuple[np.ndarray, Source]:
+def read_volume(path: Path, channel: int | None = None, bounds: Bounds = USUAL) -> tuple[np.ndarray, Source]:
     """Read one volume in canonical RAS order.
 
     Args:
         path: `.nii` or `.nii.gz`.
         channel: index into the fourth axis of a 4D file; None for a 3D file.
+        bounds: how large a file may be and where it may lie.
 
     Returns:
         The voxels [X, Y, Z], X to the right, Y to anterior, Z to superior (dtype of the file; float when the
         header scales), contiguous; and the space on disk.
 
     Raises:
-        VolumeError: as `read_header`, a truncated file, or a `channel` that does not fit the file.
+        VolumeError: as `read_header`, a file that holds less or more than its header claims, or a `channel` that does
+            not fit the file.
     """
     path = Path(path)
     if channel is None:
-        image = _load_whole(path)
+        volume, voxels = read_voxels(path, bounds)
     else:
-        stat = _checked(path).stat()
-        image = _load_4d(path, stat.st_size, stat.st_mtime_ns)
-    header = _header_of(image, path)
+        check_file(path, bounds)
+        stat = path.stat()
+        volume, voxels = _read_4d(path, bounds, stat.st_size, stat.st_mtime_ns)
+    header = _header_of(volume, path)
     _check_channel(path, header.shape, channel)
     try:
-        data = image.dataobj[..., channel] if channel is not None else np.asanyarray(image.dataobj)
-    except _UNREADABLE as error:
-        raise VolumeError(f"{path}: truncated or damaged, voxels cannot be read ({error})") from error
-    data = data.reshape(header.shape[:3])
-    return np.ascontiguousarray(apply_orientation(data, _to_ras(header.source))), header.source
+        data = voxels[..., channel] if channel is not None else np.asanyarray(voxels)
+        data = data.reshape(header.shape[:3])
+        return np.ascontiguousarray(apply_orientation(data, _to_ras(header.source))), header.source
+    except MemoryError as error:
+        raise VolumeError(f"{path}: this machine has not enough memory for {header.shape}") from error
 
 
 def _check_channel(path: Path, shape: tuple[int, ...], channel: int | None) -> None:

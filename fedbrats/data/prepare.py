@@ -20,6 +20,7 @@ from fedbrats.data.institutions import patients_of
 from fedbrats.data.partition import Site, make_partition, partition_table
 from fedbrats.data.patients import Patients
 from fedbrats.data.phantom import GENERATOR, write_phantom
+from fedbrats.data.walking import bounds_of
 
 SHOWN = 20  # problems named in an error message
 Say = Callable[[str], None]
@@ -91,10 +92,11 @@ def prepare(
     """
     root = data_root(data, workers, say)
     cache = Path(data.cache).expanduser()
-    cases = find_cases(root, say)
+    cases = find_cases(root, say, links=data.links)
+    bounds = bounds_of(root, data.max_voxels, data.links)
     allow(cases)
     say(f"checking {len(cases)} cases in {root}")
-    checked = check_cases(cases, workers=workers, et_label=data.et_label, memory=cache / "checks")
+    checked = check_cases(cases, workers, data.et_label, memory=cache / "checks", bounds=bounds)
     general = [problem for problem in checked.errors if not problem.case]
     if general or checked.system is None:
         raise DataError("; ".join(problem.what for problem in general))
@@ -103,7 +105,7 @@ def prepare(
     if errors and data.on_bad_case == "fail":
         raise DataError(_listing(errors))
     say(f"preprocessing {len(usable)} cases into {cache}")
-    results = prepare_cases(usable, checked.system, cache, workers)
+    results = prepare_cases(usable, checked.system, cache, workers, bounds=bounds)
     cached = {name: entry for name, entry in results.items() if isinstance(entry, CachedCase)}
     failed = {name: entry for name, entry in results.items() if isinstance(entry, Exception)}
     errors += [Problem(name, "", str(error), "error") for name, error in failed.items()]

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from fedbrats.data.cases import MODALITIES, Case, ImageFile
-from fedbrats.data.nifti import Source, read_volume, spacing_of
+from fedbrats.data.nifti import USUAL, Source, read_volume, spacing_of
 from fedbrats.data.regions import REGIONS, LabelSystem, regions_from_labels, to_canonical
+from fedbrats.data.stream import Bounds
 
 MAX_CENTRES = 20_000  # tumour voxels kept as patch centres
 
@@ -31,7 +32,9 @@ def files_of(case: Case) -> dict[str, ImageFile]:
     return files if case.label is None else files | {"seg": case.label}
 
 
-def preprocess(case: Case, system: LabelSystem) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def preprocess(
+    case: Case, system: LabelSystem, bounds: Bounds = USUAL
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read a case, crop it to the brain (bounding box over the modalities) and z-score it.
 
     Returns:
@@ -47,7 +50,7 @@ def preprocess(case: Case, system: LabelSystem) -> tuple[dict[str, np.ndarray], 
     volumes: dict[str, np.ndarray] = {}
     sources: dict[str, Source] = {}
     for name, file in files.items():
-        volumes[name], sources[name] = read_volume(file.path, file.channel)
+        volumes[name], sources[name] = read_volume(file.path, file.channel, bounds)
         if volumes[name].shape != volumes[MODALITIES[0]].shape:
             raise ValueError(
                 f"{file.path}: shape {volumes[name].shape} differs from {volumes[MODALITIES[0]].shape} of "

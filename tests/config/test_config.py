@@ -156,6 +156,8 @@ WRONG = {
     "data=brats": "data.root",
     "data.source=zip": "data.source=zip",
     "data.on_bad_case=ignore": "data.on_bad_case=ignore",
+    "data.max_voxels=0": "data.max_voxels=0",
+    "data.links=all": "data.links=all",
     "data.et_label=2": "data.et_label=2",
     "data.et_label=four": "data.et_label",
     "partition.method=random": "partition.method=random",

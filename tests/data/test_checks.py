@@ -216,7 +216,9 @@ def test_remembered_findings_follow_the_contents(tmp_path: Path, monkeypatch: py
     assert check_cases(cases, memory=memory) == fresh
     read: list[str] = []
     original = checks.inspect_case
-    monkeypatch.setattr(checks, "inspect_case", lambda case: (read.append(case.name), original(case))[1])
+    monkeypatch.setattr(
+        checks, "inspect_case", lambda case, bounds: (read.append(case.name), original(case, bounds))[1]
+    )
     assert check_cases(cases, memory=memory) == fresh
     assert read == []
     (path,) = (tmp_path / "data" / "BraTS2021_00000").glob("*_flair.nii.gz")

@@ -12,13 +12,13 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from fedbrats.data.nifti import (
-    VolumeError,
     canonical_affine,
     read_header,
     read_volume,
     spacing_of,
     write_labels,
 )
+from fedbrats.data.stream import VolumeError
 
 SHAPE = (6, 5, 4)
 SPACING = (1.0, 0.9, 2.5)

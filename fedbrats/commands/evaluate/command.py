@@ -2,6 +2,7 @@
 
     fedbrats evaluate predictions=<file or folder> references=<file or folder>
         [metrics.convention=brats2023] [metrics.bootstrap=2000] [labels.et=4] [output=evaluation] [seed=0]
+        [max_voxels=134217728]
 
 Standard output has one JSON object per case and region and nothing else; the table for people goes to
 standard error; cases.csv and summary.csv go to the output folder.

@@ -17,11 +17,12 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fedbrats.commands.evaluate.label_files import Pair, case_name, pair_files, recognise_labels, same_grid
-from fedbrats.config.schema import MetricsConfig
+from fedbrats.config.schema import DataConfig, MetricsConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.institutions import institution_from_name
-from fedbrats.data.nifti import Source, VolumeError, read_volume, spacing_of
+from fedbrats.data.nifti import Source, read_volume, spacing_of
 from fedbrats.data.regions import LabelSystem, label_numbers, to_canonical
+from fedbrats.data.stream import Bounds, VolumeError
 from fedbrats.files import replacing
 from fedbrats.metrics.score import score_case
 from fedbrats.metrics.summary import ALL_SITES, summarise
@@ -47,6 +48,7 @@ class EvaluateConfig:
     references: str = MISSING  # label file or folder
     output: str = "evaluation"  # folder of cases.csv and summary.csv
     seed: int = 0  # of the bootstrap
+    max_voxels: int = DataConfig.max_voxels  # of one file
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
 
@@ -113,12 +115,13 @@ def evaluate(
     pairs, unused = pair_files(path, Path(config.references))
     for extra in unused:
         note(f"not scored, no reference: {extra}")
-    looks = _look_at_all(pairs)
+    bounds = Bounds(config.max_voxels, group="")
+    looks = _look_at_all(pairs, bounds)
     systems = _label_systems(looks, config.labels.et, note)
     arm = case_name(path) if path.is_file() else path.resolve().name or "predictions"
     rows: list[Row] = []
     for look in looks:
-        for row in _rows(look, arm, systems, scored_by, convention):
+        for row in _rows(look, arm, systems, scored_by, convention, bounds):
             rows.append(row)
             emit({"convention": convention, **row})
     table = cases_table(metrics, line_end="\n")
@@ -168,12 +171,12 @@ def summary_table(summary: pd.DataFrame, metrics: Mapping[str, Facts]) -> Table:
     return table
 
 
-def _look_at_all(pairs: list[Pair]) -> list[_Look]:
+def _look_at_all(pairs: list[Pair], bounds: Bounds) -> list[_Look]:
     """Read everything once, so that what would end the evaluation does so before the first case is scored."""
     looks, unusable, apart = [], [], []
     for pair in pairs:
         try:
-            truth, place = read_volume(pair.reference)
+            truth, place = read_volume(pair.reference, bounds=bounds)
             truth_numbers = label_numbers(truth)
         except ValueError as error:
             unusable.append(_naming(pair.reference, error))
@@ -182,7 +185,7 @@ def _look_at_all(pairs: list[Pair]) -> list[_Look]:
             looks.append(_Look(pair, truth_numbers, set(), "no prediction"))
             continue
         try:
-            guess, guess_place = read_volume(pair.prediction)
+            guess, guess_place = read_volume(pair.prediction, bounds=bounds)
             if same_grid(place, guess_place):
                 looks.append(_Look(pair, truth_numbers, label_numbers(guess), None))
             else:
@@ -218,17 +221,18 @@ def _rows(
     systems: tuple[LabelSystem, LabelSystem],
     scored_by: Sequence[Metric],
     convention: str,
+    bounds: Bounds,
 ) -> Iterator[Row]:
     """Rows of one case by region, keys in the order of `cases.csv`."""
     metrics = facts_of(scored_by, convention)
     case, prediction, fault = look.pair.case, look.pair.prediction, look.fault
-    voxels, place = read_volume(look.pair.reference)
+    voxels, place = read_volume(look.pair.reference, bounds=bounds)
     truth = to_canonical(voxels, systems[0])
     unknown = sorted(look.guess_numbers - systems[1].numbers)
     if unknown:
         fault = f"{prediction}: unexpected labels {unknown}, expected {sorted(systems[1].numbers)}"
     if fault is None and prediction is not None:
-        guess = to_canonical(read_volume(prediction)[0], systems[1])
+        guess = to_canonical(read_volume(prediction, bounds=bounds)[0], systems[1])
         scores, status = score_case(guess, truth, spacing_of(place), convention, scored_by), "ok"
     else:
         ml = float(np.prod(spacing_of(place))) / 1000

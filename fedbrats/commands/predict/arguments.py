@@ -11,7 +11,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedbrats.commands.compose import conf_folder
-from fedbrats.config.schema import InferenceConfig, PostprocessConfig
+from fedbrats.config.schema import DataConfig, InferenceConfig, PostprocessConfig
 from fedbrats.config.targets import ConfigError
 
 EXAMPLE = {"checkpoint": "RUN[@ARM[@WHICH]]", "data": "<folder of cases>"}
@@ -38,6 +38,8 @@ class PredictConfig:
 
     checkpoint: Any = MISSING  # RUN[@ARM[@WHICH]], or a list of them: an ensemble
     data: str = MISSING  # folder of cases
+    max_voxels: int = DataConfig.max_voxels  # of one file, the channels of a 4D file together
+    links: str = "inside"  # "inside": links that leave the folder are errors; "follow": they are followed
     output: str = "predictions"
     cache: str | None = None  # of preprocessed volumes
     maps: bool = False  # write probability and uncertainty maps
@@ -69,6 +71,10 @@ def read_arguments(arguments: Sequence[str]) -> PredictConfig:
     config.checkpoint, config.trust = _texts(config.checkpoint), _texts(config.trust)
     if not config.checkpoint:
         raise ConfigError("checkpoint=[]: name at least one RUN[@ARM[@WHICH]].")
+    if config.links not in ("inside", "follow") or config.max_voxels < 1:
+        raise ConfigError(
+            f"links={config.links}, max_voxels={config.max_voxels}: choose inside or follow, and at least 1 voxel."
+        )
     config.inference = [argument for argument in arguments if argument.startswith(INFERENCE)]
     inference_settings(InferenceConfig(), config.inference)  # a mistake shows before anything is loaded
     return config

@@ -14,6 +14,7 @@ postprocess=<file of conf/postprocess, or of that group in --config-dir <folder>
 model's, with the values its run fitted.
 
 Further: cache=<folder> device=auto|cpu|cuda metrics.convention=brats2023 labels.et=4 histogram=<reference.json>
+max_voxels=134217728 (of one file) links=inside|follow (links that leave the folder)
 trust=<package>: a network of your own package is built only if you name it here, as a run folder may come from anybody.
 
 The output folder gets <case>.nii.gz in the space and with the label numbers of the data, with maps=true also

@@ -55,7 +55,7 @@ def predict_cases(
     system = load_system(config, own)
     first, output = system.members[0], Path(config.output).expanduser()
     cache = _cache_folder(config, first.config, output)
-    folder = open_folder(config.data, config.labels.et, cache, first.config, first.spec.run, say)
+    folder = open_folder(config, cache, first.spec.run, say)
     models = f"{len(system.members)} model{'s' * (len(system.members) > 1)}"
     say(f"{len(folder.cases)} cases in {config.data}, {models}. {folder.sentence}")
     site_cases = list(_usable(folder)) if system.needs_histogram and not config.histogram else []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedbrats.config.schema import Config
+from fedbrats.commands.predict.arguments import PredictConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cache import CachedCase, prepare_case
 from fedbrats.data.cases import Case, describe_labels, resolve_labels
@@ -22,6 +22,8 @@ from fedbrats.data.regions import (
     label_numbers,
     to_canonical,
 )
+from fedbrats.data.stream import Bounds
+from fedbrats.data.walking import bounds_of
 from fedbrats.files import read_json
 from fedbrats.tasks import segmentation as task
 
@@ -38,6 +40,7 @@ class Folder:
     system: LabelSystem  # of its labels, and of the predictions
     sentence: str  # how it was found
     cache: Path
+    bounds: Bounds
 
     def read(self, case: Case) -> tuple[CachedCase, list[str]]:
         """The preprocessed case, and what is wrong with its label if that had to be left out.
@@ -46,7 +49,7 @@ class Folder:
             BadCase: an image is missing or cannot be used.
             CacheError: the cache cannot be written.
         """
-        check = inspect_case(case)
+        check = inspect_case(case, self.bounds)
         errors = [problem for problem in check.problems if problem.severity == "error"]
         about_label = [p for p in errors if _about_label(case, p)]
         if bad := [p for p in errors if p not in about_label]:
@@ -60,7 +63,7 @@ class Folder:
         if notes:
             case, notes = replace(case, label=None), [f"not scored: {note}" for note in notes]
         try:
-            return prepare_case(case, self.system, self.cache), notes
+            return prepare_case(case, self.system, self.cache, self.bounds), notes
         except ValueError as error:
             raise BadCase(str(error)) from error
 
@@ -69,7 +72,7 @@ class Folder:
         if case.label is None:
             return dict.fromkeys(task.REGIONS, 0.0)
         try:
-            voxels, source = read_volume(case.label.path, case.label.channel)
+            voxels, source = read_volume(case.label.path, case.label.channel, self.bounds)
             masks = task.masks(to_canonical(voxels, self.system), task.REGIONS)
         except ValueError:
             return dict.fromkeys(task.REGIONS, 0.0)
@@ -83,38 +86,41 @@ def _about_label(case: Case, problem: Problem) -> bool:
     return problem.file == str(case.label.path)
 
 
-def open_folder(data: str, et: int | None, cache: Path, first: Config, run: Path, say: Say) -> Folder:
-    """Find the cases below `data` and settle their label numbers.
+def open_folder(config: PredictConfig, cache: Path, run: Path, say: Say) -> Folder:
+    """Find the cases below `config.data` and settle their label numbers.
 
     Args:
-        data: folder.
-        et: number of enhancing tumour in the files, None recognises it.
+        config: names the folder, what may be read of it, and the number of enhancing tumour in its files.
         cache: folder for preprocessed volumes.
-        first: configuration of the run of the first member.
-        run: its folder; its data set's numbers are taken where there is no label.
+        run: folder of the run of the first member; its data set's numbers are taken where there is no label.
         say: told what was passed over or decided about the files.
 
     Raises:
         ConfigError: no such folder, no case in it, or label numbers that cannot be settled.
     """
+    et = config.labels.et
     if et not in (None, 3, 4):
         raise ConfigError(f"labels.et={et}: enhancing tumour is 3 or 4 in BraTS files.")
     try:
-        cases = find_cases(Path(data).expanduser(), say, unlabelled=True)
-        system, sentence = _label_system(cases, et, run)
+        root = Path(config.data).expanduser()
+        cases = find_cases(root, say, unlabelled=True, links=config.links)
+        bounds = bounds_of(root, config.max_voxels, config.links, "")
+        system, sentence = _label_system(cases, et, run, bounds)
     except ValueError as error:
         text = str(error).replace("data.et_label", "labels.et").replace("data.root", "data")
         raise ConfigError(text) from error
-    return Folder(cases, system, sentence, cache)
+    return Folder(cases, system, sentence, cache, bounds)
 
 
-def _label_system(cases: Sequence[Case], et: int | None, run: Path) -> tuple[LabelSystem, str]:
+def _label_system(
+    cases: Sequence[Case], et: int | None, run: Path, bounds: Bounds
+) -> tuple[LabelSystem, str]:
     numbers: dict[str, set[int]] = {}
     for case in cases:
         if case.label is None:
             continue
         try:
-            numbers[case.name] = label_numbers(read_volume(case.label.path, case.label.channel)[0])
+            numbers[case.name] = label_numbers(read_volume(case.label.path, case.label.channel, bounds)[0])
         except ValueError:
             continue  # said when its turn comes
     labelled = [case for case in cases if case.name in numbers]

@@ -9,7 +9,8 @@ import pytest
 
 from fedbrats.commands.evaluate.evaluate_files import EvaluateConfig, evaluate, read_arguments
 from fedbrats.config.targets import ConfigError
-from fedbrats.data.nifti import VolumeError
+from fedbrats.data.stream import VolumeError
+from tests.data.hostile_files import HOSTILE, written
 from tests.scored import CASE_COLUMNS
 from tests.tiny import ROOT
 
@@ -168,3 +169,24 @@ def test_command_prints_only_json(folders):
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "metric: " in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_every_hostile_prediction_fails_by_itself(tmp_path):
+    for number, kind in enumerate(HOSTILE.keys() - {"link"}):  # a folder of predictions may hold links
+        name = f"Brats18_CBICA_{number:03d}_1"
+        write(tmp_path / "truth" / f"{name}.nii.gz", labels())
+        written(kind, write(tmp_path / "guess" / "all" / f"{name}.nii.gz", labels()))
+    write(tmp_path / "truth" / "Brats18_CBICA_999_1.nii.gz", labels())
+    write(tmp_path / "guess" / "all" / "Brats18_CBICA_999_1.nii.gz", labels())
+    _, _, cases, _ = run(config(tmp_path))
+    status = cases.drop_duplicates("case").set_index("case")["status"]
+    assert (status == "ok").sum() == 1
+    assert set(status.index[status == "ok"]) == {"Brats18_CBICA_999_1"}
+    assert status[status != "ok"].str.startswith(f"failed: {tmp_path / 'guess' / 'all'}/Brats18_CBICA_").all()
+
+
+def test_the_limit_of_voxels_is_the_users_own(folders):
+    with pytest.raises(
+        ConfigError, match=r"references cannot be used: .* 4480 voxels, more than max_voxels=4479"
+    ):
+        run(config(folders, "max_voxels=4479"))
