@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from fedbrats.checks.settings import check_private_sites
+from fedbrats.checks.settings import check_private_sites, check_unseen_by_localiser
 from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import Case
@@ -13,6 +13,7 @@ from fedbrats.data.institutions import patients_of
 from fedbrats.data.partition import Site, make_partition
 from fedbrats.data.patients import check_known, counted
 from fedbrats.federation.arms import check_institution_names
+from fedbrats.federation.initial import check_init_patients
 from fedbrats.federation.parts import parts_of
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.training.amount import check_site_names
@@ -29,7 +30,7 @@ def check_plan(config: Config, say: Callable[[str], None], cases: Sequence[Case]
     Raises:
         ConfigError: a patient whom nothing tells, where that is refused; cases without institution, a name that cannot
             be one, a stranger in `partition.holdout`, `train.site_steps`, `train.site_epochs` or `privacy.sites`; no
-            site left to train, or none with patients enough for a test; a delta that is not below 1/N.
+            site left to train, or none with patients enough for a test; and all that `check_dealt` refuses.
     """
     cfg = config.partition
     patients = patients_of(cases, cfg)
@@ -41,8 +42,20 @@ def check_plan(config: Config, say: Callable[[str], None], cases: Sequence[Case]
     check_institution_names([site.name for site in sites])
     check_site_names(config.train, [site.name for site in sites if not site.holdout])
     if known:
-        check_private_sites(config, sites, patients.of)
+        check_dealt(config, sites, patients.of)
         _check_sizes(config, say, sites, patients.of)
+
+
+def check_dealt(config: Config, sites: Sequence[Site], of: Mapping[str, str]) -> None:
+    """Check what depends on which site has which case; once more when it is known which cases can be used.
+
+    Raises:
+        ConfigError: a delta that is not below 1/N, a stranger in `privacy.sites`, or a patient who is tested here and
+            whom the run of `inference.locate` or `train.init` has trained on.
+    """
+    check_private_sites(config, sites, of)
+    check_unseen_by_localiser(config, sites)
+    check_init_patients(config, sites, of, private=bool(config.privacy))
 
 
 def _check_sizes(

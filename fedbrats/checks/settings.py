@@ -10,6 +10,7 @@ import torch
 
 from fedbrats.config.schema import Config, load_config
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.institutions import patients_named
 from fedbrats.data.partition import Site
 from fedbrats.data.prepare import Prepared
 from fedbrats.devices import cores, pick_device
@@ -61,8 +62,8 @@ def check_same_cases(folder: Path, prepared: Prepared) -> None:
         raise ConfigError(f"run.resume={folder}: the cases or their split have changed since that run began.")
 
 
-def check_unseen_by_localiser(config: Config, prepared: Prepared) -> None:
-    """Check that the run that `inference.locate` names has not trained on cases that this one tests on.
+def check_unseen_by_localiser(config: Config, sites: Iterable[Site]) -> None:
+    """Check that the run that `inference.locate` names has not trained on patients whom this one tests on.
 
     Raises:
         ConfigError: it has, or does not say what it trained on.
@@ -71,15 +72,22 @@ def check_unseen_by_localiser(config: Config, prepared: Prepared) -> None:
         return
     file = one_spec(config.inference.locate, LOCATE).run / "partition.json"
     try:
-        sites = (read_json(file) or {})["sites"]
-        seen = {case for site in sites for split in ("train", "val") for case in site[split]}
+        seen = {
+            case
+            for site in (read_json(file) or {})["sites"]
+            for split in ("train", "val")
+            for case in site[split]
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"inference.locate: {file} cannot be read ({error}).") from error
-    both = sorted(seen.intersection(case for site in prepared.sites for case in site.test))
+    tested = {case for site in sites for case in site.test}
+    of = patients_named(seen | tested, config.partition).of  # its own patients may be called by other options
+    people = {of[case] for case in seen}
+    both = sorted(case for case in tested if of[case] in people)
     if both:
         raise ConfigError(
-            f"inference.locate={config.inference.locate}: that run trained on {len(both)} of the cases that this one "
-            f"tests on, such as {both[0]}; give both runs the same partition."
+            f"inference.locate={config.inference.locate}: that run trained on patients of {len(both)} of the cases "
+            f"that this one tests on, such as {both[0]}; give both runs the same partition."
         )
 
 

@@ -128,11 +128,12 @@ def patients_of(cases: Sequence[Case], cfg: PartitionConfig) -> Patients:
     Raises:
         ConfigError: options that do not belong together, or a table that cannot be read.
     """
+    return patients_named([case.name for case in cases], cfg)
+
+
+def patients_named(names: Iterable[str], cfg: PartitionConfig) -> Patients:
+    """The same of case names alone."""
     check_options(cfg)
-    return _patients([case.name for case in cases], cfg)
-
-
-def _patients(names: Iterable[str], cfg: PartitionConfig) -> Patients:
     listed = {}
     if cfg.table and cfg.patient_column:
         listed = read_patients(cfg.table, cfg.patient_column, cfg.case_column)
@@ -205,7 +206,7 @@ def _look_up(cases: Sequence[Case], table: Mapping[str, str] | None, cfg: Partit
     patients: dict[str, dict[str, str]] = defaultdict(
         dict
     )  # patient -> institutions, as compared and as written
-    for name, patient in _patients(table, cfg).of.items():
+    for name, patient in patients_named(table, cfg).of.items():
         patients[same(patient)][same(table[name])] = table[name]
     of, found = patients_of(cases, cfg).of, {}
     for case in cases:

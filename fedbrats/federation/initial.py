@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from fedbrats.arrays import travelling
 from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cache import CachedCase
+from fedbrats.data.patients import same
 from fedbrats.federation.parts import Parts
 from fedbrats.files import read_json
 from fedbrats.inference.members import check_arrays, load_arrays, one_spec
+from fedbrats.runs.run_folder import read_config
 
 
 def initial_arrays(parts: Parts, init: str | None) -> dict[str, Tensor]:
@@ -55,15 +57,37 @@ def check_init(config: Config, cached: Mapping[str, CachedCase], sites: Iterable
     """
     if config.train.init is None:
         return
-    run = one_spec(str(config.train.init), "train.init").run
-    seen, splits = _seen(run), ("train", "val", "test") if private else ("test",)
-    both = sorted(
-        case
-        for site in sites
-        for split in splits
-        for case in getattr(site, split)
-        if cached[case].folder.name in seen
-    )
+    seen = {Path(entry["folder"]).name for entry in _seen(config.train.init)}
+    _refuse(config, private, sites, lambda case: cached[case].folder.name in seen)
+
+
+def check_init_patients(config: Config, sites: Iterable[Any], of: Mapping[str, str], private: bool) -> None:
+    """The same of the people, by their names: another scan of one of them is enough.
+
+    Where one of the two runs is on a phantom, whose people have the names of real ones, nothing is compared.
+
+    Args:
+        config: of this run.
+        sites: its sites, with `train`, `val` and `test`.
+        of: case -> patient.
+        private: whether patients are protected.
+
+    Raises:
+        ConfigError: that run has trained on them, or does not say what it trained on.
+    """
+    if config.train.init is None:
+        return
+    entries = _seen(config.train.init)
+    theirs = read_config(one_spec(config.train.init, "train.init").run / "config.yaml").get("data") or {}
+    if "phantom" in (config.data.source, theirs.get("source")):
+        return
+    seen = {same(entry["patient"]) for entry in entries}
+    _refuse(config, private, sites, lambda case: same(of[case]) in seen)
+
+
+def _refuse(config: Config, private: bool, sites: Iterable[Any], seen: Callable[[str], bool]) -> None:
+    splits = ("train", "val", "test") if private else ("test",)
+    both = sorted(case for site in sites for split in splits for case in getattr(site, split) if seen(case))
     if both:
         what = (
             "cases of these sites, which it would carry out without noise"
@@ -71,23 +95,28 @@ def check_init(config: Config, cached: Mapping[str, CachedCase], sites: Iterable
             else "test cases of this run"
         )
         raise ConfigError(
-            f"train.init={config.train.init}: that run trained on {len(both)} {what}, such as {both[0]}; start from a "
-            "run on other (public) data, or set train.init=null."
+            f"train.init={config.train.init}: that run trained on patients of {len(both)} {what}, such as {both[0]}; "
+            "start from a run on other (public) data, or set train.init=null."
         )
 
 
-def _seen(run: Path) -> set[str]:
-    """Names of the cache entries that a run trained or validated on."""
+def _seen(init: str) -> list[dict[str, str]]:
+    """Name, patient and folder (a cache entry, named by its contents) of what a run trained or validated on."""
+    run = one_spec(init, "train.init").run
     lists = sorted((run / "sites").glob("*/cases.json"))
     if not lists:
         raise ConfigError(
             f"train.init={run}: no sites/*/cases.json there, so nobody knows what it trained on."
         )
-    found: set[str] = set()
+    found: list[dict[str, str]] = []
     for file in lists:
         try:
-            splits = read_json(file)
-            found |= {Path(entry["folder"]).name for split in ("train", "val") for entry in splits[split]}
+            splits = read_json(file) or {}
+            found += [
+                {key: str(entry[key]) for key in ("name", "patient", "folder")}
+                for split in ("train", "val")
+                for entry in splits[split]
+            ]
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"train.init: {file} cannot be read ({error})") from error
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedbrats.data.cache import CachedCase
@@ -20,13 +20,13 @@ class SiteCases:
     train: tuple[CachedCase, ...]
     val: tuple[CachedCase, ...]
     test: tuple[CachedCase, ...]
-    patients: Mapping[str, str] = field(default_factory=dict)  # by case, where it is not the case itself
+    patients: Mapping[str, str]  # by case
 
     def by_patient(self, split: str) -> list[tuple[CachedCase, ...]]:
         """The cases of a split, those of one patient together, in the order of the list."""
         found: dict[str, list[CachedCase]] = {}
         for case in getattr(self, split):
-            found.setdefault(self.patients.get(case.name, case.name), []).append(case)
+            found.setdefault(self.patients[case.name], []).append(case)
         return [tuple(cases) for cases in found.values()]
 
 
@@ -36,13 +36,12 @@ def site_folder(run_folder: Path, site: str) -> Path:
 
 
 def write_site_cases(
-    run_folder: Path, site: Site, cached: Mapping[str, CachedCase], patients: Mapping[str, str] | None = None
+    run_folder: Path, site: Site, cached: Mapping[str, CachedCase], patients: Mapping[str, str]
 ) -> None:
-    """Write the case list of `site` atomically; `patients` names the patient of each case (without it, the case)."""
-    of = patients or {}
+    """Write the case list of `site` atomically; `patients` names the patient of each case."""
     splits = {
         name: [
-            {"name": case, "folder": str(cached[case].folder.resolve()), "patient": of.get(case, case)}
+            {"name": case, "folder": str(cached[case].folder.resolve()), "patient": patients[case]}
             for case in getattr(site, name)
         ]
         for name in SPLITS

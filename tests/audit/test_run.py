@@ -57,7 +57,7 @@ def finished(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     prepared = prepare(config.data, config.partition, 1, lambda text: None)
     save_config(config, folder / "config.yaml")
     for site in prepared.sites:
-        write_site_cases(folder, site, prepared.cached)
+        write_site_cases(folder, site, prepared.cached, prepared.patients.of)
     warm, found = Warm(folder), {}
     for name in SITES:
         own = Site(name, warm)

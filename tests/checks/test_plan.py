@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +13,17 @@ from fedbrats.checks import plan, settings
 from fedbrats.checks.config import checked
 from fedbrats.commands.check_data import main
 from fedbrats.commands.run.run import run
-from fedbrats.config.schema import Config
+from fedbrats.config.schema import Config, save_config
 from fedbrats.config.targets import ConfigError
 from fedbrats.data import prepare
+from fedbrats.data.cache import CachedCase
 from fedbrats.data.cases import Case
+from fedbrats.data.partition import Site
+from fedbrats.data.patients import find_patients
+from fedbrats.federation import initial
+from fedbrats.files import write_json
 from fedbrats.privacy.dp_sgd import DpSgd
+from fedbrats.runs.site_cases import write_site_cases
 from tests.data.brats_files import write_case
 from tests.tiny import tiny
 
@@ -114,3 +120,28 @@ def test_a_run_and_check_data_refuse_alike_and_no_volume_was_read(
     pattern = r'partition.patient_pattern="(HOSP_\d+)_.*"'
     assert main(["runtime.workers=0", "model.size=small", *own, pattern]) == 0
     assert "3 scans of 2 patients, rule partition.patient_pattern" in capsys.readouterr().out
+
+
+def test_another_scan_of_a_tested_patient_is_enough_for_a_refusal(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a localiser and of a start: a run elsewhere that trained on Ann's first scan has seen Ann."""
+    for module in (settings, initial):  # no model of that run is needed
+        monkeypatch.setattr(module, "one_spec", lambda text, key: SimpleNamespace(run=tmp_path))
+    save_config(config, tmp_path / "config.yaml")
+    seen = Site("X", False, ("UCSF-PDGM-0001", "UCSF-PDGM-0003"), (), ())
+    write_json(tmp_path / "partition.json", {"sites": [asdict(seen)]})
+    cached = {name: CachedCase(name, tmp_path / name) for name in seen.cases}
+    write_site_cases(tmp_path, seen, cached, find_patients(seen.cases).of)
+    again, other = (
+        [Site("A", False, ("UCSF-PDGM-0002",), (), (name,))] for name in ("ucsf-pdgm-0001_FU003d", "B")
+    )
+    of = find_patients(["UCSF-PDGM-0002", "ucsf-pdgm-0001_FU003d", "B"]).of
+    locate = replace(config, inference=replace(config.inference, locate=str(tmp_path)))
+    init = replace(config, train=replace(config.train, init=str(tmp_path)))
+    for changed, key in ((locate, r"inference\.locate"), (init, r"train\.init")):
+        plan.check_dealt(changed, other, of)
+        with pytest.raises(ConfigError, match=rf"{key}=.*on patients of 1 .*such as ucsf-pdgm-0001_FU003d"):
+            plan.check_dealt(changed, again, of)
+    phantom = replace(init, data=replace(init.data, source="phantom"))  # its people only have such names
+    plan.check_dealt(phantom, again, of)

@@ -256,5 +256,5 @@ def write_toy_run(
     cached = {name: write_cached(root / "cache", name, seed) for seed, name in enumerate(names)}
     for site, splits in sites.items():
         parts = {split: tuple(splits.get(split, ())) for split in ("train", "val", "test")}
-        write_site_cases(folder, Site(site, False, **parts), cached)
+        write_site_cases(folder, Site(site, False, **parts), cached, {name: name for name in cached})
     return folder, cached

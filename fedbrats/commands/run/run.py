@@ -15,11 +15,9 @@ from flwr.serverapp import Grid, ServerApp
 from omegaconf import DictConfig
 
 from fedbrats.checks.config import checked
-from fedbrats.checks.plan import check_plan
+from fedbrats.checks.plan import check_dealt, check_plan
 from fedbrats.checks.settings import (
-    check_private_sites,
     check_same_cases,
-    check_unseen_by_localiser,
     cores,
     resumed_config,
     settle,
@@ -87,9 +85,8 @@ def run(config: DictConfig | Config, folder: Path, overrides: Sequence[str] = ()
             progress.message(said)
         allow = partial(check_plan, settled, progress.message)
         prepared = prepare(settled.data, settled.partition, cores(), progress.message, allow)
-        check_unseen_by_localiser(settled, prepared)
         check_init(settled, prepared.cached, prepared.sites, private=bool(settled.privacy))
-        check_private_sites(settled, prepared.sites, prepared.patients.of)
+        check_dealt(settled, prepared.sites, prepared.patients.of)
         if resumed:
             check_same_cases(folder, prepared)
         write_inputs(folder, settled, prepared, overrides)

@@ -105,7 +105,7 @@ def validation_scores(site: Site, arm: str, round_: int) -> Metrics:
 def _noisy(site: Site, round_: int, per_case: list[list[float]], losses: list[float]) -> Metrics:
     """The scores of a validation with noise that the ledger of the validation patients pays for."""
     cases, settings = site.cases, site.budget.settings
-    patients = [cases.patients.get(case.name, case.name) for case in cases.val]
+    patients = [cases.patients[case.name] for case in cases.val]
     table = np.column_stack([per_case, np.clip(losses, 0, 1)])
     assert settings.validation_sigma is not None
     site.budget.reserve_validation(round_)

@@ -123,7 +123,7 @@ def test_a_localiser_shows_the_refiner_where_to_look(whole: Path, cache: Path, t
 def test_a_localiser_that_has_seen_the_test_cases_is_refused(
     whole: Path, cache: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=r"inference\.locate=.*trained on \d+ of the cases"):
+    with pytest.raises(ConfigError, match=r"inference\.locate=.*trained on patients of \d+ of the cases"):
         run(tiny(cache, ONE_ARM, f"inference.locate={whole}", "partition.seed=5"), tmp_path / "run")
     with pytest.raises(ConfigError, match=r"inference\.locate=.*no such folder"):
         run(tiny(cache, ONE_ARM, f"inference.locate={tmp_path / 'none'}"), tmp_path / "other")
