@@ -108,7 +108,7 @@ def parse_docker(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for flag, value in pairwise(words):
         if flag == "-f":
             assert (ROOT / value).is_file(), value
-    if words[0] == "run":
+    if words[0] == "run" and "--entrypoint" not in words:  # another program of the image
         image = words.index("fedbrats")
         rest = words[image + 1 :]
         parse_fedbrats(rest if rest[0] in COMMANDS else ["run", *rest], monkeypatch)
