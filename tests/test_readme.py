@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import re
 import shlex
 from itertools import pairwise, product
@@ -126,6 +127,8 @@ def parse(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     elif program == "pip":
         text = (ROOT / "pyproject.toml").read_text()
         assert all(f"\n{extra} = [" in text for extra in re.findall(r"\.\[(\w+)\]", command)), command
+    elif words[:1] == ["-m"]:
+        assert callable(importlib.import_module(words[1]).main), command
     else:
         assert command == "source .venv/bin/activate", f"{command}: no such program here"
 

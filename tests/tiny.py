@@ -19,7 +19,6 @@ OVERRIDES = (
     "data.phantom.shape=[32,32,24]",
     "partition.holdout=[TCIA13]",
     "inference.overlap=0.0",
-    "metrics.bootstrap=50",
     "rounds=2",
     "report.html=false",
     "runtime.workers=0",

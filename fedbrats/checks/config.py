@@ -202,7 +202,6 @@ def _check_runtime(runtime: RuntimeConfig, metrics: MetricsConfig, inference: In
         fraction is None or 0 < fraction <= 1, f"runtime.memory_fraction={fraction}: must lie in (0, 1]."
     )
     _choice("metrics.convention", metrics.convention, ("brats2023", "captk", "monai"))
-    _at_least("metrics.bootstrap", metrics.bootstrap, 1)
     _require(0 <= inference.overlap < 1, f"inference.overlap={inference.overlap}: must lie in [0, 1).")
     _at_least("inference.batch", inference.batch, 1)
     _sides("inference.window", inference.window)

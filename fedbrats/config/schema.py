@@ -139,7 +139,6 @@ class MetricsConfig:
     """How predictions are scored."""
 
     convention: str = "brats2023"  # brats2023 | captk | monai
-    bootstrap: int = 2000  # resamples of the 95 % interval over cases
     more: list[Any] = field(default_factory=list)  # metrics of your own: a _target_ each that gives a Metric
 
 

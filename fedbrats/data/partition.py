@@ -193,7 +193,8 @@ def partition_table(sites: Sequence[Site], case_stats: Mapping[str, Mapping]) ->
     Returns:
         Columns site, cases, train, val, test, holdout; per region `wt_ml_mean` and `wt_ml_sd` (over cases,
         mL); `et_free` (cases without ET); per modality `t1_mean` and `t1_sd`: mean and standard deviation
-        over the non-zero voxels of the site, each case with equal weight. Standard deviations divide by n.
+        over the non-zero voxels of the site, each case with equal weight. The deviation over cases divides by
+        n - 1 and is None for one case; that over voxels is the voxels'.
 
     Raises:
         ValueError: a case without statistics.
@@ -216,7 +217,7 @@ def _row(site: Site, stats: Sequence[Mapping]) -> dict[str, object]:
     for region in REGIONS:
         volumes = np.array([case["volumes_ml"][region] for case in stats], float)
         row[f"{region.lower()}_ml_mean"] = float(volumes.mean())
-        row[f"{region.lower()}_ml_sd"] = float(volumes.std())
+        row[f"{region.lower()}_ml_sd"] = float(volumes.std(ddof=1)) if len(volumes) > 1 else None
     row["et_free"] = sum(case["volumes_ml"]["ET"] == 0 for case in stats)
     for modality in MODALITIES:
         means = np.array([case["intensity"][modality]["mean"] for case in stats], float)

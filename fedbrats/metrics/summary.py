@@ -1,4 +1,4 @@
-"""Summary statistics over cases: by arm, site, region and metric, with a bootstrap interval.
+"""Summary statistics over cases: by arm, site, region and metric, with an interval of the mean.
 
 A case that could not be scored stays in every number with the worst values of the convention. A method must
 not gain from the cases on which it failed.
@@ -6,12 +6,13 @@ not gain from the cases on which it failed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from fedbrats.data.regions import REGIONS
+from fedbrats.metrics.interval import mean_interval
 from fedbrats.metrics.table import Facts
 
 ALL_SITES = "all"
@@ -21,14 +22,9 @@ SUMMARY_COLUMNS = (
     *("arm", "site", "region", "metric", *STATISTICS),
     *("worst_site", "worst_mean", "convention"),
 )
-# Rows are drawn in an order by these; whatever else is scored breaks ties only and so moves no interval of theirs.
-_SORTED_BY = ("dice", "hd95", "sensitivity", "specificity", "lesion_dice", "lesion_hd95")
-_BLOCK = 2_000_000  # numbers drawn at once; bounds the memory of the bootstrap
 
 
-def summarise(
-    cases: pd.DataFrame, metrics: Mapping[str, Facts], convention: str, bootstrap: int = 2000, seed: int = 0
-) -> pd.DataFrame:
+def summarise(cases: pd.DataFrame, metrics: Mapping[str, Facts], convention: str) -> pd.DataFrame:
     """Summarise scored cases in long form, one row per arm, site, region and metric.
 
     Args:
@@ -36,24 +32,22 @@ def summarise(
             counts as failed and takes each metric's score of a failed case; without a region it counts for all of them.
         metrics: that are summarised, by name.
         convention: of `cases`; repeated in the last column.
-        bootstrap: number of resamples of the interval.
-        seed: of the resamples. The result does not depend on the order of the rows.
 
     Returns:
-        `SUMMARY_COLUMNS`: n cases, of which failed; mean, sample standard deviation (0 for one case), median
-        and quartiles; ci_low and ci_high, the 95 % percentile bootstrap interval of the mean over cases (the
-        value itself for one case); worst_site, the site with the worst mean, and that mean. Site "all" pools
-        the cases of all sites, so large sites weigh more.
+        `SUMMARY_COLUMNS`: n cases, of which failed; mean, sample standard deviation (NaN for one case), median
+        and quartiles; ci_low and ci_high, the 95 % interval of the mean (`metrics.interval`; NaN for few cases);
+        worst_site, the site with the worst mean, and that mean. Site "all" pools the cases of all sites, so large
+        sites weigh more; its interval is also one over sites. The order of the rows does not matter.
 
     Raises:
-        ValueError: missing columns, no rows, an empty arm, site or case name, bootstrap below 1, a site called
-            "all", an "ok" row with a number that is missing or not finite, a case without one of the regions.
+        ValueError: missing columns, no rows, an empty arm, site or case name, a site called "all", an "ok" row with
+            a number that is missing or not finite, a case without one of the regions.
     """
-    table, names = _checked(cases, metrics, bootstrap), list(metrics)
+    table = _checked(cases, metrics)
     rows = []
     for (arm, region), group in table.groupby(["arm", "region"], sort=False):
-        sites = {str(site): _describe(part, names, bootstrap, seed) for site, part in group.groupby("site")}
-        for site, described in {ALL_SITES: _describe(group, names, bootstrap, seed), **sites}.items():
+        sites = {str(site): _describe(part, metrics, False) for site, part in group.groupby("site")}
+        for site, described in {ALL_SITES: _describe(group, metrics, True), **sites}.items():
             for metric, facts in metrics.items():
                 means = {s: sites[s][metric]["mean"] for s in (sites if site == ALL_SITES else [site])}
                 worst = (max if facts.lower_is_better else min)(means, key=means.__getitem__)
@@ -63,53 +57,32 @@ def summarise(
     return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
 
 
-def _describe(
-    part: pd.DataFrame, names: Sequence[str], bootstrap: int, seed: int
-) -> dict[str, dict[str, float]]:
-    """Statistics of the metrics `names` over the rows of `part`; the same bits for any order of the rows."""
-    values = part[list(names)].to_numpy(float)
-    keys = sorted(range(len(names)), key=lambda i: names[i] in _SORTED_BY)
-    values = values[np.lexsort(values.T[keys])]
-    intervals = bootstrap_intervals(values, bootstrap, seed)
+def _describe(part: pd.DataFrame, metrics: Mapping[str, Facts], whole: bool) -> dict[str, dict[str, float]]:
+    """Statistics of every metric over the rows of `part`; the same bits for any order of the rows."""
     described: dict[str, dict[str, float]] = {}
-    for i, metric in enumerate(names):
-        column = values[:, i]
+    for metric, facts in metrics.items():
+        part = part.sort_values([metric, "site"])
+        column = part[metric].to_numpy(float)
         q25, median, q75 = (float(v) for v in np.percentile(column, [25, 50, 75]))
+        low, high = mean_interval(column, facts.ends, part["site"].tolist() if whole else None)
         described[metric] = {
             "n": len(column),
             "failed": int((part["status"] != "ok").sum()),
             "mean": float(np.mean(column)),
-            "std": float(np.std(column, ddof=1)) if len(column) > 1 else 0.0,
+            "std": float(np.std(column, ddof=1)) if len(column) > 1 else np.nan,
             **{"median": median, "q25": q25, "q75": q75},
-            **{"ci_low": intervals[i][0], "ci_high": intervals[i][1]},
+            **{"ci_low": low, "ci_high": high},
         }
     return described
 
 
-def bootstrap_intervals(values: np.ndarray, resamples: int, seed: int) -> list[tuple[float, float]]:
-    """95 % percentile interval of the mean of each column of `values` [n, metrics], resampling rows."""
-    n = len(values)
-    if n == 1:
-        return [(float(v), float(v)) for v in values[0]]
-    rng = np.random.default_rng(seed)
-    block = max(1, _BLOCK // values.size)
-    means = []
-    for start in range(0, resamples, block):
-        picks = rng.integers(0, n, size=(min(block, resamples - start), n))
-        means.append(values[picks].mean(axis=1))
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5], axis=0)
-    return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
-
-
-def _checked(cases: pd.DataFrame, metrics: Mapping[str, Facts], bootstrap: int) -> pd.DataFrame:
+def _checked(cases: pd.DataFrame, metrics: Mapping[str, Facts]) -> pd.DataFrame:
     """Copy of `cases` with a row per region, failed rows at the worst values, sorted by arm and region."""
     missing = [c for c in (*CASE, *metrics) if c not in cases.columns]
     if missing:
         raise ValueError(f"cases: missing columns {missing}")
     if cases.empty:
         raise ValueError("cases: no rows, nothing to summarise")
-    if bootstrap < 1:
-        raise ValueError(f"metrics.bootstrap: must be at least 1, got {bootstrap}")
     table = _every_region(cases[[*CASE, *metrics]])
     for column in ("arm", "site", "case"):
         if table[column].isna().any() or (table[column] == "").any():

@@ -55,7 +55,8 @@ class Facts:
     """What a reader of scores has to know of their metric. A run writes it down, so no reader imports the metric.
 
     title, unit, decimals: as printed, without a unit for a share; failed: the score of a case without a usable
-    prediction; convention: by which it was measured, "" where there is only one way.
+    prediction; best: the best score that there can be, None for 0 where lower is better and 1 elsewhere; convention: by
+    which it was measured, "" where there is only one way.
     """
 
     title: str
@@ -64,6 +65,14 @@ class Facts:
     lower_is_better: bool = False
     failed: float = 0.0
     convention: str = ""
+    best: float | None = None
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Smallest and largest score that there can be, the one of a failed case being the worst; for intervals."""
+        best = self.best if self.best is not None else 0.0 if self.lower_is_better else 1.0
+        worst = best if np.isnan(self.failed) else self.failed
+        return min(best, worst), max(best, worst)
 
     @property
     def named(self) -> str:
@@ -82,7 +91,7 @@ class Metric:
     """One metric.
 
     name: of its column; of: the score of a region, finite for any masks; failed: the score of a case without a usable
-    prediction, by convention where it depends on that; the rest: as in `Facts`.
+    prediction, by convention where it depends on that, and the worst that there can be; the rest: as in `Facts`.
     """
 
     name: str
@@ -92,13 +101,14 @@ class Metric:
     decimals: int = 3
     lower_is_better: bool = False
     failed: float | Mapping[str, float] = 0.0
+    best: float | None = None
 
     def facts(self, convention: str) -> Facts:
         """What is known of its scores in a run with this convention; of an unknown one no score of a failed case."""
         common = (self.title, self.unit, self.decimals, self.lower_is_better)
         if isinstance(self.failed, Mapping):
-            return Facts(*common, float(self.failed.get(convention, np.nan)), convention)
-        return Facts(*common, float(self.failed))
+            return Facts(*common, float(self.failed.get(convention, np.nan)), convention, self.best)
+        return Facts(*common, float(self.failed), best=self.best)
 
 
 METRICS = (

@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from fedbrats.metrics.interval import MIN_CASES
 from fedbrats.metrics.table import BY_NAME, Facts
 from fedbrats.report.arms import OF_TRAINING_SITES, arm_rank, arm_title
-from fedbrats.report.tables import EVERY_SITE, STATISTICS, worst_institution
+from fedbrats.report.tables import EVERY_SITE, STATISTICS, no_interval, worst_institution
 from fedbrats.tasks import segmentation as task
 
 MISSING = "-"
@@ -52,7 +53,7 @@ def short(value: float | None) -> str:
 
 
 def mean_cell(row: dict[str, Any], metric: str, notes: Footnotes, shown_n: int) -> Cell:
-    """Mean over its interval; the cell names its own n where that differs from the row's."""
+    """Mean over its interval, or over the few scores themselves; it names its own n where the row has another."""
     decimals = BY_NAME[metric].decimals
     if pd.isna(row[metric]):
         return Cell(MISSING, mark=notes.mark(row["note"] or "not recorded"))
@@ -64,9 +65,10 @@ def mean_cell(row: dict[str, Any], metric: str, notes: Footnotes, shown_n: int) 
         else []
     )
     if pd.isna(low) or pd.isna(high):
-        single = row["n"] == 1
-        reasons.append("a single test case has no interval" if single else "the interval was not recorded")
-        interval = ""
+        few = row["n"] < MIN_CASES
+        reasons.append(no_interval(row["n"]) if few else "the interval was not recorded")
+        points = row["points"].get(metric, []) if row["n"] > 1 else []
+        interval = ", ".join(number(point, decimals) for point in points)
     else:
         interval = f"{number(low, decimals)} to {number(high, decimals)}"
     small = ", ".join(filter(None, [interval, own_n]))

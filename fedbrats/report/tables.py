@@ -1,6 +1,7 @@
 """The tables of the report, as numbers; how they are printed is decided in `cells.py`.
 
-Numbers come from `summary.json`; what it does not hold is computed from `cases.csv` with the same function.
+Numbers come from `summary.json`; what it does not hold, or gives with intervals of another kind, as older versions did,
+is computed from `cases.csv` with the same function.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fedbrats.metrics.interval import INTERVALS, MIN_CASES
 from fedbrats.metrics.summary import ALL_SITES as EVERY_SITE
-from fedbrats.metrics.summary import STATISTICS, bootstrap_intervals, summarise
+from fedbrats.metrics.summary import STATISTICS, summarise
 from fedbrats.metrics.table import BY_NAME
 from fedbrats.report.arms import OF_TRAINING_SITES, arm_rank, merge_local_arms, percent_of_pooled
 from fedbrats.runs.reading import RunFolderError
@@ -26,10 +28,11 @@ def statistics(run: RunFolder) -> pd.DataFrame:
 
     Distances in mm, shares between 0 and 1; NaN where `summary.json` holds none.
     """
-    arms = run.summary.get("arms") or {}
-    if arms:
+    arms, alike = run.summary.get("arms") or {}, run.summary.get("intervals") == INTERVALS
+    if arms and (alike or not len(run.cases)):
+        other = {} if alike else {"ci_low": np.nan, "ci_high": np.nan}
         rows = [
-            {"arm": arm, "site": str(site), "region": region, "metric": metric, **_numbers(values)}
+            {"arm": arm, "site": str(site), "region": region, "metric": metric, **_numbers(values), **other}
             for arm, parts in arms.items()
             for site, regions in {EVERY_SITE: parts.get("all", {}), **parts.get("sites", {})}.items()
             for region, metrics in regions.items()
@@ -49,9 +52,8 @@ def _merged(run: RunFolder) -> pd.DataFrame:
 
 
 def _from_cases(run: RunFolder) -> pd.DataFrame:
-    bootstrap = int((run.config.get("metrics") or {}).get("bootstrap", 2000))
     try:
-        return summarise(_merged(run), run.metrics, run.convention, bootstrap)
+        return summarise(_merged(run), run.metrics, run.convention)
     except ValueError as error:
         raise RunFolderError(f"{run.path / 'cases.csv'}: {error}") from error
 
@@ -70,8 +72,9 @@ def institution_table(run: RunFolder) -> pd.DataFrame:
 
     Columns: site, unseen (bool, held out of every training), arm, region, n (test cases), failed (those of them that
     could not be scored and count with the worst scores), for each metric <metric>, <metric>_low and <metric>_high (mean
-    and 95 % interval), percent_of_pooled (mean of the main score), note (why numbers are missing, empty when none is).
-    Missing numbers are NaN and have a note; those of a metric that was not scored have none.
+    and 95 % interval), percent_of_pooled (mean of the main score), points (metric to the scores themselves, where they
+    are too few for an interval), note (why numbers are missing, empty when none is). Missing numbers are NaN and have a
+    note; those of a metric that was not scored have none.
     """
     frame = statistics(run)
     index = {
@@ -79,6 +82,7 @@ def institution_table(run: RunFolder) -> pd.DataFrame:
         for row in frame.to_dict(orient="records")
     }
     merged, metrics = _merged(run), list(dict.fromkeys((*task.SHOWN, *run.metrics)))
+    few = _points(merged, list(run.metrics))
     rows = []
     for site in [EVERY_SITE, *run.sites]:
         percent = _percent(run, merged, site)
@@ -101,25 +105,30 @@ def institution_table(run: RunFolder) -> pd.DataFrame:
                     row |= _mean_and_interval(metric, values)
                 if not row["n"]:
                     row["percent_of_pooled"] = np.nan
-                rows.append({**row, "note": _note(row, run)})
+                rows.append({**row, "points": few.get((arm, site, region), {}), "note": _note(row, run)})
     return pd.DataFrame(rows, columns=institution_columns(metrics))
 
 
 def institution_columns(metrics: Sequence[str]) -> list[str]:
     """Columns of `institution_table`."""
     numbers = [f"{metric}{end}" for metric in metrics for end in ("", "_low", "_high")]
-    return ["site", "unseen", "arm", "region", "n", "failed", *numbers, "percent_of_pooled", "note"]
+    return ["site", "unseen", "arm", "region", "n", "failed", *numbers, "percent_of_pooled", "points", "note"]
 
 
 def _mean_and_interval(metric: str, values: dict[str, float]) -> dict[str, float]:
-    """Mean and interval; one case has no interval, whatever the bootstrap printed."""
+    """Mean and interval."""
     if not values.get("n"):
         return dict.fromkeys((metric, f"{metric}_low", f"{metric}_high"), np.nan)
-    alone = values["n"] < 2
+    return {metric: values["mean"], f"{metric}_low": values["ci_low"], f"{metric}_high": values["ci_high"]}
+
+
+def _points(merged: pd.DataFrame, metrics: list[str]) -> dict[tuple[str, str, str], dict[str, list[float]]]:
+    """Scores of the cases by arm, site ("all" too) and region, wherever they are too few for an interval."""
+    every = pd.concat([merged, merged.assign(site=EVERY_SITE)])
     return {
-        metric: values["mean"],
-        f"{metric}_low": np.nan if alone else values["ci_low"],
-        f"{metric}_high": np.nan if alone else values["ci_high"],
+        key: {metric: sorted(part[metric]) for metric in metrics}
+        for key, part in every.groupby(["arm", "site", "region"])
+        if len(part) < MIN_CASES
     }
 
 
@@ -138,7 +147,7 @@ def _note(row: dict[str, Any], run: RunFolder) -> str:
         if row["arm"] in OF_TRAINING_SITES and row["unseen"]:
             return "an institution held out of the training has no model of its own"
         return "no test case of this institution in this arm"
-    reasons = ["a single test case has no interval"] if row["n"] == 1 else []
+    reasons = [no_interval(row["n"])] if row["n"] < MIN_CASES else []
     if pd.isna(row["percent_of_pooled"]):
         with_pooled = "pooled" in {*run.cases["arm"], *(run.summary.get("arms") or {})}
         reasons.append(
@@ -147,14 +156,11 @@ def _note(row: dict[str, Any], run: RunFolder) -> str:
     return "; ".join(reasons)
 
 
-def interval(gains: np.ndarray, resamples: int) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of paired differences, resampling cases.
-
-    The result does not depend on the order of the cases; NaN for fewer than two.
-    """
-    if len(gains) < 2:
-        return float("nan"), float("nan")
-    return bootstrap_intervals(np.sort(gains)[:, None], resamples, 0)[0]
+def no_interval(n: int) -> str:
+    """Why the mean over so few cases has none."""
+    if n == 1:
+        return "a single test case has no interval"
+    return f"fewer than {MIN_CASES} test cases have no interval that holds 95 %"
 
 
 def counts_pairs(run: RunFolder, table: pd.DataFrame) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from fedbrats.metrics.interval import INTERVALS
 from fedbrats.report.arms import arm_title
 from fedbrats.report.tables import EVERY_SITE, failures, worst_institution
 from fedbrats.runs.run_folder import RunFolder
@@ -95,7 +96,7 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
         ("Labels", str(run.partition.get("et_recognised") or "not recorded")),
         (
             "Metrics",
-            f"{task.BY_CONVENTION} as in convention {run.convention}; intervals are 95 % (bootstrap over cases)",
+            f"{task.BY_CONVENTION} as in convention {run.convention}; intervals are {INTERVALS}",
         ),
         ("Duration", _wall(run)),
         ("Versions", _versions(run)),

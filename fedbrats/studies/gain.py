@@ -3,7 +3,7 @@
 Jobs are matched by equal settings, seeds included, apart from strategy and personalisation, and from what leaves the
 federated model as it is: which other arms are trained, and on what machine. Two intervals answer two
 questions: over seeds (Student's t on the mean gain of each seed) whether training again would show the gain, over
-cases (bootstrap on the gain of each case, averaged over the seeds) whether other patients would.
+cases and institutions (of the gain of each case, averaged over the seeds) whether other patients would.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from fedbrats.metrics.interval import mean_interval
 from fedbrats.report.arms import arm_title
 from fedbrats.report.cells import MISSING
 from fedbrats.report.compare.figures import gain_figure
 from fedbrats.report.page import data_uri
-from fedbrats.report.tables import interval
 from fedbrats.studies.jobs import NEUTRAL, Job, described, differing, is_seed, read_jobs, shown
 from fedbrats.tasks import segmentation as task
 
@@ -30,7 +30,6 @@ PLAIN = "FedAvg"  # what others are measured against, where a sweep has it
 KEYS = ["site", "case", "region"]
 HEAD = ["method", "over", "shift", "setting", "region"]
 COLUMNS = [*HEAD, "seeds", "cases", "gain", "seeds_low", "seeds_high", "cases_low", "cases_high"]
-RESAMPLES = 2000
 
 
 def gain_over(sweep: Path, over: str | None = None) -> pd.DataFrame:
@@ -46,7 +45,8 @@ def gain_over(sweep: Path, over: str | None = None) -> pd.DataFrame:
     Returns:
         One row per method, setting and region: method, over, shift (`data.phantom.shift`), setting (whatever else
         differs), region, seeds, cases, gain (mean over seeds of the mean over cases), seeds_low and seeds_high (95 %
-        t-interval over seeds, NaN for one), cases_low and cases_high (95 % bootstrap interval over cases).
+        t-interval over seeds, NaN for one), cases_low and cases_high (95 % interval over cases and
+        institutions).
 
     Raises:
         RunFolderError: no such folder, or no job in it.
@@ -142,7 +142,8 @@ def _summed(pairs: pd.DataFrame) -> pd.DataFrame:
         low, high = t_interval(means.to_numpy(float))
         row = {**dict(zip(HEAD, head)), "seeds": len(means), "cases": len(cases), "gain": means.mean()}
         row |= {"seeds_low": low, "seeds_high": high}
-        row |= dict(zip(("cases_low", "cases_high"), interval(cases.to_numpy(float), RESAMPLES)))
+        sites = cases.index.get_level_values("site").tolist()
+        row |= dict(zip(("cases_low", "cases_high"), mean_interval(cases.to_numpy(float), task.GAINS, sites)))
         rows.append(row)
     frame = pd.DataFrame(rows, columns=COLUMNS)
     order = {region: place for place, region in enumerate(task.REGIONS)}

@@ -29,6 +29,7 @@ EDGE = 1e-6  # probabilities are kept this far from 0 and 1 where a logarithm is
 IN_WORDS = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}  # in the order of `REGIONS`
 LEADING = REGIONS[0]  # the whole: where to look first, and the region of sentences that have room for one
 MAIN = "dice"  # the metric that sites tell in every round, and that says which model is better
+GAINS = (-1.0, 1.0)  # least and largest difference of two main scores of a case
 SHOWN = (MAIN, "hd95")  # metrics in tables of arms and after each step; the others are in the statistics
 BY_CONVENTION = "HD95 and empty masks"  # what `metrics.convention` settles
 CONVENTION_TITLE = "HD95 convention"

@@ -205,7 +205,6 @@ WRONG = {
     "inference.batch=0": "inference.batch",
     "inference.window=[32]": "inference.window",
     "metrics.convention=brats": "metrics.convention=brats",
-    "metrics.bootstrap=0": "metrics.bootstrap",
     "runtime.engine=mpi": "runtime.engine=mpi",
     "runtime.device=tpu": "runtime.device=tpu",
     "runtime.workers=-1": "runtime.workers",

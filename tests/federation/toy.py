@@ -239,7 +239,6 @@ def toy_config(root: Path, **changed: Any) -> Config:
         train=train,
     )
     config.runtime.device = "cpu"
-    config.metrics.bootstrap = 10
     for key, value in changed.items():
         setattr(config, key, value)
     return config

@@ -3,6 +3,8 @@ import pandas as pd
 import pytest
 
 from fedbrats.data.regions import REGIONS
+from fedbrats.metrics.hd95 import PENALTY
+from fedbrats.metrics.interval import mean_interval
 from fedbrats.metrics.summary import SUMMARY_COLUMNS, summarise
 from fedbrats.metrics.table import Facts
 from tests.scored import CASE_COLUMNS, SCORES, facts
@@ -28,11 +30,12 @@ def pick(summary, metric, site="all", region="WT", arm="federated"):
 FOUR = table(
     case("B", "b1", 0.9, 2), case("A", "a1", 0.5, 8), case("A", "a2", 0.7, 4), case("B", "b2", 0.8, 30)
 )
+SEVEN = table(*(case("A", f"a{i}", (i + 1) / 10, 9 - i) for i in range(6)), case("B", "b", 1.0, 0.0))
 
 
 def test_statistics_by_hand():
     """Dice 0.5, 0.7, 0.8, 0.9; site A is worst in Dice (0.6), site B in HD95 (16)."""
-    summary = summarise(FOUR, facts("monai"), "monai", bootstrap=500, seed=1)
+    summary = summarise(FOUR, facts("monai"), "monai")
     assert tuple(summary.columns) == SUMMARY_COLUMNS
     assert len(summary) == 3 * len(REGIONS) * len(SCORES)
     assert set(summary.convention) == {"monai"}
@@ -53,63 +56,59 @@ def test_failed_cases_count_with_the_worst_values():
     nothing = float("nan")
     cases = table(case("A", "a1", 1, 0), case("A", "a2", nothing, nothing, status="failed: no prediction"))
     for convention, penalty in (("brats2023", 374), ("captk", 373.1287), ("monai", 374)):
-        summary = summarise(cases, facts(convention), convention, bootstrap=50)
+        summary = summarise(cases, facts(convention), convention)
         assert (pick(summary, "hd95")["n"], pick(summary, "hd95")["failed"]) == (2, 1)
         assert pick(summary, "hd95")["mean"] == pytest.approx(penalty / 2, abs=1e-4)
         assert pick(summary, "lesion_hd95")["mean"] == 187
         assert pick(summary, "dice")["mean"] == 0.5
         assert pick(summary, "specificity")["mean"] == 0.5
-        assert np.isfinite(summary.select_dtypes("number").to_numpy()).all()
+        numbers = summary.drop(columns=["ci_low", "ci_high"]).select_dtypes("number")  # two cases have none
+        assert np.isfinite(numbers.to_numpy()).all()
 
 
 def test_failed_row_without_region_counts_in_every_region():
     whole = {**case("B", "b1", 0, 0, status="failed: out of memory")[0], "region": None}
-    summary = summarise(table(case("A", "a1", 1, 0), [whole]), facts("brats2023"), "brats2023", bootstrap=50)
+    summary = summarise(table(case("A", "a1", 1, 0), [whole]), facts("brats2023"), "brats2023")
     assert [pick(summary, "dice", region=r)["failed"] for r in REGIONS] == [1, 1, 1]
     assert pick(summary, "dice", region="ET")["worst_site"] == "B"
 
 
-def test_interval_is_deterministic_and_independent_of_order():
-    first = summarise(FOUR, facts("brats2023"), "brats2023", bootstrap=300, seed=3)
-    again = summarise(
-        FOUR.sample(frac=1, random_state=0), facts("brats2023"), "brats2023", bootstrap=300, seed=3
-    )
-    pd.testing.assert_frame_equal(first, again, check_exact=True)
-    assert (
-        pick(summarise(FOUR, facts("brats2023"), "brats2023", 300, seed=4), "hd95")["ci_high"]
-        != pick(first, "hd95")["ci_high"]
+def test_no_number_depends_on_the_order_of_the_rows():
+    pd.testing.assert_frame_equal(
+        summarise(SEVEN, facts("brats2023"), "brats2023"),
+        summarise(SEVEN.sample(frac=1, random_state=0), facts("brats2023"), "brats2023"),
+        check_exact=True,
     )
 
 
-def test_interval_is_the_percentile_bootstrap():
-    """Two cases, 0 and 1: resampled means are 0, 0.5, 1 with 1/4, 1/2, 1/4, so the interval is 0 to 1.
-
-    For 200 cases of standard deviation s it is close to the mean -+ 1.96 s / sqrt(200).
-    """
-    two = summarise(
-        table(case("A", "a", 0, 0), case("A", "b", 1, 1)), facts("brats2023"), "brats2023", bootstrap=1000
-    )
-    assert (pick(two, "dice")["ci_low"], pick(two, "dice")["ci_high"]) == (0, 1)
-    dice = np.random.default_rng(0).beta(8, 2, 200)
-    row = pick(
-        summarise(
-            table(*(case("A", f"c{i}", d, 1) for i, d in enumerate(dice))), facts("monai"), "monai", 4000
-        ),
-        "dice",
-    )
-    half = 1.96 * dice.std(ddof=1) / np.sqrt(200)
-    assert row["ci_low"] == pytest.approx(dice.mean() - half, abs=0.1 * half)
-    assert row["ci_high"] == pytest.approx(dice.mean() + half, abs=0.1 * half)
+def test_interval_is_that_of_the_range_of_each_metric():
+    """Within an institution over its cases; of all cases over the institutions too."""
+    summary = summarise(SEVEN, facts("captk"), "captk")
+    dice, hd95 = ([float(i) for i in part] for part in ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [9, 8, 7, 6, 5, 4]))
+    row = pick(summary, "dice", site="A")
+    assert (row["ci_low"], row["ci_high"]) == mean_interval(np.array(dice), (0, 1))
+    row = pick(summary, "hd95", site="A")
+    assert (row["ci_low"], row["ci_high"]) == mean_interval(np.array(hd95), (0, PENALTY["captk"]))
+    row = pick(summary, "dice")
+    whole = mean_interval(np.array([*dice, 1.0]), (0, 1), [*"AAAAAAB"])
+    assert (row["ci_low"], row["ci_high"]) == whole
+    assert whole != mean_interval(np.array([*dice, 1.0]), (0, 1))
 
 
-def test_single_case_is_its_own_interval():
-    row = pick(summarise(table(case("A", "a1", 0.25, 7)), facts("captk"), "captk", bootstrap=10), "hd95")
-    assert (row["mean"], row["std"], row["ci_low"], row["ci_high"], row["q25"]) == (7, 0, 7, 7, 7)
+def test_few_cases_have_no_interval_and_one_no_deviation():
+    summary = summarise(SEVEN, facts("captk"), "captk")
+    one = pick(summary, "hd95", site="B")
+    assert (one["mean"], one["q25"]) == (0, 0)
+    assert np.isnan([one["std"], one["ci_low"], one["ci_high"]]).all()
+    five = pick(summarise(SEVEN[SEVEN.case != "a0"], facts("captk"), "captk"), "dice", site="A")
+    assert five["n"] == 5
+    assert five["std"] > 0
+    assert np.isnan([five["ci_low"], five["ci_high"]]).all()
 
 
 def test_arms_are_kept_apart():
     both = table(case("A", "a1", 1, 0), case("A", "a1", 0.5, 3, arm="pooled"))
-    summary = summarise(both, facts("brats2023"), "brats2023", bootstrap=10)
+    summary = summarise(both, facts("brats2023"), "brats2023")
     assert pick(summary, "dice", arm="pooled")["mean"] == 0.5
     assert pick(summary, "dice")["mean"] == 1
 
@@ -132,22 +131,19 @@ def test_arms_are_kept_apart():
 )
 def test_bad_tables_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        summarise(change(FOUR), facts("brats2023"), "brats2023", bootstrap=10)
+        summarise(change(FOUR), facts("brats2023"), "brats2023")
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(ValueError, match=r"metrics.bootstrap"):
-        summarise(FOUR, facts("brats2023"), "brats2023", bootstrap=0)
     with pytest.raises(ValueError, match=r"metrics.convention: unknown 'x'"):
         facts("x")
 
 
 def test_one_more_metric_moves_no_number_of_the_others():
-    """Its order is another, so if rows were drawn by it, the intervals of the others would move."""
     known = facts("brats2023")
     more = {"extra": Facts("Extra"), **known, "another": Facts("Another")}
     cases = FOUR.assign(extra=FOUR["hd95"].to_numpy()[::-1], another=np.arange(len(FOUR)) % 5 / 5)
-    plain, found = (summarise(cases, metrics, "brats2023", 300) for metrics in (known, more))
+    plain, found = (summarise(cases, metrics, "brats2023") for metrics in (known, more))
     assert set(found["metric"]) == {*SCORES, "extra", "another"}
     found = found[found["metric"].isin(SCORES)].reset_index(drop=True)
     pd.testing.assert_frame_equal(found, plain, check_exact=True)

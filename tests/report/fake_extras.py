@@ -84,7 +84,7 @@ def add_personal(folder: Path, gains: dict[str, float], arrays: int = 8, unseen:
     own["dice"] = (own["dice"] + own["site"].map(gains)).clip(0, 1)
     cases_table(SCORES).write(folder, pd.concat([cases, own]).to_dict("records"))
     summary = json.loads((folder / "summary.json").read_text())
-    summary["arms"] |= arms_summary(own.to_dict("records"), facts("brats2023"), "brats2023", 200)["arms"]
+    summary["arms"] |= arms_summary(own.to_dict("records"), facts("brats2023"), "brats2023")["arms"]
     write_json(folder / "summary.json", summary)
     known = {
         "name": "bn_local",

@@ -65,7 +65,7 @@ def write_run(
     written.TABLE.write(folder, [row | unknown for row in round_rows])
     cases = [row for row in _cases(partition, arms, rng) if row["region"] in regions]
     cases_table(SCORES).write(folder, cases)
-    summed = arms_summary(cases, facts(CONVENTION), CONVENTION, bootstrap=200)
+    summed = arms_summary(cases, facts(CONVENTION), CONVENTION)
     known = {"convention": CONVENTION, "rounds": rounds, "skipped": skipped}
     write_summary(folder, "finished", **known, **summed, wall_seconds=185.2)
     for site in partition:
@@ -98,7 +98,7 @@ def _config(arms: Sequence[str], rounds: int, seed: int, mu: float, unseen: Sequ
         "loss": {"_target_": "fedbrats.losses.compound.DiceCE"},
         "strategy": {"_target_": "fedbrats.algorithms.fedprox.FedProx", "mu": mu, "quorum": 0.5},
         "train": {"patch": [32, 32, 32], "batch": 2, "local_steps": 8, "local_epochs": None},
-        "metrics": {"convention": CONVENTION, "bootstrap": 200},
+        "metrics": {"convention": CONVENTION},
         "runtime": {"engine": "local", "workers": 2},
         "arms": list(arms),
         "rounds": rounds,

@@ -120,7 +120,7 @@ def test_one_institution_with_one_test_case(tmp_path: Path) -> None:
 def test_numbers_that_are_null_in_the_summary(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", **SMALL)
     summary = json.loads((folder / "summary.json").read_text())
-    summary["arms"]["federated"]["all"]["WT"]["dice"]["ci_low"] = None
+    summary["arms"]["federated"]["all"]["WT"]["dice"].update(ci_low=None, n=8)
     (folder / "summary.json").write_text(json.dumps(summary))
     assert "the interval was not recorded" in text_of(write_report(folder).read_text())
 

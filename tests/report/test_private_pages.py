@@ -98,8 +98,8 @@ def test_personal_models_of_a_run(page: str) -> None:
     for part in (
         "Method: bn_local (unseen = recalibrate).",
         "8 arrays stay: encoder.0.norm.weight, encoder.1.norm.weight, encoder.2.norm.weight and 5 more.",
-        "Whole tumour, gaining: A (+0.0",
-        "fewer than 5 cases: B<i>.",
+        "Whole tumour, gaining: nobody; losing: nobody; no clear difference: A;",
+        "fewer than 6 cases: B<i>.",
         "Used there: normalisation statistics recalibrated on their own scans, without labels.",
     ):
         assert part in seen

@@ -6,17 +6,17 @@ import io
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
 
+from fedbrats.metrics.interval import MIN_CASES
+from fedbrats.report.cells import Footnotes, mean_cell
 from fedbrats.report.tables import (
     EVERY_SITE,
     cost_table,
     failures,
     institution_table,
-    interval,
     statistics,
     worst_institution,
 )
@@ -50,7 +50,8 @@ def test_means_are_those_of_the_cases(run: RunFolder) -> None:
     assert found["dice"] == pytest.approx(part["dice"].mean())
     assert found["hd95"] == pytest.approx(part["hd95"].mean())
     assert found["n"] == len(part)
-    assert found["dice_low"] <= found["dice"] <= found["dice_high"]
+    whole = row(table, EVERY_SITE, "pooled", "ET")
+    assert whole["dice_low"] <= whole["dice"] <= whole["dice_high"]
 
 
 def test_summary_json_is_what_is_printed(folder: Path, tmp_path: Path) -> None:
@@ -84,6 +85,40 @@ def test_every_missing_number_has_a_reason(run: RunFolder) -> None:
     assert unseen["unseen"]
     assert "no model of its own" in unseen["note"]
     assert "single test case" in row(table, "TMC", "federated", "WT")["note"]
+
+
+def test_few_cases_are_shown_instead_of_an_interval(tmp_path: Path) -> None:
+    """Of 2 to 5 cases no interval holds 95 %; the cell holds their scores and says why."""
+    run = read_run(write_run(tmp_path / "run", rounds=2))
+    table = institution_table(run)
+    few = table[(table["site"] != EVERY_SITE) & (table["n"] > 1) & (table["n"] < MIN_CASES)]
+    assert len(few)
+    assert few[["dice_low", "dice_high", "hd95_low"]].isna().all(axis=None)
+    first = few.to_dict(orient="records")[0]
+    own = run.cases[(run.cases["site"] == first["site"]) & (run.cases["arm"] == first["arm"])]
+    scores = sorted(own.loc[own["region"] == first["region"], "dice"])
+    assert first["points"]["dice"] == scores
+    notes = Footnotes()
+    cell = mean_cell(first, "dice", notes, first["n"])
+    assert cell.small == ", ".join(f"{score:.3f}" for score in scores)
+    assert any("fewer than 6 test cases have no interval" in text for text in notes.texts)
+    assert not any(table.loc[table["n"] >= MIN_CASES, "points"])
+
+
+def test_intervals_of_another_kind_are_made_anew_from_the_cases(tmp_path: Path) -> None:
+    """Older summaries hold percentile bootstraps, which cover less than they say."""
+    folder = write_run(tmp_path / "run", rounds=2)
+    new = statistics(read_run(folder))
+    summary = json.loads((folder / "summary.json").read_text())
+    del summary["intervals"]
+    for regions in summary["arms"]["federated"].values():
+        regions.get("WT", {}).get("dice", {}).update(ci_low=0.5, ci_high=0.5)
+    (folder / "summary.json").write_text(json.dumps(summary))
+    order = ["arm", "site", "region", "metric"]
+    found = statistics(read_run(folder)).sort_values(order, ignore_index=True)
+    pd.testing.assert_frame_equal(found, new.sort_values(order, ignore_index=True), check_dtype=False)
+    (folder / "cases.csv").unlink()
+    assert statistics(read_run(folder))["ci_low"].isna().all()
 
 
 def test_worst_institution(run: RunFolder) -> None:
@@ -137,13 +172,3 @@ def test_terminal_table_of_a_run_without_results(tmp_path: Path) -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     print_result_table(folder, console)
     assert "No test case was scored" in console.export_text()
-
-
-def test_interval_is_of_the_paired_mean() -> None:
-    gains = np.array([0.1, -0.2, 0.3, 0.05, 0.0, 0.12])
-    low, high = interval(gains, 4000)
-    picks = np.random.default_rng(7).choice(gains, size=(200_000, 6)).mean(axis=1)
-    assert (low, high) == pytest.approx(np.percentile(picks, [2.5, 97.5]), abs=0.01)
-    assert interval(gains[::-1], 4000) == (low, high)
-    assert all(np.isnan(value) for value in interval(gains[:1], 10))
-    assert all(np.isnan(value) for value in interval(gains[:0], 10))

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fedbrats.metrics.interval import mean_interval
 from fedbrats.report.compare.figures import gain_figure
-from fedbrats.report.tables import interval
 from fedbrats.studies.gain import gain_context, gains, t_interval
 from fedbrats.studies.jobs import Job
 from tests.studies.made_jobs import FEDPROX, job
@@ -18,12 +18,12 @@ from tests.studies.made_jobs import FEDPROX, job
 SHIFT = {"data.phantom.shift": 2.0}
 
 
-def plain(seed: int, dice: tuple[float, float] = (0.5, 0.6), **changes: object) -> Job:
-    return job(f"plain{seed}", seed, {"federated": dict(zip(("1", "2"), dice))}, **{**SHIFT, **changes})
+def plain(seed: int, dice: tuple[float, ...] = (0.5, 0.6), **changes: object) -> Job:
+    return job(f"plain{seed}", seed, {"federated": dict(zip("123456", dice))}, **{**SHIFT, **changes})
 
 
-def personal(seed: int, own: tuple[float, float], kind: str = "BnLocal", **changes: object) -> Job:
-    arms = {"federated": {"1": 0.1, "2": 0.1}, "personal": dict(zip(("1", "2"), own))}
+def personal(seed: int, own: tuple[float, ...], kind: str = "BnLocal", **changes: object) -> Job:
+    arms = {"federated": dict.fromkeys("123456", 0.1), "personal": dict(zip("123456", own))}
     return job(f"{kind}{seed}", seed, arms, personal=kind, **{**SHIFT, **changes})
 
 
@@ -39,9 +39,24 @@ def test_numbers_by_hand() -> None:
     assert row["gain"] == pytest.approx(0.5 / 3)
     half = 4.302653 * math.sqrt((0.15**2 + 0.1**2 + 0.25**2 - 3 * (0.5 / 3) ** 2) / 2) / math.sqrt(3)
     assert (row["seeds_low"], row["seeds_high"]) == pytest.approx((0.5 / 3 - half, 0.5 / 3 + half))
-    by_case = np.array([0.4 / 3, 0.6 / 3])
-    assert (row["cases_low"], row["cases_high"]) == pytest.approx(interval(by_case, 2000))
-    assert (row["cases_low"], row["cases_high"]) == pytest.approx((0.4 / 3, 0.6 / 3))
+    assert math.isnan(row["cases_low"])
+    assert math.isnan(row["cases_high"])
+
+
+def test_interval_over_cases_and_institutions() -> None:
+    """Six cases, the gain of each the mean over two seeds; those of the last two are of another institution."""
+    names = [str(number) for number in range(6)]
+    jobs = []
+    for seed in (0, 1):
+        before = dict.fromkeys(names, 0.2)
+        after = {name: 0.2 + (number + 1 + seed) / 10 for number, name in enumerate(names)}
+        jobs.append(job(f"plain{seed}", seed, {"federated": before}))
+        jobs.append(job(f"own{seed}", seed, {"federated": before, "personal": after}, personal="X"))
+    for made in jobs:
+        made.cases.loc[made.cases["case"].isin(["4", "5"]), "site"] = "B"
+    (row,) = gains(jobs)[0].to_dict(orient="records")
+    expected = mean_interval(np.array([0.15, 0.25, 0.35, 0.45, 0.55, 0.65]), (-1, 1), [*"AAAABB"])
+    assert (row["cases_low"], row["cases_high"]) == pytest.approx(expected)
 
 
 def test_t_interval() -> None:
@@ -131,8 +146,9 @@ def test_rows_are_in_order_of_method_and_shift() -> None:
 
 def test_figure_draws_the_interval_over_seeds_or_else_over_cases() -> None:
     shifts = {"data.phantom.shift": 4.0}
-    jobs = [plain(0), plain(1), plain(0, **shifts)]
-    jobs += [personal(0, (0.6, 0.8)), personal(1, (0.6, 0.7)), personal(0, (0.8, 0.8), **shifts)]
+    six = (0.7, 0.8, 0.8, 0.9, 0.9, 0.9)
+    jobs = [plain(0), plain(1), plain(0, (0.5,) * 6, **shifts)]
+    jobs += [personal(0, (0.6, 0.8)), personal(1, (0.6, 0.7)), personal(0, six, **shifts)]
     found, _ = gains(jobs)
     figure = gain_figure(found)
     (bars,) = figure.axes[0].containers[0].lines[2]
@@ -179,7 +195,7 @@ def test_what_the_page_prints() -> None:
         ("BnLocal", "2", 1, 2),
         ("BnLocal", "4", 1, 2),
     ]
-    assert found["rows"][1]["gain"] == [("+0.300", "", "+0.300 to +0.300")]
+    assert found["rows"][1]["gain"] == [("+0.300", "", "")]
     assert found["figure"].startswith("data:image/svg")
     assert found["unmatched"] == ["x"]
     assert not found["settings"]

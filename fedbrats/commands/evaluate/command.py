@@ -1,8 +1,7 @@
 """Score label files, other tools' too.
 
     fedbrats evaluate predictions=<file or folder> references=<file or folder>
-        [metrics.convention=brats2023] [metrics.bootstrap=2000] [labels.et=4] [output=evaluation] [seed=0]
-        [max_voxels=134217728]
+        [metrics.convention=brats2023] [labels.et=4] [output=evaluation] [max_voxels=134217728]
 
 Standard output has one JSON object per case and region and nothing else; the table for people goes to
 standard error; cases.csv and summary.csv go to the output folder.
@@ -25,7 +24,7 @@ def main(arguments: list[str]) -> int:
     from fedbrats.commands.evaluate.evaluate_files import evaluate, json_line, read_arguments, summary_table
 
     try:
-        _, summary, metrics = evaluate(
+        cases, summary, metrics = evaluate(
             read_arguments(arguments),
             emit=lambda row: print(json_line(row), flush=True),
             note=lambda text: console.print(text, markup=False),
@@ -33,5 +32,5 @@ def main(arguments: list[str]) -> int:
     except ValueError as error:
         console.print(f"error: {error}", markup=False)
         return 2
-    console.print(summary_table(summary, metrics))
+    console.print(summary_table(cases, summary, metrics))
     return 0

@@ -24,6 +24,7 @@ from fedbrats.data.nifti import Source, read_volume, spacing_of
 from fedbrats.data.regions import LabelSystem, label_numbers, to_canonical
 from fedbrats.data.stream import Bounds, VolumeError
 from fedbrats.files import replacing
+from fedbrats.metrics.interval import MIN_CASES
 from fedbrats.metrics.score import score_case
 from fedbrats.metrics.summary import ALL_SITES, summarise
 from fedbrats.metrics.table import VOLUMES, Facts, Metric, facts_of, with_more, worst
@@ -47,7 +48,6 @@ class EvaluateConfig:
     predictions: str = MISSING  # label file or folder
     references: str = MISSING  # label file or folder
     output: str = "evaluation"  # folder of cases.csv and summary.csv
-    seed: int = 0  # of the bootstrap
     max_voxels: int = DataConfig.max_voxels  # of one file
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
@@ -109,8 +109,6 @@ def evaluate(
     convention = config.metrics.convention
     scored_by = with_more(config.metrics.more)
     metrics = facts_of(scored_by, convention)
-    if config.metrics.bootstrap < 1:
-        raise ConfigError(f"metrics.bootstrap: must be at least 1, got {config.metrics.bootstrap}")
     path = Path(config.predictions)
     pairs, unused = pair_files(path, Path(config.references))
     for extra in unused:
@@ -126,7 +124,7 @@ def evaluate(
             emit({"convention": convention, **row})
     table = cases_table(metrics, line_end="\n")
     cases = pd.DataFrame(rows, columns=list(table.columns))
-    summary = summarise(cases, metrics, convention, config.metrics.bootstrap, config.seed)
+    summary = summarise(cases, metrics, convention)
     output = Path(config.output)
     table.write(output, rows)
     with replacing(output / "summary.csv") as unfinished:
@@ -140,8 +138,11 @@ def json_line(row: Row) -> str:
     return json.dumps(row, allow_nan=False, ensure_ascii=False)
 
 
-def summary_table(summary: pd.DataFrame, metrics: Mapping[str, Facts]) -> Table:
-    """Return the pooled rows of `summary` as a table for people; its title names the convention."""
+def summary_table(cases: pd.DataFrame, summary: pd.DataFrame, metrics: Mapping[str, Facts]) -> Table:
+    """Return the pooled rows of `summary` as a table for people; its title names the convention.
+
+    Where the cases are too few for an interval, their scores stand in its place.
+    """
     table = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1),
@@ -154,7 +155,7 @@ def summary_table(summary: pd.DataFrame, metrics: Mapping[str, Facts]) -> Table:
         "failed",
         "mean",
         "sd",
-        "95 % CI",
+        "95 % CI" if len(cases) >= MIN_CASES * len(task.REGIONS) else f"scores (no CI below {MIN_CASES})",
         "median",
         "quartiles",
         "worst site",
@@ -162,10 +163,13 @@ def summary_table(summary: pd.DataFrame, metrics: Mapping[str, Facts]) -> Table:
         table.add_column(column, no_wrap=True)
     for row in summary[summary["site"] == ALL_SITES].to_dict("records"):
         digits = metrics[row["metric"]].decimals + 1
-        f = {key: f"{value:.{digits}f}" for key, value in row.items() if isinstance(value, float)}
+        f = {k: "-" if np.isnan(v) else f"{v:.{digits}f}" for k, v in row.items() if isinstance(v, float)}
+        scores = sorted(cases.loc[cases["region"] == row["region"], row["metric"]])
+        few = row["n"] < MIN_CASES
+        between = " ".join(f"{v:.{digits}f}" for v in scores) if few else f"{f['ci_low']} to {f['ci_high']}"
         table.add_row(
             *(row["region"], row["metric"], str(row["n"]), str(row["failed"]), f["mean"], f["std"]),
-            *(f"{f['ci_low']} to {f['ci_high']}", f["median"], f"{f['q25']} to {f['q75']}"),
+            *(between, f["median"], f"{f['q25']} to {f['q75']}"),
             f"{row['worst_site']} {f['worst_mean']}",
         )
     return table

@@ -253,5 +253,5 @@ def _write_results(
     cases_table(metrics).write(folder, rows)
     facts = _facts(config, prepared)
     if rows:
-        facts |= arms_summary(rows, metrics, config.metrics.convention, config.metrics.bootstrap)
+        facts |= arms_summary(rows, metrics, config.metrics.convention)
     write_summary(folder, "finished", **facts, wall_seconds=round(seconds, 1))

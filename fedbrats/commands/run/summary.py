@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from fedbrats.files import write_json
+from fedbrats.metrics.interval import INTERVALS
 from fedbrats.metrics.summary import ALL_SITES, STATISTICS, summarise
 from fedbrats.metrics.table import Facts
 from fedbrats.report.arms import merge_local_arms, percent_of_pooled
@@ -18,20 +19,20 @@ from fedbrats.runs.case_tables import cases_table
 KEPT = (*STATISTICS, "worst_site", "worst_mean")
 
 
-def arms_summary(
-    rows: list[dict[str, Any]], metrics: Mapping[str, Facts], convention: str, bootstrap: int
-) -> dict[str, Any]:
+def arms_summary(rows: list[dict[str, Any]], metrics: Mapping[str, Facts], convention: str) -> dict[str, Any]:
     """Statistics by arm, site, region and metric, as nested dictionaries, and each arm's percentage of pooled.
 
-    The local models appear as `local` (on their own institution's cases) and `local_elsewhere`.
+    The local models appear as `local` (on their own institution's cases) and `local_elsewhere`. A number that few cases
+    do not have (deviation, interval) is None.
     """
     frame = merge_local_arms(pd.DataFrame(rows, columns=list(cases_table(metrics).columns)), metrics)
     arms: dict[str, Any] = {}
-    for entry in summarise(frame, metrics, convention, bootstrap).to_dict("records"):
+    for entry in summarise(frame, metrics, convention).to_dict("records"):
         arm = arms.setdefault(entry["arm"], {"all": {}, "sites": {}})
         place = arm["all"] if entry["site"] == ALL_SITES else arm["sites"].setdefault(entry["site"], {})
-        place.setdefault(entry["region"], {})[entry["metric"]] = {key: entry[key] for key in KEPT}
-    return {"arms": arms, "percent_of_pooled": percent_of_pooled(frame)}
+        numbers = {key: None if pd.isna(entry[key]) else entry[key] for key in KEPT}
+        place.setdefault(entry["region"], {})[entry["metric"]] = numbers
+    return {"arms": arms, "intervals": INTERVALS, "percent_of_pooled": percent_of_pooled(frame)}
 
 
 def traffic(frame: pd.DataFrame) -> dict[str, dict[str, int]]:

@@ -7,16 +7,15 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from fedbrats.metrics.interval import MIN_CASES, mean_interval
 from fedbrats.metrics.summary import ALL_SITES as EVERY_SITE
 from fedbrats.report.arms import merge_local_arms
 from fedbrats.report.cells import Cell, number
 from fedbrats.report.style import GREY, REGION_COLOURS, new_figure, shorten, styled
-from fedbrats.report.tables import interval
 from fedbrats.report.words import listed, plural
 from fedbrats.runs.run_folder import RunFolder
 from fedbrats.tasks import segmentation as task
 
-FEW = 5  # cases below which an interval over cases is no reason to call a gain or a loss
 FIRST = 3  # names shown before the full list
 KEYS = ["site", "case", "region"]
 UNSEEN = {
@@ -49,15 +48,15 @@ def gain_table(run: RunFolder) -> pd.DataFrame:
     """One row per institution ("all" first) and region: site, region, n, before, after, gain, low, high, verdict.
 
     Means of the main score over the paired cases with the 95 % interval of the gain. verdict: "gain" or "loss" where
-    the interval excludes 0, "even" where it does not, "few" below `FEW` cases.
+    the interval excludes 0, "even" where it does not, "few" below `MIN_CASES`, which have no interval.
     """
     pairs, rows = paired_gains(run), []
-    resamples = int((run.config.get("metrics") or {}).get("bootstrap", 2000))
     found = set(pairs["site"])
     for site in [EVERY_SITE, *(name for name in run.sites if name in found)] if found else []:
         for region in run.regions:
             part = pairs[(pairs["region"] == region) & ((pairs["site"] == site) | (site == EVERY_SITE))]
-            low, high = interval(part["gain"].to_numpy(float), resamples)
+            sites = part["site"].tolist() if site == EVERY_SITE else None
+            low, high = mean_interval(part["gain"].to_numpy(float), task.GAINS, sites)
             row = {"site": site, "region": region, "n": len(part), "low": low, "high": high}
             row |= {name: part[name].mean() for name in ("before", "after", "gain")}
             rows.append({**row, "verdict": _verdict(row)})
@@ -67,7 +66,7 @@ def gain_table(run: RunFolder) -> pd.DataFrame:
 
 
 def _verdict(row: dict[str, Any]) -> str:
-    if row["n"] < FEW:
+    if row["n"] < MIN_CASES:
         return "few"
     return "gain" if row["low"] > 0 else "loss" if row["high"] < 0 else "even"
 
@@ -86,7 +85,7 @@ def verdicts(table: pd.DataFrame) -> list[str]:
             part = rows[rows["verdict"] == verdict].to_dict(orient="records")
             names = [f"{row['site']} ({row['gain']:+.3f}, {_between(row)})" for row in part]
             parts.append(f"{said}: {listed(names) if names else 'nobody'}")
-        for verdict, said in (("even", "no clear difference"), ("few", f"fewer than {FEW} cases")):
+        for verdict, said in (("even", "no clear difference"), ("few", f"fewer than {MIN_CASES} cases")):
             sites = rows.loc[rows["verdict"] == verdict, "site"].tolist()
             parts += [f"{said}: {listed(sites)}"] if sites else []
         title = task.IN_WORDS[region]

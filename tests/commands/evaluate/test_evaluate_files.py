@@ -48,7 +48,7 @@ def config(folder, *more):
         f"references={folder / 'truth'}",
         f"output={folder / 'out'}",
     ]
-    return read_arguments([*arguments, "metrics.bootstrap=50", *more])
+    return read_arguments([*arguments, *more])
 
 
 def run(settings):
@@ -145,8 +145,6 @@ def test_wrong_arguments_fail_by_name(arguments, message):
 def test_wrong_settings_fail_before_any_work(folders):
     with pytest.raises(ValueError, match=r"metrics.convention: unknown 'medpy'"):
         run(config(folders, "metrics.convention=medpy"))
-    with pytest.raises(ConfigError, match=r"metrics.bootstrap"):
-        run(config(folders, "metrics.bootstrap=0"))
     with pytest.raises(ConfigError, match=r"labels.et is 4, but predictions hold 3"):
         run(config(folders, "labels.et=4"))
     assert not (folders / "out").exists()
@@ -156,7 +154,7 @@ def test_wrong_settings_fail_before_any_work(folders):
 def test_command_prints_only_json(folders):
     script = ROOT / "sims" / "evaluate.py"
     paths = [f"{key}={folders / value}" for key, value in (("predictions", "guess"), ("references", "truth"))]
-    command = [sys.executable, str(script), *paths, "metrics.convention=captk", "metrics.bootstrap=50"]
+    command = [sys.executable, str(script), *paths, "metrics.convention=captk"]
     done = subprocess.run(command, cwd=folders, capture_output=True, text=True, check=True)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == 9

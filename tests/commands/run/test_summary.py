@@ -102,7 +102,7 @@ def all_rows() -> list[dict[str, Any]]:
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return arms_summary(rows, facts(CONVENTION), CONVENTION, bootstrap=20)
+    return arms_summary(rows, facts(CONVENTION), CONVENTION)
 
 
 def test_percent_of_pooled_by_hand() -> None:

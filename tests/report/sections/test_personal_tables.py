@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from fedbrats.metrics.interval import mean_interval
 from fedbrats.report.cells import Cell
 from fedbrats.report.html import head
 from fedbrats.report.results import Results
@@ -22,14 +23,14 @@ from fedbrats.report.sections.personal_tables import (
     personal_context,
     verdicts,
 )
-from fedbrats.report.tables import interval
 from fedbrats.runs.case_tables import cases_table
 from fedbrats.runs.personal_files import read_personalization
 from fedbrats.runs.run_folder import RunFolder, read_run
 from tests.scored import CASE_COLUMNS, SCORES
 
-WIN, LOSE = (0.02, 0.03, 0.04, 0.05, 0.06), (-0.02, -0.03, -0.04, -0.05, -0.06)
-MIXED = (-0.04, 0.05, 0.01, -0.02, 0.01)
+# Of 40 cases the interval allows for 9 % that were not seen and lose all.
+WIN, LOSE = (0.22, 0.23, 0.24, 0.25, 0.26) * 8, (-0.22, -0.23, -0.24, -0.25, -0.26) * 8
+MIXED = (-0.04, 0.05, 0.01, -0.02, 0.01) * 8
 
 
 def run_of(
@@ -56,26 +57,24 @@ def run_of(
                 rows.append({**rest, **head})
     folder.mkdir(exist_ok=True)
     cases_table(SCORES).write(folder, rows)
-    (folder / "config.yaml").write_text(
-        yaml.safe_dump(config or {"metrics": {"bootstrap": 400, "convention": "captk"}})
-    )
+    (folder / "config.yaml").write_text(yaml.safe_dump(config or {"metrics": {"convention": "captk"}}))
     return read_run(folder)
 
 
 def test_pairs_are_of_the_same_case_and_failures_count(tmp_path: Path) -> None:
-    run = run_of(tmp_path, {"A": WIN, "B": LOSE}, unscored="B1")
+    run = run_of(tmp_path, {"A": WIN[:5], "B": LOSE[:5]}, unscored="B1")
     lonely = (run.cases["arm"] == "federated") & (run.cases["case"] == "A0")
     pairs = paired_gains(replace(run, cases=run.cases[~lonely]))
     assert sorted(pairs["case"]) == ["A1", "A2", "A3", "A4", "B0", "B1", "B2", "B3", "B4"]
     by_case = pairs.set_index("case")
-    assert by_case.loc["A3", ["before", "after", "gain"]].tolist() == pytest.approx([0.5, 0.55, 0.05])
+    assert by_case.loc["A3", ["before", "after", "gain"]].tolist() == pytest.approx([0.5, 0.75, 0.25])
     assert by_case.loc["B1", ["before", "after", "gain"]].tolist() == pytest.approx(
         [0.5, 0.0, -0.5]
     )  # worst Dice
 
 
 def test_who_gains_and_who_loses(tmp_path: Path) -> None:
-    run = run_of(tmp_path, {"Loser": LOSE, "Mixed": MIXED, "Winner": WIN, "Few": WIN[:4]})
+    run = run_of(tmp_path, {"Loser": LOSE, "Mixed": MIXED, "Winner": WIN, "Few": WIN[:5]})
     table = gain_table(run)
     assert list(dict.fromkeys(table["site"])) == ["all", "Few", "Loser", "Mixed", "Winner"]
     by_site = table[table["region"] == "WT"].set_index("site")
@@ -84,16 +83,17 @@ def test_who_gains_and_who_loses(tmp_path: Path) -> None:
         **{"Mixed": "even", "Winner": "gain"},
     }
     assert by_site.loc["Winner", ["n", "before", "after", "gain"]].tolist() == pytest.approx(
-        [5, 0.5, 0.54, 0.04]
+        [40, 0.5, 0.74, 0.24]
     )
-    assert by_site.loc["all", "n"] == 19
-    every = np.array([*LOSE, *MIXED, *WIN, *WIN[:4]])
+    assert by_site.loc["all", "n"] == 125
+    every = np.array([*LOSE, *MIXED, *WIN, *WIN[:5]])
+    sites = ["Loser"] * 40 + ["Mixed"] * 40 + ["Winner"] * 40 + ["Few"] * 5
     assert by_site.loc["all", "gain"] == pytest.approx(every.mean())
-    assert by_site.loc["all", ["low", "high"]].tolist() == pytest.approx(interval(every, 400))
+    assert by_site.loc["all", ["low", "high"]].tolist() == pytest.approx(mean_interval(every, (-1, 1), sites))
     (said,) = verdicts(table)
-    assert said.startswith("Whole tumour, gaining: Winner (+0.040, +0.0")
-    assert "losing: Loser (-0.040, -0.0" in said
-    assert said.endswith("no clear difference: Mixed; fewer than 5 cases: Few.")
+    assert said.startswith("Whole tumour, gaining: Winner (+0.240, +0.1")
+    assert "losing: Loser (-0.240, -0.3" in said
+    assert said.endswith("no clear difference: Mixed; fewer than 6 cases: Few.")
 
 
 def test_nobody(tmp_path: Path) -> None:
@@ -109,19 +109,19 @@ def test_an_interval_that_touches_zero_is_no_gain(tmp_path: Path) -> None:
 def test_rows_and_figure(tmp_path: Path) -> None:
     table = gain_table(run_of(tmp_path, {"A": WIN, "B": (0.05,)}))
     whole, first, single = gain_rows(table)
-    assert (whole["site"], whole["n"]) == ("all", 6)
-    assert (first["before"], first["after"]) == (["0.500"], ["0.540"])
-    assert first["gain"][0].text == "+0.040"
+    assert (whole["site"], whole["n"]) == ("all", 41)
+    assert (first["before"], first["after"]) == (["0.500"], ["0.740"])
+    assert first["gain"][0].text == "+0.240"
     assert first["gain"][0].mark == "gain"
-    assert first["gain"][0].small.startswith("+0.0")
+    assert first["gain"][0].small.startswith("+0.1")
     assert single["gain"] == [Cell("+0.050", "", "few")]
     axis = gain_figure(table).axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == [
-        "All that trained, n = 6",
-        "A, n = 5",
+        "All that trained, n = 41",
+        "A, n = 40",
         "B, n = 1",
     ]
-    assert axis.lines[-1].get_xdata().tolist() == pytest.approx([sum([*WIN, 0.05]) / 6, 0.04, 0.05])
+    assert axis.lines[-1].get_xdata().tolist() == pytest.approx([sum([*WIN, 0.05]) / 41, 0.24, 0.05])
 
 
 def write_known(folder: Path, **changes: object) -> None:
