@@ -39,7 +39,7 @@ from fedbrats.data.preprocess import files_of, preprocess, slices_of
 from fedbrats.data.regions import LabelSystem
 from fedbrats.data.stream import Bounds, check_file
 
-FORMAT = 1  # raise it whenever the contents of an entry change
+FORMAT = 2  # raise it whenever the contents of an entry change
 
 
 @dataclass(frozen=True)

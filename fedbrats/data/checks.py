@@ -21,7 +21,7 @@ from fedbrats.data.stream import Bounds, VolumeError, check_file
 from fedbrats.data.walking import links_outside
 from fedbrats.files import read_json, write_json
 
-_FORMAT = 2  # of remembered findings; raise it when a check changes
+_FORMAT = 3  # of remembered findings; raise it when a check changes
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from fedbrats.data.cases import MODALITIES, Case, ImageFile
-from fedbrats.data.nifti import (
-    USUAL,
-    Source,
-    canonical_affine,
-    canonical_shape,
-    read_header,
-    read_volume,
-    spacing_of,
-)
+from fedbrats.data.grids import difference, forms_apart
+from fedbrats.data.nifti import USUAL, Source, read_volume
 from fedbrats.data.regions import label_numbers
 from fedbrats.data.stream import Bounds
 
@@ -27,7 +20,6 @@ _SUFFIXES = {
     "other": {name: f"_{name}" for name in (*MODALITIES, "seg")},
 }
 _KNOWN_NUMBERS = frozenset({0, 1, 2, 3, 4})  # of any BraTS release; which of them fit is settled per data set
-_TOLERANCE = 0.1  # voxels that the corners of two volumes of one case may lie apart
 
 
 @dataclass(frozen=True)
@@ -83,7 +75,7 @@ def inspect_case(case: Case, bounds: Bounds = USUAL) -> CaseCheck:
     Errors: faults of the case; missing modality or segmentation; a segmentation without images; missing, empty,
     truncated or endless file; NaN or infinity; a volume of zeros; labels that no BraTS release uses; shape or affine
     that differ, in canonical orientation, from most volumes of the case. Warnings: remarks on the case; neither sform
-    nor qform; segmentation without tumour; one image under two modalities.
+    nor qform; both, but apart; an image that is nowhere 0; segmentation without tumour; one image under two modalities.
     """
     findings = _Findings(case.name)
     for fault in case.faults:
@@ -113,7 +105,7 @@ def inspect_case(case: Case, bounds: Bounds = USUAL) -> CaseCheck:
             numbers = _check_label(findings, file.path, data)
         elif _check_image(findings, file.path, kind, data):
             hashes[kind] = _hash(data)
-    _check_spaces(findings, sources, bounds)
+    _check_spaces(findings, sources)
     for first, second in _pairs_alike(hashes):
         findings.warning(files[second].path, f"holds the same voxels as {first}")  # type: ignore[union-attr]
     return CaseCheck(case.name, findings.problems, numbers, hashes)
@@ -144,6 +136,10 @@ def _check_image(findings: _Findings, path: Path, kind: str, data: np.ndarray) -
     if not data.any():
         findings.error(path, f"all voxels are zero, expected a {kind} image")
         return False
+    if data.all():
+        findings.warning(
+            path, "no voxel is 0, so all of it is taken for brain; expected a skull-stripped image"
+        )
     return True
 
 
@@ -162,31 +158,21 @@ def _check_label(findings: _Findings, path: Path, data: np.ndarray) -> set[int]:
     return numbers
 
 
-def _check_spaces(findings: _Findings, sources: Mapping[Path, Source], bounds: Bounds) -> None:
+def _check_spaces(findings: _Findings, sources: Mapping[Path, Source]) -> None:
     """Compare every volume with the one that agrees with most others, so that only the odd one is named."""
     if not sources:
         return
     paths = list(sources)
-    agreeing = [sum(_difference(sources[a], sources[b]) is None for b in paths) for a in paths]
+    agreeing = [sum(difference(sources[a], sources[b]) is None for b in paths) for a in paths]
     reference = paths[int(np.argmax(agreeing))]
     for path in paths:
-        difference = _difference(sources[path], sources[reference])
-        if difference:
-            findings.error(path, f"{difference} of {reference.name}")
-        if not read_header(path, bounds).has_world_space:
+        if other := difference(sources[path], sources[reference]):
+            findings.error(path, f"{other} of {reference.name}")
+        source = sources[path]
+        if not (source.sform_code or source.qform_code):
             findings.warning(path, "neither sform nor qform is set; its orientation is a guess")
-
-
-def _difference(one: Source, other: Source) -> str | None:
-    shape, expected = canonical_shape(one), canonical_shape(other)
-    if shape != expected:
-        return f"wrong shape {shape}, expected {expected}"
-    corners = np.stack(np.meshgrid(*([0, n - 1] for n in shape)), -1).reshape(-1, 3)
-    corners = np.column_stack([corners, np.ones(len(corners))])
-    shift = np.abs((canonical_affine(one) - canonical_affine(other)) @ corners.T).max()
-    if shift > _TOLERANCE * min(spacing_of(other)):
-        return f"wrong affine, its corners lie up to {shift:.3g} mm apart from those"
-    return None
+        if apart := forms_apart(source):
+            findings.warning(path, f"qform and sform lie up to {apart:.3g} mm apart; the sform is taken")
 
 
 def _hash(data: np.ndarray) -> str:

@@ -29,21 +29,30 @@ class Source:
     """The space of a volume as it lies on disk; JSON-able with `dataclasses.asdict`.
 
     shape: voxels along the stored axes; affine: 4x4, stored voxel to world (RAS, mm); orientation: where the
-    stored axes point, such as "LPS".
+    stored axes point, such as "LPS". What else the header says of the space: codes of qform and sform (0 = not set),
+    the qform where it is another matrix than `affine`, and the byte of the units (2 = mm).
     """
 
     shape: tuple[int, int, int]
     affine: list[list[float]]
     orientation: str
+    qform_code: int = 0
+    sform_code: int = 0
+    qform: list[list[float]] | None = None
+    units: int = 0
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about itself: stored shape (3D or 4D), space, and whether sform or qform is set."""
+    """What a file says about itself: stored shape (3D or 4D) and space."""
 
     shape: tuple[int, ...]
     source: Source
-    has_world_space: bool
+
+    @property
+    def has_world_space(self) -> bool:
+        """Whether sform or qform is set."""
+        return bool(self.source.sform_code or self.source.qform_code)
 
 
 @lru_cache(maxsize=1)
@@ -63,8 +72,22 @@ def _header_of(volume: Volume, path: Path) -> Header:
     if (furthest := float(np.abs(affine).max())) > _FURTHEST:
         raise VolumeError(f"{path}: the affine holds {furthest:g}, expected millimetres")
     codes = "".join(nib.aff2axcodes(affine))
-    known = int(volume.header["sform_code"]) > 0 or int(volume.header["qform_code"]) > 0
-    return Header(shape, Source((shape[0], shape[1], shape[2]), affine.tolist(), codes), known)
+    said = {key: int(volume.header[key]) for key in ("qform_code", "sform_code")}
+    units, qform = int(volume.header["xyzt_units"]), _other_qform(volume, affine)
+    where = Source((shape[0], shape[1], shape[2]), affine.tolist(), codes, **said, qform=qform, units=units)
+    return Header(shape, where)
+
+
+def _other_qform(volume: Volume, affine: np.ndarray) -> list[list[float]] | None:
+    """The qform where both are set and it differs from the sform by more than rounding."""
+    if not (int(volume.header["qform_code"]) and int(volume.header["sform_code"])):
+        return None
+    try:
+        qform = np.asarray(volume.header.get_qform(), float)
+    except Exception:  # a quaternion that is none
+        return None
+    same = not np.isfinite(qform).all() or np.allclose(qform, affine, rtol=0, atol=1e-2)
+    return None if same else qform.tolist()
 
 
 def read_header(path: Path, bounds: Bounds = USUAL) -> Header:
@@ -138,14 +161,13 @@ def spacing_of(source: Source) -> tuple[float, float, float]:
     return (x, y, z)
 
 
-def write_labels(path: Path, labels: np.ndarray, source: Source, reference_header: Any = None) -> None:
+def write_labels(path: Path, labels: np.ndarray, source: Source) -> None:
     """Write labels [X, Y, Z] in canonical order as a NIfTI file in the space of `source`.
 
     Args:
         path: target, `.nii` or `.nii.gz`; its folder is made; replaced as a whole or not at all.
         labels: uint8, already in the numbers of the data set (`regions.to_source`).
-        source: space on disk of the volume that was segmented.
-        reference_header: nibabel NIfTI header whose space codes and units are kept.
+        source: space on disk of the volume that was segmented; its units, qform and sform are kept.
 
     Raises:
         ValueError: wrong dtype, wrong shape or wrong suffix.
@@ -159,19 +181,23 @@ def write_labels(path: Path, labels: np.ndarray, source: Source, reference_heade
             f"{path}: expected uint8 labels of shape {canonical_shape(source)}, "
             f"got {labels.dtype} of shape {labels.shape}"
         )
-    affine = np.array(source.affine)
-    back = ornt_transform(_RAS, io_orientation(affine))
-    image = _label_image(np.ascontiguousarray(apply_orientation(labels, back)), affine, reference_header)
+    back = ornt_transform(_RAS, io_orientation(np.array(source.affine)))
+    image = image_in(np.ascontiguousarray(apply_orientation(labels, back)), source)
     with replacing(path) as unfinished:
         nib.save(image, unfinished)
 
 
-def _label_image(data: np.ndarray, affine: np.ndarray, reference_header: Any) -> Any:
-    image = nib.Nifti1Image(data, affine, reference_header)
-    image.header.set_data_dtype(np.uint8)
-    image.header.set_slope_inter(1, 0)
-    image.header["cal_max"] = image.header["cal_min"] = 0
-    if reference_header is None or not (reference_header["sform_code"] or reference_header["qform_code"]):
+def image_in(stored: np.ndarray, source: Source) -> nib.Nifti1Image:
+    """An image of voxels in stored order, with what `source` says of its space; mm of a scanner if it says nothing."""
+    affine = np.array(source.affine)
+    image = nib.Nifti1Image(stored, affine)
+    if source.sform_code or source.qform_code:
+        image.set_sform(affine if source.sform_code else None, code=source.sform_code)
+        image.set_qform(
+            np.array(source.qform or affine) if source.qform_code else None, code=source.qform_code
+        )
+    else:
         image.set_sform(affine, code=1)
         image.set_qform(affine, code=1)
+    image.header["xyzt_units"] = source.units
     return image

@@ -27,6 +27,8 @@ _MAX_ITEM = 32  # bytes of the largest voxel that NIfTI knows
 _PIECE = 2**20  # bytes unpacked at a time
 _DEFLATE = 1032  # bytes that one byte of deflate can become, at most
 _GZIP = b"\x1f\x8b"
+_POINTERS = (b"version https://git-lfs", b"/annex/objects", b"../.git/annex")
+_SIZES = (b"\x5c\x01\0\0", b"\0\0\x01\x5c", b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # how NIfTI-1 and NIfTI-2 begin
 
 
 class VolumeError(ValueError):
@@ -122,15 +124,8 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         with path.open("rb") as file:
             start = file.read(64)
             file.seek(0)
-            if start.startswith(b"version https://git-lfs"):
-                raise VolumeError(
-                    f"{path}: a pointer of Git LFS, not the file itself; fetch it with git lfs pull"
-                )
-            if start.startswith(_GZIP) != packed:
-                kind, name = ("not gzip", ".nii") if packed else ("gzip", ".nii.gz")
-                raise VolumeError(
-                    f"{path}: its content is {kind}, its name says otherwise; rename it to end in {name}"
-                )
+            if wrong := _wrong_kind(start, packed):
+                raise VolumeError(f"{path}: {wrong}")
             if not packed:
                 yield file
                 return
@@ -143,6 +138,21 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     except Exception as error:
         kind = "truncated or damaged gzip file" if packed else "not a readable NIfTI file"
         raise VolumeError(f"{path}: {kind} ({error})") from error
+
+
+def _wrong_kind(start: bytes, packed: bool) -> str:
+    """What is wrong with a file that begins so, "" if nothing: no volume, or one of another kind than it is called."""
+    if start.startswith(_POINTERS):
+        return (
+            "a pointer of Git LFS or git-annex, not the file itself; fetch it (git lfs pull, git annex get)"
+        )
+    if start.startswith(_GZIP) and not packed:
+        return "its content is gzip, its name says otherwise; rename it to end in .nii.gz"
+    if packed and start.startswith(_SIZES):
+        return "its content is not gzip, its name says otherwise; rename it to end in .nii"
+    if packed and not start.startswith(_GZIP):
+        return f"no gzip file, though its name says so; it begins with {start[:16]!r}"
+    return ""
 
 
 def _head(path: Path, stream: IO[bytes], bounds: Bounds) -> tuple[Volume, bytes]:

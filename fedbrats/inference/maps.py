@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from fedbrats.data.nifti import Source, canonical_affine, canonical_shape
+from fedbrats.data.nifti import Source, canonical_affine, canonical_shape, image_in
 from fedbrats.files import replacing
 
 
@@ -28,12 +28,9 @@ def write_map(path: Path, values: np.ndarray, source: Source) -> None:
             f"{path}: expected float32 values of shape {canonical_shape(source)}, "
             f"got {values.dtype} of shape {values.shape}"
         )
-    affine = np.array(source.affine)
-    back = ornt_transform(axcodes2ornt(("R", "A", "S")), io_orientation(affine))
+    back = ornt_transform(axcodes2ornt(("R", "A", "S")), io_orientation(np.array(source.affine)))
     stored = nib.Nifti1Image(values, canonical_affine(source)).as_reoriented(back)
     # The source's own affine, as the one worked out may differ from it by rounding.
-    image = nib.Nifti1Image(np.ascontiguousarray(stored.dataobj, np.float32), affine)
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
+    image = image_in(np.ascontiguousarray(stored.dataobj, np.float32), source)
     with replacing(path) as unfinished:
         nib.save(image, unfinished)

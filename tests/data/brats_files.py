@@ -21,7 +21,10 @@ def save(path: Path, data: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
 
 
 def image(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(1, 1000, SHAPE).astype(np.int16)
+    """Voxels 1 to 999, and one of background."""
+    voxels = np.random.default_rng(seed).integers(1, 1000, SHAPE).astype(np.int16)
+    voxels[0, 0, 0] = 0
+    return voxels
 
 
 def segmentation(numbers: tuple[int, ...] = (1, 2, 4)) -> np.ndarray:

@@ -117,6 +117,27 @@ def test_other_storage_order_of_one_modality_is_no_problem(folder: Path) -> None
     assert check_case(case) == []
 
 
+def test_two_places_for_one_image_give_a_warning(folder: Path) -> None:
+    path = folder / f"{NAME}_t2.nii.gz"
+    changed = nib.load(path)
+    there = AFFINE.copy()
+    there[1, 3] -= 5
+    changed.set_sform(AFFINE, code=1)
+    changed.set_qform(there, code=1)
+    nib.save(changed, path)
+    problem = only_problem(folder)
+    assert (problem.file, problem.severity) == (str(path), "warning")
+    assert problem.what == "qform and sform lie up to 5 mm apart; the sform is taken"
+
+
+def test_a_background_that_is_nowhere_0_gives_a_warning(folder: Path) -> None:
+    path = save(folder / f"{NAME}_flair.nii.gz", image(4711) + 1)
+    problem = only_problem(folder)
+    assert (problem.file, problem.severity) == (str(path), "warning")
+    assert "no voxel is 0" in problem.what
+    assert "skull-stripped" in problem.what
+
+
 def test_warnings_do_not_make_a_case_bad(folder: Path) -> None:
     save(folder / f"{NAME}_seg.nii.gz", np.zeros(SHAPE, np.uint8))
     save(folder / f"{NAME}_t2.nii.gz", image(7))

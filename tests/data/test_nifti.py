@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from fedbrats.data.grids import forms_apart
 from fedbrats.data.nifti import (
+    Source,
     canonical_affine,
     read_header,
     read_volume,
@@ -19,6 +21,7 @@ from fedbrats.data.nifti import (
     write_labels,
 )
 from fedbrats.data.stream import VolumeError
+from fedbrats.inference.maps import write_map
 
 SHAPE = (6, 5, 4)
 SPACING = (1.0, 0.9, 2.5)
@@ -180,13 +183,75 @@ def test_write_refuses_what_does_not_fit_and_leaves_nothing(tmp_path: Path) -> N
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["b.nii.gz"]
 
 
-def test_write_keeps_the_space_codes_of_a_reference(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("qform", "sform"), [(1, 1), (2, 4), (0, 2), (1, 0)])
+@pytest.mark.parametrize("units", [("mm", "sec"), ("micron", None), (None, None)])
+def test_written_volumes_keep_codes_and_units_of_their_source(
+    tmp_path: Path, qform: int, sform: int, units: tuple[str | None, str | None]
+) -> None:
     original = nib.Nifti1Image(base_volume(), STRAIGHT)
-    original.set_sform(STRAIGHT, code=4)
+    original.set_sform(STRAIGHT if sform else None, code=sform)
+    original.set_qform(STRAIGHT if qform else None, code=qform)
+    original.header.set_xyzt_units(*units)
     nib.save(original, tmp_path / "in.nii")
     _, source = read_volume(tmp_path / "in.nii")
+    source = Source(**json.loads(json.dumps(asdict(source))))
     labels = np.full(SHAPE, 4, np.uint8)
-    write_labels(tmp_path / "out.nii", labels, source, nib.load(tmp_path / "in.nii").header)
+    write_labels(tmp_path / "out.nii", labels, source)
+    write_map(tmp_path / "map.nii", labels.astype(np.float32), source)
+    for name in ("out.nii", "map.nii"):
+        written = nib.load(tmp_path / name)
+        assert int(written.header["sform_code"]) == sform
+        assert int(written.header["qform_code"]) == qform
+        assert written.header.get_xyzt_units() == original.header.get_xyzt_units()
+        np.testing.assert_allclose(written.affine, nib.load(tmp_path / "in.nii").affine, atol=1e-5)
+        assert np.array_equal(np.asarray(written.dataobj), labels)
+
+
+def test_a_qform_that_differs_is_kept_and_told(tmp_path: Path) -> None:
+    moved = STRAIGHT.copy()
+    moved[0, 3] += 3
+    original = nib.Nifti1Image(base_volume(), STRAIGHT)
+    original.set_sform(STRAIGHT, code=1)
+    original.set_qform(moved, code=1)
+    nib.save(original, tmp_path / "in.nii")
+    _, source = read_volume(tmp_path / "in.nii")
+    assert forms_apart(source) == pytest.approx(3)
+    write_labels(tmp_path / "out.nii", np.full(SHAPE, 4, np.uint8), source)
     written = nib.load(tmp_path / "out.nii")
-    assert int(written.header["sform_code"]) == 4
-    assert np.array_equal(np.asarray(written.dataobj), labels)
+    np.testing.assert_allclose(written.get_qform(), moved, atol=1e-5)
+    np.testing.assert_allclose(written.get_sform(), STRAIGHT, atol=1e-5)
+    original.set_qform(STRAIGHT + np.eye(4)[:, [1, 2, 3, 0]] * 0.004, code=1)
+    nib.save(original, tmp_path / "in.nii")
+    assert forms_apart(read_volume(tmp_path / "in.nii")[1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("a.nii.gz", "plain", r"a\.nii\.gz: its content is not gzip, .*rename it to end in \.nii$"),
+        ("a.nii", "packed", r"a\.nii: its content is gzip, .*rename it to end in \.nii\.gz"),
+        ("a.nii.gz", "pointer", r"a\.nii\.gz: a pointer of Git LFS .*git lfs pull"),
+        ("a.nii", "pointer", r"a\.nii: a pointer of Git LFS"),
+        ("a.nii.gz", "page", r"a\.nii\.gz: no gzip file, .*begins with b'<!DOCTYPE html"),
+    ],
+)
+def test_copies_that_are_no_volume_are_named_with_the_fix(
+    tmp_path: Path, name: str, kind: str, words: str
+) -> None:
+    plain = nib.Nifti1Image(base_volume(), STRAIGHT).to_bytes()
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n"
+    content = {
+        "plain": plain,
+        "packed": gzip.compress(plain),
+        "pointer": pointer,
+        "page": b"<!DOCTYPE html>" * 99,
+    }
+    (tmp_path / name).write_bytes(content[kind])
+    for read in (read_volume, read_header):
+        with pytest.raises(VolumeError, match=words):
+            read(tmp_path / name)
+
+
+def test_letter_case_of_the_suffix(tmp_path: Path) -> None:
+    (tmp_path / "A.NII.GZ").write_bytes(gzip.compress(nib.Nifti1Image(base_volume(), STRAIGHT).to_bytes()))
+    assert read_volume(tmp_path / "A.NII.GZ")[0].shape == SHAPE
