@@ -7,28 +7,27 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 
 import numpy as np
-import torch
 from scipy.stats import binom, chisquare
 
 from fedbrats.audit.step import DEVIATIONS, Check, at_most, cosine, surprise
 from fedbrats.privacy.accounting import Entry, final_epsilon, merge, rdp_epsilon
-from fedbrats.privacy.noise import gaussian
+from fedbrats.privacy.noise import SecretNumbers
 from fedbrats.privacy.sampler import draw_patients
 
-Draw = Callable[[int, float, torch.Generator], list[int]]
+Draw = Callable[[int, float, SecretNumbers], list[int]]
 NUMBERS = 4096  # drawn from each noise source
 AGREES = 1e-3  # relative, of an epsilon that is computed again
 
 
 def sampling(
-    count: int, sample_rate: float, generator: torch.Generator, draw: Draw = draw_patients, runs: int = 4000
+    count: int, sample_rate: float, secret: SecretNumbers, draw: Draw = draw_patients, runs: int = 4000
 ) -> list[Check]:
     """Draw `runs` times: each patient with rate q, independently of the others and of the last draw, once at most.
 
     The p-values are exact: patients drawn, pairs drawn together, and patients drawn twice in a row are binomial, and
     the number drawn is compared with Binomial(N, q) by a chi-squared test.
     """
-    draws = [draw(count, sample_rate, generator) for _ in range(runs)]
+    draws = [draw(count, sample_rate, secret) for _ in range(runs)]
     twice = sum(len(drawn) - len(set(drawn)) for drawn in draws)
     present = np.zeros((runs, count), dtype=np.int64)
     for row, drawn in zip(present, draws):
@@ -60,9 +59,9 @@ def sampling(
     ]
 
 
-def noise_sources(generators: Sequence[torch.Generator]) -> Check:
-    """Generators of different sites, rounds or purposes must not give the same noise."""
-    drawn = [gaussian(torch.zeros(NUMBERS), g).double().cpu() for g in generators]
+def noise_sources(sources: Sequence[SecretNumbers]) -> Check:
+    """Streams of different sites, rounds or purposes must not give the same noise."""
+    drawn = [source.normal(NUMBERS) for source in sources]
     return at_most(
         "noise sources",
         max(cosine(a, b) for a, b in combinations(drawn, 2)),

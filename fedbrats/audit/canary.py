@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fedbrats.audit.accounts import Draw
 from fedbrats.privacy.accounting import Entry, final_epsilon
 from fedbrats.privacy.mechanism import Batch, PrivateStep
+from fedbrats.privacy.noise import SecretNumbers
 from fedbrats.privacy.sampler import draw_patients
 
 CONFIDENCE = 0.95
@@ -34,12 +35,12 @@ class Attack:
     """The mechanism under attack, as it is claimed to be, and how to attack it.
 
     make: `PrivateStep`, or a class that takes its place.
-    noise: makes a secret generator.
+    noise: makes a stream of secret numbers.
     """
 
     sigma: float
     clip: float
-    noise: Callable[[], torch.Generator]
+    noise: Callable[[], SecretNumbers]
     delta: float = 1e-5
     make: type[PrivateStep] = PrivateStep
     engine: str = "microbatch"

@@ -24,6 +24,7 @@ from fedbrats.data.intensity import Normaliser
 from fedbrats.losses.compound import DiceCE
 from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.privacy.mechanism import Batch, PrivateStep
+from fedbrats.privacy.noise import SecretNumbers
 
 WIDTH, KERNEL = 32, 5  # of the demonstration's network
 SMOOTHNESS = 3e-5  # weight of the total variation against the cosine distance
@@ -61,7 +62,7 @@ def demonstrate(
     *,
     clip: float,
     sigma: float,
-    noise: Callable[[], torch.Generator],
+    noise: Callable[[], SecretNumbers],
     iterations: int = 200,
     seed: int = 0,
     make: type[PrivateStep] = PrivateStep,
@@ -75,7 +76,7 @@ def demonstrate(
         slice_: images float32 [1, 4, A, B] and labels uint8 [1, A, B] of a patient.
         clip: bound C of the run.
         sigma: noise multiplier of the run.
-        noise: makes a noise generator.
+        noise: makes a stream of secret numbers.
         iterations: of the search.
         seed: of the network and of where the search starts.
         make: `PrivateStep`, or a class that takes its place.
@@ -138,7 +139,7 @@ def private_gradient(
     *,
     clip: float,
     sigma: float,
-    noise: torch.Generator,
+    noise: SecretNumbers,
 ) -> Tensor:
     """What the private step releases for the patients drawn, [d]; one alone is the best case for an attacker."""
     step = make(network, values, clip=clip, sigma=sigma, expected=1.0, noise=noise)

@@ -27,6 +27,7 @@ from fedbrats.audit.canary import Attack, Bound, many_steps, one_run
 from fedbrats.audit.files import AuditError, Spent, read_spent
 from fedbrats.audit.inversion import demonstrate, pictures, sentence, tumour_slice
 from fedbrats.audit.step import Check, Subject, at_most, step_checks
+from fedbrats.audit.traces import score_checks, trace_checks
 from fedbrats.config.schema import FEDERATED, load_config, save_config
 from fedbrats.config.targets import check_trusted
 from fedbrats.data.cache import CachedCase
@@ -41,7 +42,8 @@ from fedbrats.privacy.accounting import Entry
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.privacy.ledger import LedgerError
 from fedbrats.privacy.mechanism import Batch
-from fedbrats.privacy.noise import secret_generator
+from fedbrats.privacy.noise import SecretNumbers, secret_numbers
+from fedbrats.privacy.scores import noisy_scores
 from fedbrats.runs.site_cases import site_folder
 from fedbrats.seeding import generator, seed_torch
 
@@ -49,7 +51,7 @@ PATIENTS = 3  # real ones that the checks are made with
 CANARIES = 1000
 EASY_SIGMA = 4.0  # one step at this noise claims epsilon below 1, where an attack proves most
 MOST_GRADIENTS = 20_000  # of canaries, in the audit of the run's own noise
-NOISES = 20  # generators compared
+NOISES = 20  # streams compared
 AUDIT, PICTURES = "audit.json", "audit"
 
 
@@ -73,9 +75,9 @@ class Audited:
         """Of that site."""
         return self.site.budget.settings
 
-    def noise(self, device: torch.device | str = "cpu") -> torch.Generator:
-        """A generator of the run's kind, another one each time."""
-        return secret_generator(device, self.settings.insecure_seed, "audit", next(self.count))
+    def noise(self) -> SecretNumbers:
+        """Secret numbers of the run's kind, another stream each time."""
+        return secret_numbers(self.settings.insecure_seed, "audit", next(self.count))
 
 
 def audit_run(
@@ -103,7 +105,8 @@ def audit_run(
     say("checks of the accounts")
     checks = [*account_checks(run), *sampling_checks(run), round_reserved(run)]
     say("checks of the step")
-    checks += step_checks(subject_of(run))
+    subject = subject_of(run)
+    checks += [*step_checks(subject), *trace_checks(subject), *released_scores(run)]
     say("canaries")
     bounds = attacks(run)
     checks += [_as_check(bound) for bound in bounds]
@@ -147,7 +150,7 @@ def sampling_checks(run: Audited) -> Iterator[Check]:
         range(1, 1 + math.ceil(NOISES / len(run.sites))), run.sites, ("noise", "patients")
     )
     seed = run.settings.insecure_seed
-    yield noise_sources([secret_generator("cpu", seed, site, round_, use) for round_, site, use in named])
+    yield noise_sources([secret_numbers(seed, site, round_, use) for round_, site, use in named])
 
 
 def round_reserved(run: Audited) -> Check:
@@ -197,13 +200,21 @@ def subject_of(run: Audited) -> Subject:
         network=warm.network,
         values=values,
         patients=drawn,
-        noise=lambda: run.noise(warm.device),
+        noise=run.noise,
         clip=settings.clip,
         sigma=run.spent[0].dearest.sigma,
         expected=settings.sample_rate(run.site.budget.patients) * run.site.budget.patients,
         engine=settings.engine,
         chunk=settings.chunk,
     )
+
+
+def released_scores(run: Audited) -> list[Check]:
+    """The digits of noisy validation scores, where the run releases any."""
+    sigma = run.settings.validation_sigma
+    if sigma is None:
+        return []
+    return score_checks(lambda scores, sigma: noisy_scores(scores, sigma, run.noise()), sigma)
 
 
 def _patients(run: Audited) -> Iterator[Batch]:

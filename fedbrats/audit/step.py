@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from fedbrats.privacy.mechanism import Batch, PrivateStep, Values
+from fedbrats.privacy.noise import SecretNumbers
 
 ROUNDING = 5e-3  # relative; float32 gradients of a deep network differ by some 1e-4 between the engines
 OUTLIER = 100.0  # factor on the intensities of one patient
@@ -51,7 +52,7 @@ class Subject:
     make: `PrivateStep`, or a class that takes its place.
     network: trained by the step; it is copied, and its dropout is switched off, as chance would hide what is measured.
     patients: two or more, each with the patches of one step.
-    noise: makes a new noise generator.
+    noise: makes a new stream of secret numbers.
     clip, sigma, expected, engine, chunk: of `PrivateStep`.
     """
 
@@ -59,7 +60,7 @@ class Subject:
     network: nn.Module
     values: Values
     patients: Sequence[Batch]
-    noise: Callable[[], torch.Generator]
+    noise: Callable[[], SecretNumbers]
     clip: float
     sigma: float
     expected: float

@@ -25,7 +25,7 @@ from fedbrats.bench.turns import Cost, Runner, Step, least_costs
 from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.models.build import build_network, channels_last
 from fedbrats.privacy.mechanism import PrivateStep
-from fedbrats.privacy.noise import secret_generator
+from fedbrats.privacy.noise import secret_numbers
 from fedbrats.training.loop import train_locally
 
 NOT_INSTALLED = "not installed: pip install opacus"
@@ -88,7 +88,7 @@ def ours(task: Task, engine: str) -> Step:
         clip=case.clip,
         sigma=case.sigma,
         expected=float(case.patients),
-        noise=secret_generator(torch.device(case.device)),
+        noise=secret_numbers(),
         engine=engine,
         amp=case.amp,
     )

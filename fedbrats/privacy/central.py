@@ -2,9 +2,9 @@
 
 DP-FedAvg (McMahan et al., ICLR 2018, arXiv 1710.06963, Algorithm 1) with a fixed bound, all sites in every round and
 equal weights: each site's update is clipped to norm C over all arrays together, the sum gets Gaussian noise of
-deviation sigma C and is divided by the number of replies. Neighbours differ by one site's update while the number of
-replies is public. No amplification by sampling is claimed, so T releases cost exactly
-`gaussian_epsilon(sqrt(T) / sigma, delta)`. The server is trusted: it sees every update.
+deviation sigma C, is rounded to a public grid (`release`) and divided by the number of replies. Neighbours differ by
+one site's update while the number of replies is public. No amplification by sampling is claimed, so T releases cost
+exactly `gaussian_epsilon(sqrt(T) / sigma, delta)`. The server is trusted: it sees every update.
 
 What to expect. The noise on the mean has norm sigma C sqrt(d) / m for d numbers and m replies, the mean update at most
 C. Measured with the 4.70 million numbers of SegResNet and updates that all agree:
@@ -34,7 +34,8 @@ from torch import Tensor, nn
 from fedbrats.algorithms.base import Reply
 from fedbrats.config.targets import ConfigError
 from fedbrats.models.facts import batch_norm_arrays
-from fedbrats.privacy.noise import gaussian
+from fedbrats.privacy.noise import SecretNumbers
+from fedbrats.privacy.release import release
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +132,13 @@ class PrivateMean:
     def _update(self, name: str, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).double() - self._start[name].double()
 
-    def finish(self, noise: torch.Generator) -> dict[str, float]:
+    def finish(self, noise: SecretNumbers) -> dict[str, float]:
         """Add noise once, divide by the replies and put the new global model into `arrays`.
 
         The release must be in the ledger before this is called.
 
         Args:
-            noise: from `privacy.noise.secret_generator`, of this round only.
+            noise: from `privacy.noise.secret_numbers`, of this round only.
 
         Returns:
             A row of `central_rounds.csv`: replies; clipped, those above the bound; update_norm_median, before
@@ -154,9 +155,8 @@ class PrivateMean:
         deviation, numbers = self._central.sigma * self._central.clip, 0
         mean_norm = math.sqrt(sum(float(total.square().sum()) for total in self._sum.values())) / self.replies
         for name, total in self._sum.items():
-            total.add_(gaussian(total, noise), alpha=deviation)
-            start = self._start[name]
-            self.arrays[name] = total.div_(self.replies).add_(start.double()).to(start.dtype)
+            start, noisy = self._start[name], release(total, deviation, noise)
+            self.arrays[name] = noisy.div_(self.replies).add_(start.double()).to(start.dtype)
             numbers += total.numel()
         return {
             "replies": self.replies,

@@ -20,6 +20,7 @@ from fedbrats.algorithms.base import Penalty
 from fedbrats.config.schema import TrainConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.privacy.mechanism import Batch, Drawn, PrivateStep
+from fedbrats.privacy.noise import SecretNumbers
 from fedbrats.privacy.sampler import draw_patients
 from fedbrats.training.amount import steps_of_site
 
@@ -195,9 +196,9 @@ Draw = Callable[[int], Batch]
 
 
 def poisson_draws(
-    steps: int, patients: int, sample_rate: float, generator: torch.Generator, draw: Draw
+    steps: int, patients: int, sample_rate: float, secret: SecretNumbers, draw: Draw
 ) -> Iterator[Iterator[Batch]]:
     """For each of `steps` steps the batches of the patients that it draws; `draw` makes the K patches of one."""
     for _ in range(steps):
-        drawn = draw_patients(patients, sample_rate, generator)
+        drawn = draw_patients(patients, sample_rate, secret)
         yield (draw(index) for index in drawn)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from fedbrats.config.targets import ConfigError
-from fedbrats.privacy.noise import gaussian
+from fedbrats.privacy.noise import SecretNumbers
+from fedbrats.privacy.release import release
 
 ENGINES = ("microbatch", "vmap")
 SLACK = 1e-6  # added to a norm before it divides the bound, as in Opacus, so that both give the same digits
@@ -48,7 +49,8 @@ class PrivateStep:
     A patient's gradient is that of the mean over its K patches, so a patient with many patches weighs no more than one
     with few. It is scaled down to length `clip` over all trainable parameters together; parameters that share one
     tensor count once. One patient, whatever its images, then moves the sum by `clip` at most, and the noise has
-    standard deviation `sigma * clip`. The divisor is `expected`, a public number; that of the patients drawn is secret.
+    standard deviation `sigma * clip`. The sum with its noise is rounded to a public grid (`release`), and all that
+    comes after is computed from that. The divisor is `expected`, a public number; that of the patients drawn is secret.
 
     Two engines give the same gradients up to rounding. `microbatch` takes one patient after the other, in the memory
     of one patient. `vmap` takes `chunk` of them at once with a gradient for each; it can be faster on small patches.
@@ -62,7 +64,7 @@ class PrivateStep:
         clip: float,
         sigma: float,
         expected: float,
-        noise: torch.Generator,
+        noise: SecretNumbers,
         engine: str = "microbatch",
         chunk: int = 4,
         amp: bool = False,
@@ -75,7 +77,7 @@ class PrivateStep:
             clip: bound C on the length of a patient's gradient.
             sigma: noise multiplier; 0 adds none.
             expected: number of patients expected in a step, sample rate times patients.
-            noise: secret, see `noise.secret_generator`.
+            noise: see `noise.secret_numbers`.
             engine: `microbatch` or `vmap`.
             chunk: patients at once with `vmap`.
             amp: forward pass in bfloat16.
@@ -103,17 +105,17 @@ class PrivateStep:
         """Write the private gradient of these patients, maybe none, into `.grad` of every trainable parameter."""
         total, drawn = self.clipped_sum(patients)
         self.add_noise(total)
-        torch._foreach_div_(total, self.expected)
-        for parameter, gradient in zip(self.parameters, total, strict=True):
-            parameter.grad = gradient
+        for parameter, summed in zip(self.parameters, total, strict=True):
+            parameter.grad = summed.div_(self.expected).to(parameter.dtype)
         return drawn
 
     def clipped_sum(self, patients: Iterable[Batch]) -> tuple[list[Tensor], Drawn]:
-        """Sum of the clipped gradients, one tensor per trainable parameter, without noise: secret.
+        """Sum of the clipped gradients, a float64 tensor per trainable parameter, without noise: secret.
 
-        A patient whose gradient is not finite contributes nothing, so that it cannot spoil the others'.
+        In float32 the roundings of the sum would depend on who is in it, beyond the bound. A patient whose gradient is
+        not finite contributes nothing, so that it cannot spoil the others'.
         """
-        total = [torch.zeros_like(p) for p in self.parameters]
+        total = [torch.zeros_like(p, dtype=torch.float64) for p in self.parameters]
         # Not a loop: its variable would keep a gradient in memory while the next one is computed.
         found = list(starmap(partial(self._add, total), self._gradients(patients)))
         norms = tuple(norm for norm, _ in found)
@@ -126,9 +128,9 @@ class PrivateStep:
         )
 
     def add_noise(self, total: list[Tensor]) -> None:
-        """Add Gaussian noise of standard deviation sigma * clip to a sum of clipped gradients, in place."""
-        for tensor in total:
-            tensor.add_(gaussian(tensor, self.noise), alpha=self.sigma * self.clip)
+        """Add Gaussian noise of standard deviation sigma * clip to a sum of clipped gradients; round it; in place."""
+        for tensor in total if self.sigma else ():
+            tensor.copy_(release(tensor, self.sigma * self.clip, self.noise))
 
     def _add(self, total: list[Tensor], value: Tensor, gradient: list[Tensor]) -> tuple[float, float]:
         """Add one clipped gradient to the sum; its norm before and the patient's value."""

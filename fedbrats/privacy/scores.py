@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fedbrats.privacy.noise import gaussian
+from fedbrats.privacy.noise import SecretNumbers
+from fedbrats.privacy.release import release
 
 CENTRE = 0.5  # of the range [0, 1] of a score; a patient's distance from it is at most half the range
 
@@ -33,17 +34,18 @@ def patient_means(scores: np.ndarray, patients: Sequence[str]) -> np.ndarray:
     return np.array([np.mean(own, axis=0) for own in rows.values()])
 
 
-def noisy_scores(per_patient: np.ndarray, sigma: float, generator: torch.Generator) -> np.ndarray:
+def noisy_scores(per_patient: np.ndarray, sigma: float, secret: SecretNumbers) -> np.ndarray:
     """Mean scores of n patients with noise; reserve the release in the ledger first.
 
     A patient's R scores, clipped to [0, 1], lie within sqrt(R) / 2 of the centre, which bounds what one patient can do
-    to the sum of the distances. Noise of sigma times that bound is added to the sum; n is public. The deviation of a
+    to the sum of the distances. Noise of sigma times that bound is added to the sum, and both are rounded to a public
+    grid, so that not even one who knows all other scores can work back from a digit; n is public. The deviation of a
     released score is therefore sigma sqrt(R) / (2 n).
 
     Args:
         per_patient: [n, R], one row per patient (`patient_means`). A loss is not a score: it has no bound.
         sigma: noise multiplier.
-        generator: from `privacy.noise.secret_generator`, of this release only.
+        secret: from `privacy.noise.secret_numbers`, of this release only.
 
     Returns:
         [R] float64 in [0, 1].
@@ -60,6 +62,5 @@ def noisy_scores(per_patient: np.ndarray, sigma: float, generator: torch.Generat
     patients, scores = per_patient.shape
     bound = CENTRE * math.sqrt(scores)
     total = (np.clip(per_patient, 0.0, 1.0).astype(np.float64) - CENTRE).sum(axis=0)
-    noise = gaussian(torch.zeros(scores, dtype=torch.float64), generator).numpy()
-    mean: np.ndarray = CENTRE + (total + sigma * bound * noise) / patients
+    mean: np.ndarray = CENTRE + release(torch.from_numpy(total), sigma * bound, secret).numpy() / patients
     return mean.clip(0.0, 1.0)

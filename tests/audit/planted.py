@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from fedbrats.privacy.mechanism import Batch, Drawn, PrivateStep
+from fedbrats.privacy.release import grid_of
 
 ANYTHING = 1e9  # a bound that bounds nothing
 
@@ -174,3 +177,66 @@ class CountingInOne(PrivateStep):
         total, drawn = super().clipped_sum(patients)
         next(self.network.buffers()).add_(drawn.patients)
         return total, drawn
+
+
+class NoiseOfFloat32(PrivateStep):
+    """Noise of Box and Muller (1958) in float32, from 32 random bits each: what this project had once."""
+
+    def add_noise(self, total: list[Tensor]) -> None:
+        for tensor in total:
+            pairs = -(-tensor.numel() // 2)
+            words = torch.frombuffer(bytearray(os.urandom(8 * pairs)), dtype=torch.int32).view(2, pairs)
+            drawn = box_muller(words)[: tensor.numel()].view(tensor.shape)
+            tensor.copy_(tensor.float().add_(drawn, alpha=self.sigma * self.clip))
+
+
+def box_muller(words: Tensor) -> Tensor:
+    """Standard normal numbers float32 [2 n] of int32 [2, n]."""
+    radius = words[0].float().abs_().add_(0.5).mul_(2.0**-31).clamp_(max=1.0).log_().mul_(-2).sqrt_()
+    angle = words[1].float().mul_(math.pi * 2.0**-31)
+    return torch.cat([radius * angle.cos(), radius * angle.sin()])
+
+
+class NoiseOfTorch(PrivateStep):
+    """Noise of `torch.randn` in float32."""
+
+    def add_noise(self, total: list[Tensor]) -> None:
+        for tensor in total:
+            tensor.copy_(tensor.float().add_(torch.randn(tensor.shape), alpha=self.sigma * self.clip))
+
+
+class NoiseOfFloat64(PrivateStep):
+    """Noise of 64 bits, which is never rounded."""
+
+    def add_noise(self, total: list[Tensor]) -> None:
+        for tensor in total:
+            tensor.add_(self.noise.normal(tensor.numel()).view(tensor.shape), alpha=self.sigma * self.clip)
+
+
+class RoundedBeforeTheNoise(NoiseOfFloat64):
+    """Rounds what needs no rounding."""
+
+    def add_noise(self, total: list[Tensor]) -> None:
+        grid = grid_of(self.sigma * self.clip)
+        for tensor in total:
+            tensor.div_(grid).round_().mul_(grid)
+        super().add_noise(total)
+
+
+class FinerForMany(NoiseOfFloat64):
+    """Rounds to a finer grid where anybody was drawn."""
+
+    factor = 0.5
+
+    def add_noise(self, total: list[Tensor]) -> None:
+        anybody = any(bool(tensor.any()) for tensor in total)
+        super().add_noise(total)
+        grid = grid_of(self.sigma * self.clip) * (self.factor if anybody else 1)
+        for tensor in total:
+            tensor.div_(grid).round_().mul_(grid)
+
+
+class CoarserForMany(FinerForMany):
+    """Rounds to a coarser grid where anybody was drawn."""
+
+    factor = 2

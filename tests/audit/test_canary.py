@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
 from scipy.stats import norm
 
 from fedbrats.audit.canary import (
@@ -21,7 +20,7 @@ from fedbrats.audit.canary import (
 )
 from fedbrats.privacy.accounting import gaussian_epsilon
 from fedbrats.privacy.mechanism import PrivateStep
-from fedbrats.privacy.noise import secret_generator
+from fedbrats.privacy.noise import SecretNumbers, secret_numbers
 from tests.audit import planted
 
 CLIP = 10.0
@@ -32,8 +31,8 @@ def attack(
 ) -> Attack:
     count = iter(range(1000))
 
-    def noise() -> torch.Generator:
-        return secret_generator("cpu", seed, next(count))
+    def noise() -> SecretNumbers:
+        return secret_numbers(seed, next(count))
 
     return Attack(make=make, sigma=sigma, clip=CLIP, noise=noise, **changes)  # type: ignore[arg-type]
 
@@ -144,7 +143,7 @@ def test_planted_mistakes_show_in_single_steps(make: type[PrivateStep]) -> None:
 
 
 def test_a_sampler_that_takes_everybody_breaks_the_claim() -> None:
-    def everybody(count: int, rate: float, generator: torch.Generator) -> list[int]:
+    def everybody(count: int, rate: float, secret: SecretNumbers) -> list[int]:
         return list(range(count))
 
     def bound(**changes: Callable[..., list[int]]) -> bool:

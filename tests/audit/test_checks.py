@@ -21,7 +21,7 @@ from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.privacy.accounting import Entry, final_epsilon, rdp_epsilon
 from fedbrats.privacy.ledger import Ledger
 from fedbrats.privacy.mechanism import Batch, PrivateStep
-from fedbrats.privacy.noise import secret_generator
+from fedbrats.privacy.noise import SecretNumbers, secret_numbers
 from fedbrats.privacy.sampler import draw_patients
 from tests.audit import planted
 
@@ -59,7 +59,7 @@ def subject(
         network=network or Small(),
         values=values,
         patients=patients,
-        noise=lambda: secret_generator("cpu", seed, next(count)),
+        noise=lambda: secret_numbers(seed, next(count)),
         **settings,  # type: ignore[arg-type]
     )
 
@@ -77,7 +77,7 @@ def test_the_right_step_passes_in_every_seed(engine: str) -> None:
 def test_the_right_step_passes_with_secret_noise_and_bounds_of_any_size() -> None:
     for clip in (1e-3, 50.0):
         made = subject(clip=clip, expected=0.4)
-        object.__setattr__(made, "noise", lambda: secret_generator("cpu"))
+        object.__setattr__(made, "noise", lambda: secret_numbers())
         assert failed(made) == set()
 
 
@@ -176,7 +176,7 @@ def test_an_audit_needs_two_patients_and_noise() -> None:
 def _sampling_failures(draw: object, count: int = 20, rate: float = 0.2) -> set[str]:
     found: set[str] = set()
     for seed in range(3):
-        checks = sampling(count, rate, secret_generator("cpu", seed), draw)  # type: ignore[arg-type]
+        checks = sampling(count, rate, secret_numbers(seed), draw)  # type: ignore[arg-type]
         found |= {check.name for check in checks if not check.passed}
     return found
 
@@ -187,31 +187,31 @@ def test_the_sampler_passes(count: int, rate: float) -> None:
 
 
 def test_wrong_samplers_are_found() -> None:
-    def fixed(count: int, rate: float, generator: torch.Generator) -> list[int]:
+    def fixed(count: int, rate: float, secret: SecretNumbers) -> list[int]:
         """Always the same number, as a shuffled loader has it."""
-        return torch.randperm(count, generator=generator)[: int(count * rate)].tolist()
+        return secret.uniform(count).argsort()[: int(count * rate)].tolist()
 
-    def too_often(count: int, rate: float, generator: torch.Generator) -> list[int]:
-        return draw_patients(count, 1.15 * rate, generator)
+    def too_often(count: int, rate: float, secret: SecretNumbers) -> list[int]:
+        return draw_patients(count, 1.15 * rate, secret)
 
-    def favourite(count: int, rate: float, generator: torch.Generator) -> list[int]:
-        return sorted({0, *draw_patients(count, rate, generator)})
+    def favourite(count: int, rate: float, secret: SecretNumbers) -> list[int]:
+        return sorted({0, *draw_patients(count, rate, secret)})
 
-    def couples(count: int, rate: float, generator: torch.Generator) -> list[int]:
-        return [i for pair in draw_patients(count // 2, rate, generator) for i in (2 * pair, 2 * pair + 1)]
+    def couples(count: int, rate: float, secret: SecretNumbers) -> list[int]:
+        return [i for pair in draw_patients(count // 2, rate, secret) for i in (2 * pair, 2 * pair + 1)]
 
-    def doubled(count: int, rate: float, generator: torch.Generator) -> list[int]:
-        drawn = draw_patients(count, rate, generator)
+    def doubled(count: int, rate: float, secret: SecretNumbers) -> list[int]:
+        drawn = draw_patients(count, rate, secret)
         return drawn + drawn[:1]
 
     kept: list[list[int]] = []
 
-    def same_again(count: int, rate: float, generator: torch.Generator) -> list[int]:
-        kept.append(draw_patients(count, rate, generator) if len(kept) % 2 == 0 else kept[-1])
+    def same_again(count: int, rate: float, secret: SecretNumbers) -> list[int]:
+        kept.append(draw_patients(count, rate, secret) if len(kept) % 2 == 0 else kept[-1])
         return kept[-1]
 
-    def never_nobody(count: int, rate: float, generator: torch.Generator) -> list[int]:
-        return draw_patients(count, rate, generator) or never_nobody(count, rate, generator)
+    def never_nobody(count: int, rate: float, secret: SecretNumbers) -> list[int]:
+        return draw_patients(count, rate, secret) or never_nobody(count, rate, secret)
 
     assert "independent sampling" in _sampling_failures(fixed)
     assert "sampling rate" in _sampling_failures(too_often)
@@ -223,13 +223,13 @@ def test_wrong_samplers_are_found() -> None:
 
 
 def test_noise_of_sites_and_rounds_must_differ() -> None:
-    def named(*sites: str) -> list[torch.Generator]:
-        return [secret_generator("cpu", 7, site, round_) for site in sites for round_ in (1, 2)]
+    def named(*sites: str) -> list[SecretNumbers]:
+        return [secret_numbers(7, site, round_) for site in sites for round_ in (1, 2)]
 
     assert noise_sources(named("A", "B", "C")).passed
-    assert noise_sources([secret_generator("cpu") for _ in range(4)]).passed
+    assert noise_sources([secret_numbers() for _ in range(4)]).passed
     assert not noise_sources(named("A", "B", "A")).passed
-    assert not noise_sources([torch.Generator().manual_seed(3) for _ in range(2)]).passed
+    assert not noise_sources([secret_numbers(3) for _ in range(2)]).passed
 
 
 def test_a_round_must_be_in_the_ledger_before_it_begins(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from fedbrats.data.cache import CachedCase
 from fedbrats.data.cases import MODALITIES
 from fedbrats.data.entries import make_layout, write_entry
 from fedbrats.privacy.mechanism import Batch, PrivateStep
-from fedbrats.privacy.noise import secret_generator
+from fedbrats.privacy.noise import secret_numbers
 from tests.audit import planted
 
 
@@ -52,7 +52,7 @@ def slice_of(side: int = 24) -> Batch:
 def demonstration(**changes: object) -> list[Recovered]:
     count = iter(range(100))
     settings = {"clip": 1.0, "sigma": 1.0, "iterations": 60} | changes
-    return demonstrate(slice_of(), noise=lambda: secret_generator("cpu", 5, next(count)), **settings)  # type: ignore[arg-type]
+    return demonstrate(slice_of(), noise=lambda: secret_numbers(5, next(count)), **settings)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_a_mechanism_without_noise_would_be_seen() -> None:
 
     images, labels = slice_of()
     network = small_network()
-    options = {"clip": 1e-3, "sigma": 1.0, "noise": secret_generator("cpu", 1)}
+    options = {"clip": 1e-3, "sigma": 1.0, "noise": secret_numbers(1)}
     update = private_gradient(Silent, network, [(images, labels)], **options)  # type: ignore[arg-type]
     assert float(update.norm()) == pytest.approx(1e-3, rel=1e-4)  # clipping alone keeps the direction
     found = invert(network, update, labels, iterations=60, seed=0)
@@ -96,7 +96,7 @@ def test_a_mechanism_without_noise_would_be_seen() -> None:
 def test_private_gradient_is_the_step_of_production() -> None:
     images, labels = slice_of()
     network = small_network()
-    noise = secret_generator("cpu", 1)
+    noise = secret_numbers(1)
     update = private_gradient(PrivateStep, network, [(images, labels)], clip=1e6, sigma=0.0, noise=noise)
     torch.testing.assert_close(update, gradient(network, images, labels), rtol=1e-4, atol=1e-6)
     alone = private_gradient(PrivateStep, network, [], clip=2.0, sigma=3.0, noise=noise)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from fedbrats.audit.run import (
     Audited,
     account_checks,
     attacks,
+    released_scores,
     round_reserved,
     sampling_checks,
     subject_of,
 )
 from fedbrats.audit.step import patches_of_a_patient
+from fedbrats.audit.traces import trace_checks
 from fedbrats.checks.config import checked
 from fedbrats.commands.audit import main
 from fedbrats.config.schema import FEDERATED, load_config, save_config
@@ -36,6 +39,7 @@ from fedbrats.federation.site.warm import Warm
 from fedbrats.federation.site.work import RELEASED, SiteWork
 from fedbrats.runs.site_cases import write_site_cases
 from tests.audit import planted
+from tests.audit.test_traces import scores_of_float32
 from tests.tiny import tiny
 
 SITES = ("TCIA01", "TCIA02", "CBICA")
@@ -133,6 +137,9 @@ def test_without_inversion_there_are_no_pictures(folder: Path, monkeypatch: pyte
     assert "inversion" not in content
     assert not (folder / "audit").exists()
     assert [text.split(":")[0] for text in failures(content)] == ["epsilon of TCIA01"]
+    names = {check["name"] for check in content["checks"]}
+    assert {"public grid", "traces of float32"} <= names
+    assert "scores inverted" not in names  # no noisy score leaves
 
 
 def test_the_site_that_spent_most_comes_first(folder: Path) -> None:
@@ -179,8 +186,8 @@ def test_training_before_the_ledger_is_found(folder: Path, monkeypatch: pytest.M
 def test_wrong_samplers_and_shared_noise_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = audited(folder)
     assert all(check.passed for check in sampling_checks(run))
-    made = audit.secret_generator
-    monkeypatch.setattr(audit, "secret_generator", lambda device, seed, *parts: made(device, 3))
+    made = audit.secret_numbers
+    monkeypatch.setattr(audit, "secret_numbers", lambda seed, *parts: made(3))
     assert [check.name for check in sampling_checks(run) if not check.passed] == ["noise sources"]
 
 
@@ -191,6 +198,17 @@ def test_a_wrong_step_is_found_in_the_run(folder: Path) -> None:
     assert patches_of_a_patient(made).passed
     object.__setattr__(made, "make", planted.PatchAsUnit)
     assert not patches_of_a_patient(made).passed
+    object.__setattr__(made, "make", planted.NoiseOfFloat32)
+    assert not any(check.passed for check in trace_checks(made))
+
+
+def test_noisy_scores_of_the_run_are_attacked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = audited(folder)
+    noisy = replace(run.settings, validation="noisy", validation_sigma=3.0)
+    run.site.budget = replace(run.site.budget, settings=noisy)
+    assert [check.passed for check in released_scores(run)] == [True, True]
+    monkeypatch.setattr(audit, "noisy_scores", lambda scores, sigma, secret: scores_of_float32(scores, sigma))
+    assert not any(check.passed for check in released_scores(run))
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fedbrats.privacy.mechanism import Batch, PrivateStep
+from fedbrats.privacy.noise import secret_numbers
 
 ENGINES = ("microbatch", "vmap")
 CLIP, EXPECTED = 0.1, 3.75
@@ -54,7 +55,7 @@ def plain(width: int = 4) -> nn.Module:
 
 
 def step_of(network: nn.Module, engine: str = "microbatch", **options: Any) -> PrivateStep:
-    given = {"clip": CLIP, "sigma": 0.0, "expected": EXPECTED, "noise": torch.Generator(), "values": values}
+    given = {"clip": CLIP, "sigma": 0.0, "expected": EXPECTED, "noise": secret_numbers(0), "values": values}
     return PrivateStep(network, engine=engine, **(given | options))
 
 

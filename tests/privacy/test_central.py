@@ -14,7 +14,7 @@ from fedbrats.arrays import travelling
 from fedbrats.config.targets import ConfigError
 from fedbrats.models.networks.residual_unet import residual_unet
 from fedbrats.privacy.central import Central, PrivateMean, check_central
-from fedbrats.privacy.noise import secret_generator
+from fedbrats.privacy.noise import secret_numbers
 
 TINY = 1e-12  # a sigma whose noise is below rounding
 
@@ -44,7 +44,7 @@ def released(
     mean = PrivateMean(start(), Central(clip=clip, sigma=sigma))
     for arrays in replies:
         mean.add(reply(arrays))
-    facts = mean.finish(secret_generator("cpu", seed))
+    facts = mean.finish(secret_numbers(seed))
     return mean.arrays, facts
 
 
@@ -131,7 +131,7 @@ def test_sites_count_alike_whatever_their_cases() -> None:
     mean = PrivateMean(start(), Central(clip=10.0, sigma=TINY))
     mean.add(reply(moved(b=1.0), 1000))
     mean.add(reply(moved(b=3.0)))
-    mean.finish(secret_generator("cpu", 0))
+    mean.finish(secret_numbers(0))
     assert update(mean.arrays) == pytest.approx([0, 0, 2.0, 0], abs=1e-6)
     assert mean.replies == 2
 
@@ -149,7 +149,7 @@ def test_a_small_update_is_not_lost_between_large_ones() -> None:
     mean = PrivateMean({"a": torch.zeros(1)}, Central(clip=10.0, sigma=TINY))
     for value in (1.0, 3e-8, -1.0):
         mean.add(reply({"a": np.array([value], np.float32)}))
-    mean.finish(secret_generator("cpu", 0))
+    mean.finish(secret_numbers(0))
     assert float(mean.arrays["a"]) == pytest.approx(1e-8, rel=0.01)
 
 
@@ -157,7 +157,7 @@ def test_arrays_keep_their_type_and_the_start_its_values() -> None:
     given = start()
     mean = PrivateMean(given, Central(clip=1.0, sigma=1.0))
     mean.add(reply(moved(a=(1.0, 1.0))))
-    mean.finish(secret_generator("cpu", 0))
+    mean.finish(secret_numbers(0))
     assert {n: (v.dtype, v.shape) for n, v in mean.arrays.items()} == {
         n: (v.dtype, v.shape) for n, v in given.items()
     }
@@ -170,7 +170,7 @@ def test_a_reply_that_is_no_update_is_refused_and_leaves_no_trace() -> None:
         with pytest.raises(ValueError, match=r"finite|global model"):
             mean.add(reply(wrong))
     mean.add(reply(moved(b=0.5)))
-    mean.finish(secret_generator("cpu", 0))
+    mean.finish(secret_numbers(0))
     assert update(mean.arrays) == pytest.approx([0, 0, 0.5, 0], abs=1e-6)
     assert mean.replies == 1
 
@@ -185,7 +185,7 @@ def noise_of(
     mean = PrivateMean(first, Central(clip=clip, sigma=sigma))
     for _ in range(replies):
         mean.add(reply({name: array.numpy() for name, array in first.items()}))
-    facts = mean.finish(secret_generator("cpu", seed))
+    facts = mean.finish(secret_numbers(seed))
     return np.concatenate([v.numpy().ravel() for v in mean.arrays.values()]), facts
 
 
@@ -219,9 +219,9 @@ def test_what_a_round_says_about_itself() -> None:
 def test_nothing_leaves_without_noise_and_noise_is_added_once() -> None:
     mean = PrivateMean(start(), Central(clip=1.0, sigma=1.0))
     with pytest.raises(RuntimeError, match="nothing to release"):
-        mean.finish(secret_generator("cpu", 0))
+        mean.finish(secret_numbers(0))
     mean.add(reply(moved(b=1.0)))
     assert mean.arrays == {}
-    mean.finish(secret_generator("cpu", 0))
+    mean.finish(secret_numbers(0))
     with pytest.raises(RuntimeError, match="released before"):
-        mean.finish(secret_generator("cpu", 0))
+        mean.finish(secret_numbers(0))

@@ -20,6 +20,7 @@ from fedbrats.privacy.dp_sgd import (
     train_privately,
 )
 from fedbrats.privacy.mechanism import PrivateStep
+from fedbrats.privacy.noise import secret_numbers
 
 
 def settings(**changed: Any) -> DpSgd:
@@ -97,7 +98,7 @@ def step_of(network: nn.Module, sigma: float = 0.0) -> PrivateStep:
     def values(outputs: Tensor, labels: Tensor) -> Tensor:
         return ((outputs - labels) ** 2).flatten(1).mean(dim=1)
 
-    noise = torch.Generator().manual_seed(0)
+    noise = secret_numbers(0)
     return PrivateStep(network, values, clip=1e9, sigma=sigma, expected=2.0, noise=noise)
 
 
@@ -153,7 +154,7 @@ def test_draws_are_poisson_and_lazy() -> None:
         asked.append(index)
         return patient(float(index))
 
-    steps = list(poisson_draws(200, 10, 0.3, torch.Generator().manual_seed(1), draw))
+    steps = list(poisson_draws(200, 10, 0.3, secret_numbers(1), draw))
     assert len(steps) == 200
     assert asked == []
     sizes = [sum(1 for _ in step) for step in steps]

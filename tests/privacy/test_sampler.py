@@ -6,10 +6,9 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from fedbrats.config.targets import ConfigError
-from fedbrats.privacy.noise import secret_generator
+from fedbrats.privacy.noise import secret_numbers
 from fedbrats.privacy.sampler import draw_patients
 
 PATIENTS, DRAWS = 30, 20_000
@@ -17,10 +16,10 @@ PATIENTS, DRAWS = 30, 20_000
 
 def included(sample_rate: float) -> np.ndarray:
     """Who took part, bool [DRAWS, PATIENTS]."""
-    generator = secret_generator("cpu", 7)
+    secret = secret_numbers(7)
     taken = np.zeros((DRAWS, PATIENTS), bool)
     for row in taken:
-        row[draw_patients(PATIENTS, sample_rate, generator)] = True
+        row[draw_patients(PATIENTS, sample_rate, secret)] = True
     return taken
 
 
@@ -55,30 +54,30 @@ def test_size_of_a_draw_is_binomial(eighth: np.ndarray) -> None:
 
 
 def test_indices_are_distinct_whole_numbers_in_range() -> None:
-    generator = torch.Generator().manual_seed(0)
+    secret = secret_numbers(0)
     for _ in range(200):
-        drawn = draw_patients(12, 0.5, generator)
+        drawn = draw_patients(12, 0.5, secret)
         assert drawn == sorted(set(drawn))
         assert all(type(i) is int and 0 <= i < 12 for i in drawn)
 
 
 def test_rate_one_takes_everybody_always() -> None:
-    generator = torch.Generator().manual_seed(0)
-    assert all(draw_patients(9, 1.0, generator) == list(range(9)) for _ in range(100))
+    secret = secret_numbers(0)
+    assert all(draw_patients(9, 1.0, secret) == list(range(9)) for _ in range(100))
 
 
 def test_a_rate_below_the_grid_of_float32_is_met() -> None:
     # Coins of float32 fall on multiples of 2^-24: the zeros among them, eight times too many, would be taken.
-    generator = torch.Generator().manual_seed(0)
-    taken = sum(len(draw_patients(5_000_000, 2.0**-27, generator)) for _ in range(10))
+    secret = secret_numbers(0)
+    taken = sum(len(draw_patients(5_000_000, 2.0**-27, secret)) for _ in range(10))
     assert taken <= 1  # 0.4 expected, 3 with float32
 
 
 def test_nobody_is_drawn_from_nobody() -> None:
-    assert draw_patients(0, 0.5, torch.Generator()) == []
+    assert draw_patients(0, 0.5, secret_numbers(0)) == []
 
 
 @pytest.mark.parametrize("rate", [0.0, -0.1, 1.0001, math.nan, math.inf])
 def test_a_rate_outside_its_range_is_refused(rate: float) -> None:
     with pytest.raises(ConfigError, match=r"privacy\.sample_rate"):
-        draw_patients(5, rate, torch.Generator())
+        draw_patients(5, rate, secret_numbers(0))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from fedbrats.config.schema import FEDERATED
@@ -14,7 +13,7 @@ from fedbrats.files import write_json
 from fedbrats.privacy.accounting import EXACT, Entry, final_epsilon
 from fedbrats.privacy.central import Central, PrivateMean
 from fedbrats.privacy.ledger import Ledger
-from fedbrats.privacy.noise import secret_generator
+from fedbrats.privacy.noise import secret_numbers
 from fedbrats.runs.privacy import CENTRAL_ROUNDS
 
 UNIT, ADJACENCY = "site", "the updates of one site replaced by nothing; how many sites reply is public"
@@ -58,7 +57,7 @@ class CentralPrivacy:
         self.ledger.reserve(
             Entry(self.settings.sigma, 1.0, 1), run=self.folder.name, round_=round_, mechanism="central"
         )
-        noise = secret_generator(torch.device("cpu"), self.settings.insecure_seed, "server", round_)
+        noise = secret_numbers(self.settings.insecure_seed, "server", round_)
         facts = mean.finish(noise)
         row = {"round": round_, **facts, "epsilon": self.epsilon(), "status": "ok"}
         CENTRAL_ROUNDS.append(self.folder, [{name: row.get(name, "") for name in CENTRAL_ROUNDS.columns}])

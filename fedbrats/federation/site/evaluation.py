@@ -28,7 +28,7 @@ from fedbrats.metrics.table import facts_of, worst
 from fedbrats.models.build import window_of
 from fedbrats.postprocess.steps import Step, apply_steps
 from fedbrats.privacy.dp_sgd import DpSgd
-from fedbrats.privacy.noise import secret_generator
+from fedbrats.privacy.noise import secret_numbers
 from fedbrats.privacy.scores import noisy_scores, patient_means
 from fedbrats.runs.site_cases import pseudonym
 from fedbrats.tasks import segmentation as task
@@ -109,7 +109,7 @@ def _noisy(site: Site, round_: int, per_case: list[list[float]], losses: list[fl
     table = np.column_stack([per_case, np.clip(losses, 0, 1)])
     assert settings.validation_sigma is not None
     site.budget.reserve_validation(round_)
-    noise = secret_generator(torch.device("cpu"), settings.insecure_seed, site.name, round_, "validation")
+    noise = secret_numbers(settings.insecure_seed, site.name, round_, "validation")
     means = noisy_scores(patient_means(table, patients), settings.validation_sigma, noise)
     return _metrics(site, [list(means[:-1])], [float(means[-1])]) | {"num-examples": len(per_case)}
 

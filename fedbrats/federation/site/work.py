@@ -22,7 +22,7 @@ from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.losses.in_round import in_round
 from fedbrats.privacy.dp_sgd import DpSgd, Draw, poisson_draws, train_privately
 from fedbrats.privacy.mechanism import PrivateStep
-from fedbrats.privacy.noise import secret_generator, secret_stream
+from fedbrats.privacy.noise import secret_numbers, secret_stream
 from fedbrats.seeding import generator, seed_torch
 from fedbrats.training.batches import Batch, batches
 from fedbrats.training.loop import train_locally
@@ -173,7 +173,7 @@ class SiteWork:
             clip=settings.clip,
             sigma=plan.sigma,
             expected=plan.sample_rate * plan.patients,
-            noise=secret_generator(warm.device, *secret, "noise"),
+            noise=secret_numbers(*secret, "noise"),
             engine=settings.engine,
             chunk=settings.chunk,
             amp=warm.amp,
@@ -182,7 +182,7 @@ class SiteWork:
             plan.steps,
             plan.patients,
             plan.sample_rate,
-            secret_generator(torch.device("cpu"), *secret, "patients"),
+            secret_numbers(*secret, "patients"),
             self._patches_of_a_patient(settings.patches),
         )
         done = train_privately(network, optimizer, step, draws, penalty)
