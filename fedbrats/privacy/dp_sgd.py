@@ -54,6 +54,8 @@ class DpSgd:
         accounted for the validation patients).
     public: statistics fitted outside the mechanism that are declared public: histogram, thresholds.
     ledger: folder of the sites' ledgers when they must outlive the run; None keeps them with the run.
+    asks: how often a site answers the same question: a round, a validation, the test of a model at the end. More than
+        once, because a resume asks again.
     insecure_seed: makes the noise reproducible, and the guarantee void; for tests and demonstrations.
     sites: other values of OF_A_SITE for named sites.
     """
@@ -71,6 +73,7 @@ class DpSgd:
     validation_sigma: float | None = None
     public: Sequence[str] = ()
     ledger: str | None = None
+    asks: int = 5
     insecure_seed: int | None = None
     sites: Mapping[str, Mapping[str, Any]] | None = None
 
@@ -88,7 +91,7 @@ class DpSgd:
             value = getattr(self, key)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"privacy.{key}={value}: must be a positive number.")
-        for key, least in (("patches", 1), ("chunk", 1)):
+        for key, least in (("patches", 1), ("chunk", 1), ("asks", 1)):
             if getattr(self, key) < least:
                 raise ValueError(f"privacy.{key}={getattr(self, key)}: must be at least {least}.")
         if not 0 < self.delta < 1:

@@ -191,7 +191,7 @@ class Site:
         if optimizer:
             text = (self.folder / "config.yaml").read_text()
             (self.folder / "config.yaml").write_text(text.replace("torch.optim.Adam", "torch.optim.SGD"))
-        self.app = make_client_app(str(self.folder))
+        self.app = make_client_app(str(self.folder), baselines=["A"])
         self.context = new_context(2, {"site": "A"})
 
     def train(self, round_: int, told: Mapping[str, Tensor] | None, arm: str = "federated") -> Message:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
+from fedbrats.federation import questions
 from fedbrats.federation.site.budget import BudgetReached
 from fedbrats.federation.site.site import Site
 from fedbrats.federation.site.training import train
@@ -17,8 +19,8 @@ from fedbrats.federation.site.warm import Warm
 class Process:
     """What `make_client_app` keeps: one network for all sites."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.warm = folder, Warm(folder)
+    def __init__(self, folder: Path, baselines: Collection[str] = ()) -> None:
+        self.folder, self.warm = folder, Warm(folder, baselines=baselines)
         self.sites: dict[str, Site] = {}
 
     @property
@@ -45,6 +47,15 @@ class Process:
 def asked(sent: ArrayRecord, arm: str, round_: int, **config: Any) -> RecordDict:
     """The content of a message."""
     return RecordDict({"arrays": sent, "config": ConfigRecord({"arm": arm, "round": round_, **config})})
+
+
+def question(kind: str, sent: ArrayRecord | None = None, **config: Any) -> RecordDict:
+    """The content of a message that asks `kind` as the server does, with other values of `config` or more of them."""
+    given: dict[str, Any] = {"arm": "federated", "round": 1}
+    given |= {questions.TRAIN: {"checkpointed": 0, "lr-factor": 1.0}}.get(kind, {})
+    given |= {questions.TEST: {"steps": "[]", "whole": False}}.get(kind, {})
+    records: dict[str, Any] = {} if sent is None else {"arrays": sent}
+    return RecordDict({**records, "config": ConfigRecord({**given, **config})})
 
 
 def weights(process: Process) -> torch.Tensor:

@@ -182,7 +182,8 @@ def _federate(folder: Path, config: Config, prepared: Prepared, progress: Progre
 
     with step_counts(config, folder, names) as counts:
         progress.start(config.rounds, [c.arm for c in fed.cohorts], counted(counts, config, prepared, fed))
-        client = partial(make_client_app, str(folder), counts)
+        training = [site.name for site in prepared.sites if not site.holdout]
+        client = partial(make_client_app, str(folder), counts, baselines=training)
         start_engine(config, app, client, names, site_loads(config, prepared.sites))
     if isinstance(parts.privacy, DpSgd):
         collect_steps(folder, names)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from fedbrats.federation import questions
 from fedbrats.federation.site.evaluation import test, validate
 from fedbrats.federation.site.fitting import fit
 from fedbrats.federation.site.joining import join
+from fedbrats.federation.site.permits import check_question
 from fedbrats.federation.site.site import Site
 from fedbrats.federation.site.spending import spent
 from fedbrats.federation.site.training import train
 from fedbrats.federation.site.unseen import stays
 from fedbrats.federation.site.warm import Warm
 from fedbrats.models.build import patch_of
+from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.training.steps import StepCounts
 
 log = logging.getLogger(__name__)
@@ -38,6 +41,9 @@ ANSWERS: dict[str, Callable[[Site, RecordDict], dict[str, Any]]] = {
     questions.STAYS: stays,
     questions.SPENT: spent,
 }
+
+
+SECONDS = 10  # of a private site are told in whole multiples of this, rounded up
 
 
 class SiteError(RuntimeError):
@@ -61,25 +67,42 @@ def _reported(site: Site) -> Iterator[None]:
         raise SiteError(site.scrub(f"{type(error).__name__}: {error}")) from None
 
 
-def make_client_app(run_folder: str, steps: StepCounts | None = None) -> ClientApp:
+def _rounded(site: Site, content: RecordDict, reply: dict[str, Any]) -> dict[str, Any]:
+    """`reply` to `content`; exact seconds, which depend on who was drawn, do not leave a private site."""
+    private = isinstance(site.parts.privacy, DpSgd) and "metrics" in reply
+    if private and content["config"]["arm"] not in site.warm.baseline_arms:
+        seconds = reply["metrics"]["seconds"]
+        reply["metrics"]["seconds"] = float(SECONDS * max(1, math.ceil(seconds / SECONDS)))
+    return reply
+
+
+def make_client_app(
+    run_folder: str, steps: StepCounts | None = None, baselines: Collection[str] = ()
+) -> ClientApp:
     """The ClientApp of every site of the run in `run_folder`; `node_config["site"]` says which one is asked.
 
-    `steps`: where the sites of this machine count their steps for its display; at an institution there is none.
+    Args:
+        run_folder: with the configuration by which the sites decide what they answer (`permits.py`).
+        steps: where the sites of this machine count their steps for its display; at an institution there is none.
+        baselines: in a simulation, the sites whose baselines this machine trains, without privacy. An institution
+            names none, and no message can make it train one.
     """
-    warm, sites, app = Warm(Path(run_folder), steps), dict[str, Site](), ClientApp()
+    warm, sites, app = Warm(Path(run_folder), steps, baselines), dict[str, Site](), ClientApp()
 
-    def handler(answer: Callable[[Site, RecordDict], dict[str, Any]]) -> Any:
+    def handler(question: str, answer: Callable[[Site, RecordDict], dict[str, Any]]) -> Any:
         def handle(message: Message, context: Context) -> Message:
             name = str(context.node_config["site"])
             site = sites.setdefault(name, Site(name, warm))
             site.context = context.state
             with _reported(site):
-                return Message(RecordDict(answer(site, message.content)), reply_to=message)
+                check_question(site, question, message.content)
+                reply = _rounded(site, message.content, answer(site, message.content))
+                return Message(RecordDict(reply), reply_to=message)
 
         return handle
 
     for question, answer in ANSWERS.items():
         category, _, action = question.partition(".")
         register = {"query": app.query, "train": app.train, "evaluate": app.evaluate}[category]
-        register(*([action] if action else []))(handler(answer))
+        register(*([action] if action else []))(handler(question, answer))
     return app

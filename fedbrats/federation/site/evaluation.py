@@ -97,7 +97,7 @@ def validation_scores(site: Site, arm: str, round_: int) -> Metrics:
         losses.append(_loss(loss, probabilities, truth))
         per_case.append(task.main_scores(labels_from_probabilities(probabilities), truth, site.parts.regions))
     settings = site.parts.privacy
-    if arm == FEDERATED and isinstance(settings, DpSgd) and settings.validation == "noisy":
+    if isinstance(settings, DpSgd) and settings.validation == "noisy" and site.protects(arm):
         return _noisy(site, round_, per_case, losses)
     return _metrics(site, per_case, losses)
 

@@ -91,6 +91,14 @@ class Site:
         members = read_json(self.storage / "members.json")
         return sum(steps_per_round(name, cases, self.config.train) for name, cases in members.items())
 
+    def protects(self, arm: str) -> bool:
+        """Whether patient-level privacy holds for what leaves in `arm`: all but the baselines of a simulation.
+
+        A personal model is the site's own and never sent.
+        """
+        private = isinstance(self.parts.privacy, DpSgd)
+        return private and arm != arms.PERSONAL and arm not in self.warm.baseline_arms
+
     def stays_in(self, arm: str) -> tuple[str, ...]:
         """The arrays that stay at the site when it works in `arm`."""
         return self.parts.stays if arm in arms.EXCHANGED else ()

@@ -23,7 +23,7 @@ from fedbrats.federation import arms
 from fedbrats.federation.site.site import Site
 from fedbrats.federation.site.training import make_personal
 from fedbrats.federation.wire import to_record
-from fedbrats.personalization.unseen import AVERAGE, INSTANCE, RECALIBRATE, instance_statistics, recalibrate
+from fedbrats.personalization.unseen import INSTANCE, RECALIBRATE, instance_statistics, recalibrate
 from fedbrats.seeding import generator
 from fedbrats.training.batches import batches
 
@@ -75,13 +75,7 @@ def _unlabelled(site: Site) -> Iterator[Tensor]:
 
 
 def stays(site: Site, content: RecordDict) -> dict[str, Any]:
-    """The site's own arrays after the last round.
-
-    Raises:
-        PermissionError: the site's own configuration does not let them leave.
-    """
-    if site.parts.personalization is None or site.parts.personalization.unseen != AVERAGE:
-        raise PermissionError("these arrays stay here: personalization.unseen is not average")
+    """The site's own arrays after the last round, where its configuration lets them leave (`permits.py`)."""
     started = time.perf_counter()
     own = site.own_arrays(content["config"]["round"] + 1)
     facts = {"num-examples": len(site.cases.train), "seconds": time.perf_counter() - started}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from flwr.app import ArrayRecord
 from torch import Tensor
 
 from fedbrats import arrays
-from fedbrats.config.schema import load_config
+from fedbrats.config.schema import LOCAL, POOLED, load_config
 from fedbrats.devices import pick_device
 from fedbrats.federation.initial import initial_arrays
 from fedbrats.federation.parts import parts_of
@@ -23,18 +24,22 @@ from fedbrats.training.steps import StepCounts
 class Warm:
     """One network for all sites of a process, and which model is loaded in it."""
 
-    def __init__(self, run_folder: Path, steps: StepCounts | None = None) -> None:
+    def __init__(
+        self, run_folder: Path, steps: StepCounts | None = None, baselines: Collection[str] = ()
+    ) -> None:
         """Read the run's configuration and build what it names.
 
         Args:
             run_folder: with its config.yaml.
             steps: where the steps of the sites are counted, if anybody looks.
+            baselines: the sites whose baselines are trained here, in a simulation; an institution has none.
 
         Raises:
             ConfigError: it is not a configuration of this version, or cannot be built.
         """
         self.folder, self.counted = run_folder, steps
         self.config = load_config(run_folder / "config.yaml")
+        self._baselines = tuple(baselines)
         self.parts = parts_of(self.config)
         self.device = pick_device(self.config.runtime.device)
         self.amp = self.device.type == "cuda" and self.config.runtime.amp
@@ -73,6 +78,12 @@ class Warm:
                     buffer.copy_(self._counters[name])
         if not change:
             self._loaded = (record, owner)
+
+    @property
+    def baseline_arms(self) -> list[str]:
+        """The arms of the baselines that are trained here: those of the configuration, without privacy."""
+        local = [f"{LOCAL}:{site}" for site in self._baselines] if LOCAL in self.config.arms else []
+        return local + ([POOLED] if self._baselines and POOLED in self.config.arms else [])
 
     @cached_property
     def initial(self) -> dict[str, Tensor]:

@@ -12,7 +12,6 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from fedbrats.algorithms.base import Beside, Left, Penalty
-from fedbrats.config.schema import FEDERATED
 from fedbrats.data.augment import augment
 from fedbrats.data.patches import draw_batch
 from fedbrats.federation import arms
@@ -20,7 +19,7 @@ from fedbrats.federation.site import state
 from fedbrats.federation.site.site import Site
 from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.losses.in_round import in_round
-from fedbrats.privacy.dp_sgd import DpSgd, Draw, poisson_draws, train_privately
+from fedbrats.privacy.dp_sgd import Draw, poisson_draws, train_privately
 from fedbrats.privacy.mechanism import PrivateStep
 from fedbrats.privacy.noise import secret_numbers, secret_stream
 from fedbrats.seeding import generator, seed_torch
@@ -66,7 +65,7 @@ class SiteWork:
         self.state = {} if remembered is None else remembered
         self.algorithm = arms.algorithm_of(arm, site.parts.algorithm)
         self._beside = beside or Beside()
-        self.private = isinstance(site.parts.privacy, DpSgd) and arm == FEDERATED
+        self.private = site.protects(arm)
         self.steps = site.budget.steps() if self.private else site.steps()
         self.epsilon: float | None = None  # spent after this round, where it is private
         config, train = site.config, site.config.train

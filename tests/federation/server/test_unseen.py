@@ -59,6 +59,6 @@ def test_the_mean_counts_every_site_alike_and_leaves_bad_answers_out(tmp_path: P
 
 def test_without_any_answer_there_is_no_mean(tmp_path: Path) -> None:
     fed = federation(tmp_path, MEMBERS, [COHORT])
-    grid = FakeGrid([lambda message: error_message("PermissionError: these arrays stay here", message)] * 3)
+    grid = FakeGrid([lambda message: error_message("Refused: these arrays stay at site A", message)] * 3)
     with pytest.raises(FederationError, match="no site sent the arrays"):
         mean_of_stays(grid, fed, COHORT, 7, signature(STAYS))

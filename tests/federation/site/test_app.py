@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.common.serde import message_to_proto
 
 from fedbrats.arrays import fingerprint, signature, travelling
@@ -23,7 +23,7 @@ from fedbrats.federation.server.replies import check_evaluate_reply, check_train
 from fedbrats.federation.site import evaluation
 from fedbrats.federation.site.app import make_client_app
 from tests.federation.toy import request, toy_network, write_toy_run
-from tests.federation.toy_sites import Process
+from tests.federation.toy_sites import Process, question
 from tests.scored import SCORES
 
 HOSPITAL = {
@@ -45,21 +45,13 @@ def model(seed: int = 0) -> ArrayRecord:
 
 def client(folder: Path) -> Ask:
     """Call the ClientApp as an engine does: ask(site, kind, arm=..., round=..., ...)."""
-    app = make_client_app(str(folder))
+    app = make_client_app(str(folder), baselines=list(HOSPITAL))
     contexts = {c["site"]: new_context(node, c) for node, c in node_configs([*HOSPITAL, "pooled"]).items()}
 
     def ask(site: str, kind: str, arrays: ArrayRecord | None = None, **config: Any) -> Message:
         content = RecordDict()
         if kind != questions.JOIN:
-            given = {
-                "arm": "federated",
-                "round": 1,
-                "checkpointed": 0,
-                "lr-factor": 1.0,
-                "steps": "[]",
-                **config,
-            }
-            content = RecordDict({"arrays": arrays or model(), "config": ConfigRecord(given)})
+            content = question(kind, arrays or model(), **config)
         context = contexts[site]
         return answer(app, request(context.node_id, kind, content), context)
 

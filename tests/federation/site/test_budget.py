@@ -178,7 +178,7 @@ def test_noisy_validation_is_paid_by_the_validation_patients(tmp_path: Path) -> 
 
 
 def test_baselines_train_without_the_mechanism(tmp_path: Path) -> None:
-    found = runtime(tmp_path)
+    found = Process(runtime(tmp_path).folder, baselines=["A"])
     told = found.train("A", model(), "local:A", 1)
     assert "loss" in told
     assert not ledger_file(found).exists()

@@ -9,7 +9,8 @@ import torch
 from flwr.app import ConfigRecord, RecordDict
 
 from fedbrats.arrays import signature
-from fedbrats.federation import wire
+from fedbrats.federation import questions, wire
+from fedbrats.federation.site.permits import Refused, check_question
 from fedbrats.federation.site.unseen import served, stays
 from tests.federation.toy_personal import BN, arrays, method, own, runtime, sent_without
 from tests.federation.toy_sites import asked
@@ -37,10 +38,11 @@ def test_an_unseen_site_uses_its_own_scans_and_nobodys_arrays(tmp_path: Path, ru
 
 def test_arrays_leave_only_where_the_site_agreed_to_their_mean(tmp_path: Path) -> None:
     shy = runtime(tmp_path / "shy", method("bn_local"))
-    with pytest.raises(PermissionError, match="stay here"):
-        stays(shy.site("A"), of_round(1))
+    with pytest.raises(Refused, match="these arrays stay at site A"):
+        check_question(shy.site("A"), questions.STAYS, of_round(1))
     open_ = runtime(tmp_path / "open", method("bn_local", unseen="average"))
     open_.train("A", sent_without(BN), "federated", 1)
+    check_question(open_.site("A"), questions.STAYS, of_round(1))
     assert tuple(stays(open_.site("A"), of_round(1))["arrays"]) == BN
 
 

@@ -1,0 +1,201 @@
+"""What a site answers: decided here, from its own configuration and its own records, never by the message.
+
+Every question has its records, its keys and their types; every arm, round and factor its range. Whatever else a message
+holds is refused before anything is computed, spent or written. A site with patient-level privacy also answers the same
+question only so often (`privacy.asks`), by a list that it keeps in its own storage.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+
+from fedbrats.config.schema import FEDERATED, LOCAL, POOLED
+from fedbrats.federation import arms, questions
+from fedbrats.federation.site.site import Site
+from fedbrats.files import write_json
+from fedbrats.personalization.unseen import AVERAGE
+from fedbrats.postprocess.steps import check_parameters
+from fedbrats.privacy.dp_sgd import DpSgd
+
+OF_A_MODEL = {"arm": str, "round": int}
+KEYS: dict[str, dict[str, type]] = {  # of the record `config`, all of them needed
+    questions.JOIN: {},
+    questions.TRAIN: {**OF_A_MODEL, "checkpointed": int, "lr-factor": float},
+    questions.VALIDATE: OF_A_MODEL,
+    questions.FIT: OF_A_MODEL,
+    questions.TEST: {**OF_A_MODEL, "steps": str, "whole": bool},
+    questions.STAYS: OF_A_MODEL,
+    questions.SPENT: OF_A_MODEL,
+}
+WITH_MODEL = (questions.TRAIN, questions.VALIDATE, questions.FIT, questions.TEST)
+IN_A_ROUND = (questions.TRAIN, questions.VALIDATE)  # asked once a round; of the others, once a run
+FREE = (questions.JOIN, questions.SPENT)  # what they say is public, however often
+SHOWN = 60  # characters of what was asked, in a refusal
+
+
+class Refused(RuntimeError):
+    """A question that the site does not answer: nothing was computed for it, nothing spent."""
+
+
+def check_question(site: Site, question: str, content: RecordDict) -> None:
+    """Check that `site` answers `question` with this content, and count it where a private site counts.
+
+    Raises:
+        Refused: in one line, what was asked and what would have been answered.
+    """
+    _require(
+        (site.storage / "cases.json").is_file(), f"{question}: no site {_short(site.name)} is served here"
+    )
+    _check_records(site, question, content)
+    if question == questions.JOIN:
+        return
+    config = content["config"]
+    arm, round_ = str(config["arm"]), config["round"]
+    allowed = answered_arms(site, question)
+    _require(
+        arm in allowed,
+        f"{question} for arm {_short(arm)}: site {site.name} answers it for {', '.join(allowed) or 'no arm'}",
+    )
+    _require(
+        isinstance(round_, int) and 1 <= round_ <= site.config.rounds,
+        f"{question} of round {round_}: site {site.name} knows rounds 1 to {site.config.rounds}",
+    )
+    _CHECKS.get(question, lambda site, config: None)(site, config)
+    if question not in FREE and isinstance(site.parts.privacy, DpSgd):
+        _count(site, f"{question} {arm}" + (f" {round_}" if question in IN_A_ROUND else ""))
+
+
+def answered_arms(site: Site, question: str) -> list[str]:
+    """The arms for which `site` answers `question`.
+
+    The federation, where it has cases to train on; personal models at the end; and the baselines of a simulation, whose
+    launch names the sites of this machine: they train without privacy, and one owner has all the data anyway.
+    """
+    baselines = site.warm.baseline_arms
+    federated = FEDERATED in site.config.arms and site.name != arms.POOLED_SITE
+    if question == questions.TEST:
+        personal = [arms.PERSONAL] if site.parts.personalization and site.cases.train else []
+        return ([FEDERATED, *personal] if federated else []) + baselines
+    federated = federated and bool(site.cases.train)
+    if question in (questions.STAYS, questions.SPENT):
+        return [FEDERATED] if federated else []
+    own = POOLED if site.name == arms.POOLED_SITE else f"{LOCAL}:{site.name}"
+    return ([FEDERATED] if federated else []) + [arm for arm in baselines if arm == own]
+
+
+def _check_records(site: Site, question: str, content: RecordDict) -> None:
+    kinds: dict[str, type] = {"config": ConfigRecord} if question != questions.JOIN else {}
+    if question in WITH_MODEL:
+        kinds["arrays"] = ArrayRecord
+    if question == questions.TRAIN and "beside" in content and site.parts.algorithm.beside:
+        kinds["beside"] = ArrayRecord
+    found = {name: type(record) for name, record in content.items()}
+    _require(
+        found.keys() == kinds.keys() and all(issubclass(found[name], kind) for name, kind in kinds.items()),
+        f"{question} with {_short(', '.join(sorted(found)) or 'nothing')}, expected {', '.join(kinds) or 'nothing'}",
+    )
+    if question == questions.JOIN:
+        return
+    values, known = dict(content["config"]), KEYS[question]
+    strange, missing = sorted(values.keys() - known.keys()), sorted(known.keys() - values.keys())
+    _require(
+        not strange,
+        f"{question} may not say {_short(', '.join(strange))}: the site's own configuration decides",
+    )
+    _require(not missing, f"{question} without {', '.join(missing)}")
+    for key, kind in known.items():
+        fits = isinstance(values[key], kind) and (kind is bool or not isinstance(values[key], bool))
+        _require(fits, f"{question}: {key}={_short(repr(values[key]))} is no {kind.__name__}")
+
+
+def _check_training(site: Site, config: Any) -> None:
+    before, factor = config["checkpointed"], config["lr-factor"]
+    _require(
+        0 <= before < config["round"],
+        f"train: checkpointed={before}, expected 0 to {config['round'] - 1} before round {config['round']}",
+    )
+    _require(
+        math.isfinite(factor) and 0 < factor <= 1,
+        f"train: lr-factor={factor}, expected a number in (0, 1]",
+    )
+
+
+def _check_validation(site: Site, config: Any) -> None:
+    settings = site.parts.privacy
+    _require(
+        not (isinstance(settings, DpSgd) and settings.validation == "home" and site.protects(config["arm"])),
+        f"{questions.VALIDATE}: no validation score leaves site {site.name} (privacy.validation=home)",
+    )
+
+
+def _check_fit(site: Site, config: Any) -> None:
+    settings = site.parts.privacy
+    _require(
+        any(not step.fitted for step in site.parts.steps),
+        f"{questions.FIT}: the configuration of site {site.name} has nothing to fit",
+    )
+    _require(
+        not isinstance(settings, DpSgd) or "thresholds" in settings.public,
+        f"{questions.FIT}: site {site.name} does not declare thresholds public (privacy.public)",
+    )
+
+
+def _check_test(site: Site, config: Any) -> None:
+    personal = site.parts.personalization
+    _require(
+        not config["whole"] or (personal is not None and personal.unseen == AVERAGE),
+        f"{questions.TEST} with whole=true: personalization.unseen of site {site.name} is not average",
+    )
+    try:
+        check_parameters(site.parts.steps, json.loads(config["steps"]))
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise Refused(
+            f"{questions.TEST}: steps of post-processing that are not those here: {error}"
+        ) from None
+
+
+def _check_stays(site: Site, config: Any) -> None:
+    personal = site.parts.personalization
+    _require(
+        personal is not None and personal.unseen == AVERAGE,
+        f"{questions.STAYS}: these arrays stay at site {site.name}: its personalization.unseen is not average",
+    )
+
+
+_CHECKS: dict[str, Callable[[Site, Any], None]] = {
+    questions.TRAIN: _check_training,
+    questions.VALIDATE: _check_validation,
+    questions.FIT: _check_fit,
+    questions.TEST: _check_test,
+    questions.STAYS: _check_stays,
+}
+
+
+def _count(site: Site, asked: str) -> None:
+    """Note one more answer to a question, before it is given; it counts whatever becomes of it."""
+    file, limit = site.storage / "privacy" / "asked.json", site.parts.privacy.asks
+    before = json.loads(file.read_text()) if file.is_file() else {}
+    times = int(before.get(asked, 0))
+    _require(
+        times < limit,
+        f"{asked}: site {site.name} has answered this {times} times, as often as privacy.asks={limit} of its "
+        "config.yaml allows",
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, {**before, asked: times + 1})
+
+
+def _short(text: str) -> str:
+    """`text` from a message, on one line and not long."""
+    line = "".join(c if c.isprintable() else "?" for c in text)
+    return repr(line[:SHOWN] + ("..." if len(line) > SHOWN else ""))
+
+
+def _require(ok: bool, message: str) -> None:
+    if not ok:
+        raise Refused(message)
