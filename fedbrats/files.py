@@ -11,10 +11,11 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -148,18 +149,53 @@ def finite(value: Any) -> Any:
     return [finite(v) for v in value] if isinstance(value, list | tuple) else value
 
 
+_FORMULA = re.compile(
+    r"'*(?:[=@\t\r]|[+\-].)", re.DOTALL
+)  # what a spreadsheet would run, or what stands for it
+
+
+def to_cell(value: Any) -> Any:
+    """A value as a cell of a table: text that a spreadsheet would run as a formula gets an apostrophe before it.
+
+    Text begins so with =, +, -, @, tab or carriage return (OWASP, CSV injection); -1.5 is a number and stays one.
+    """
+    if not isinstance(value, str) or not _FORMULA.match(value):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def from_cell(text: str) -> str:
+    """What `to_cell` was given."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
 def write_csv(
     file: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]], line_end: str = "\r\n"
 ) -> None:
-    """Replace `file` by `rows` under `columns`; what a row lacks stays empty.
+    """Replace `file` by `rows` under `columns`, each cell as `to_cell` makes it; what a row lacks stays empty.
 
     Raises:
         ValueError: a row has something else; the file stays as it was.
     """
     with replacing(file) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, columns, lineterminator=line_end)
-        writer.writeheader()
-        writer.writerows(rows)
+        csv.writer(handle, lineterminator=line_end).writerow(map(to_cell, columns))
+        write_rows(handle, columns, rows, line_end)
+
+
+def write_rows(
+    handle: TextIO, columns: Sequence[str], rows: Iterable[Mapping[str, Any]], line_end: str
+) -> None:
+    """Write `rows` to an open table.
+
+    Raises:
+        ValueError: a row has something else than `columns`.
+    """
+    writer = csv.DictWriter(handle, columns, lineterminator=line_end)
+    writer.writerows({key: to_cell(value) for key, value in row.items()} for row in rows)
 
 
 def _to_disk(path: Path) -> None:

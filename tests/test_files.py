@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import json
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fedbrats.files import finite, replacing, write_csv, write_json, write_text
+from fedbrats.files import finite, from_cell, replacing, to_cell, write_csv, write_json, write_text
 
 PACKAGE = Path(__file__).resolve().parents[1] / "fedbrats"
 # Calls that write, and where they may stand: a cache's entries are put together in a folder of their own and checked by
@@ -109,6 +110,38 @@ def test_a_row_with_an_unknown_column_leaves_the_old_file(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="y"):
         write_csv(tmp_path / "a.csv", ["x"], [{"x": 2}, {"y": 3}])
     assert (tmp_path / "a.csv").read_bytes() == b"x\r\n1\r\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+2", "+A", "-A", "@SUM(A1)", "\t=1", "\r=1", "-1.5.2", "-2+3", "=cmd|'C calc'!A0"]
+)
+def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe_and_comes_back(
+    text: str, tmp_path: Path
+) -> None:
+    for again in (text, f"'{text}", f"''{text}"):
+        assert to_cell(again) == f"'{again}"
+        assert from_cell(to_cell(again)) == again
+    write_csv(tmp_path / "a.csv", [text, "b"], [{text: text, "b": -1.5}])
+    with (tmp_path / "a.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [[f"'{text}", "b"], [f"'{text}", "-1.5"]]
+
+
+@pytest.mark.parametrize(
+    "value", [-1.5, "-1.5", "+3", "-1e-7", "-inf", "-", "'a", "it's", "a=b", "", None, True, "A-1"]
+)
+def test_numbers_and_usual_text_stay_as_they_are(value: object) -> None:
+    assert to_cell(value) is value
+    assert not isinstance(value, str) or from_cell(value) == value
+
+
+def test_nobody_else_writes_cells() -> None:
+    others = [
+        str(file.relative_to(PACKAGE))
+        for file in PACKAGE.rglob("*.py")
+        if file.name != "files.py"
+        and any(w in file.read_text() for w in (".to_csv(", "csv.writer(", "DictWriter("))
+    ]
+    assert others == []
 
 
 def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from fedbrats.checks.settings import check_private_sites, check_unseen_by_localiser
+from fedbrats.config.names import check_institutions, check_names
 from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import Case
 from fedbrats.data.institutions import patients_of
 from fedbrats.data.partition import Site, make_partition
-from fedbrats.data.patients import check_known, counted
-from fedbrats.federation.arms import check_institution_names
+from fedbrats.data.patients import COLUMN, check_known, counted
 from fedbrats.federation.initial import check_init_patients
 from fedbrats.federation.parts import parts_of
 from fedbrats.privacy.dp_sgd import DpSgd
@@ -35,11 +35,13 @@ def check_plan(config: Config, say: Callable[[str], None], cases: Sequence[Case]
     cfg = config.partition
     patients = patients_of(cases, cfg)
     check_known(patients, cfg, private=isinstance(parts_of(config).privacy, DpSgd))
+    listed = sorted(told.patient for told in patients.told.values() if told.rule == COLUMN)
+    check_names("patient", listed, "rename it in partition.table")
     for understood in patients.counts():
         say(str(understood))
     known = cfg.method != "dirichlet"  # there the sizes, not the names, depend on tumour volumes
     sites = make_partition(cases, cfg if known else replace(cfg, method="iid"))
-    check_institution_names([site.name for site in sites])
+    check_institutions(site.name for site in sites)
     check_site_names(config.train, [site.name for site in sites if not site.holdout])
     if known:
         check_dealt(config, sites, patients.of)

@@ -25,21 +25,23 @@ def main(arguments: list[str]) -> int:
 
     from fedbrats.audit.files import AuditError, failures, result_table
     from fedbrats.audit.run import audit_run
+    from fedbrats.config.names import shown
     from fedbrats.config.targets import ConfigError
+    from fedbrats.report.terminal import plain
 
     console = Console()
     try:
         content = audit_run(
             chosen.run,
             inversion=not chosen.no_inversion,
-            say=lambda text: console.print(text, style="dim"),
+            say=lambda text: console.print(plain(text), style="dim"),
             trust=chosen.trust,
         )
     except (AuditError, ConfigError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
         return 2
     console.print(result_table(content))
     for sentence in (failed := failures(content)):
-        console.print(sentence, style="red", markup=False)
-    console.print(content.get("inversion", {}).get("says", ""), markup=False)
+        console.print(plain(sentence), style="red")
+    console.print(plain(content.get("inversion", {}).get("says", "")))
     return 1 if failed else 0

@@ -28,6 +28,7 @@ from fedbrats.data.finding import find_cases
 from fedbrats.data.inspection import CaseCheck, Problem
 from fedbrats.data.institutions import CONTROLS, assign, find_institutions
 from fedbrats.data.walking import bounds_of
+from fedbrats.report.terminal import plain
 
 NO_INSTITUTION = "(no institution)"
 
@@ -63,15 +64,15 @@ def main(arguments: list[str]) -> int:
         with console.status("reading") as status:
             listing = list_folder(config, lambda result: status.update(f"read {result.case}"))
     except ValueError as error:
-        console.print(f"error: {error}", markup=False, soft_wrap=True)
+        console.print(plain(f"error: {error}"), soft_wrap=True)
         return 2
     console.print(institution_table(listing))
     if listing.check.sentence:
-        console.print(listing.check.sentence, markup=False, soft_wrap=True)
+        console.print(plain(listing.check.sentence), soft_wrap=True)
     for note in listing.notes:
-        console.print(note, markup=False, soft_wrap=True)
+        console.print(plain(note), soft_wrap=True)
     for problem in listing.problems:
-        console.print(str(problem), markup=False, soft_wrap=True)
+        console.print(plain(problem), soft_wrap=True)
     errors = sum(problem.severity == "error" for problem in listing.problems)
     console.print(f"Errors: {errors}, warnings: {len(listing.problems) - errors}.")
     return 1 if errors else 0
@@ -125,7 +126,7 @@ def institution_table(listing: Listing) -> Table:
         }
         numbers = set().union(*(listing.check.numbers.get(name, set()) for name in names))
         table.add_row(
-            site,
+            plain(site),
             str(len(cases)),
             str(len(affected["error"])),
             str(len(affected["warning"])),

@@ -17,13 +17,14 @@ def main(arguments: list[str]) -> int:
         "sweep", type=path, help="folder with one run folder per job, such as multirun/<date>/<time>"
     )
     sweep = parser.parse_args(arguments).sweep
+    from fedbrats.config.names import shown
     from fedbrats.runs.reading import RunFolderError
     from fedbrats.studies.compare import write_comparison
 
     try:
         paths = write_comparison(sweep)
     except RunFolderError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
         return 2
     print(*paths, sep="\n")
     return 0

@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from fedbrats.config.names import shown
 from fedbrats.config.targets import ConfigError
 from fedbrats.files import write_json, write_text
 
@@ -33,7 +34,7 @@ def explain_errors(config: DictConfig, folder: Path) -> Iterator[None]:
         if HydraConfig.get().mode == RunMode.MULTIRUN or not isinstance(error, EXPECTED):
             raise
         log.debug("failed", exc_info=True)
-        print(f"fedbrats: {error}", file=sys.stderr)
+        print(f"fedbrats: {shown(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -15,6 +15,7 @@ def main(arguments: list[str]) -> int:
     folder = parser.parse_args(arguments).run
     from rich.console import Console
 
+    from fedbrats.config.names import shown
     from fedbrats.report.html import write_report
     from fedbrats.report.terminal import print_result_table
     from fedbrats.runs.reading import RunFolderError
@@ -23,7 +24,7 @@ def main(arguments: list[str]) -> int:
         report = write_report(folder)
         print_result_table(folder, Console())
     except RunFolderError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
         return 2
     print(report)
     return 0

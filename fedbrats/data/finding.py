@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from fedbrats.config.names import fault
 from fedbrats.data import decathlon
 from fedbrats.data.cases import MODALITIES, Case, ImageFile
 from fedbrats.data.file_names import NEW, case_and_kind, named_by_folder, stem_of, wrapped
@@ -75,7 +76,7 @@ def find_cases(
         )
     for note in notes:
         say(note)
-    return sorted(_joined(cases), key=lambda case: case.name)
+    return sorted(map(_named_well, _joined(cases)), key=lambda case: case.name)
 
 
 def _named_cases(files: Sequence[Path], say: Say) -> list[Case]:
@@ -208,9 +209,14 @@ def _joined(cases: Sequence[Case]) -> list[Case]:
     for case in cases:
         known = by_name.setdefault(case.name.casefold(), case)
         if known is not case:
-            fault = f"found twice, in two data sets ({_place(known)} and {_place(case)}); keep one"
-            by_name[case.name.casefold()] = replace(known, faults=(*known.faults, fault))
+            twice = f"found twice, in two data sets ({_place(known)} and {_place(case)}); keep one"
+            by_name[case.name.casefold()] = replace(known, faults=(*known.faults, twice))
     return list(by_name.values())
+
+
+def _named_well(case: Case) -> Case:
+    reason = fault(case.name)
+    return replace(case, faults=(*case.faults, f"its name {reason}; rename it")) if reason else case
 
 
 def _place(case: Case) -> str:

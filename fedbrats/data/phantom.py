@@ -25,6 +25,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from fedbrats.config.names import check_institutions
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import MODALITIES
 from fedbrats.data.phantom_anatomy import draw_anatomy, make_grid
@@ -122,6 +123,7 @@ def _check(sites: Any, shape: Sequence[int], shift: float, seed: int) -> Setting
         raise ConfigError(
             f"data.phantom.sites must be a preset or map institutions to case numbers, not {sites!r}"
         )
+    check_institutions(map(str, sites), "rename it in data.phantom.sites")
     for name, count in sites.items():
         if not re.fullmatch(r"[A-Za-z0-9]+", str(name)):
             raise ConfigError(

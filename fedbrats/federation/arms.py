@@ -21,13 +21,11 @@ from dataclasses import dataclass, field
 
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.config.schema import FEDERATED, LOCAL, POOLED
-from fedbrats.config.targets import ConfigError
 from fedbrats.data.partition import Site
 
 PERSONAL = "personal"  # the sites' own models in a personalised federation; tested, never trained by itself
 EXCHANGED = (FEDERATED, PERSONAL)
-POOLED_SITE = "pooled"
-RESERVED = (POOLED_SITE, "server", "all")
+POOLED_SITE = POOLED
 
 
 @dataclass(frozen=True)
@@ -42,20 +40,6 @@ class Cohort:
     def federated(self) -> bool:
         """Whether arrays really travel."""
         return self.arm in EXCHANGED
-
-
-def check_institution_names(names: Sequence[str]) -> None:
-    """Refuse names that cannot be a folder or that the results use for something else.
-
-    Raises:
-        ConfigError: naming the institution.
-    """
-    for name in names:
-        if name in RESERVED or not name.strip() or name.startswith(".") or any(c in name for c in "/\\:\0"):
-            raise ConfigError(
-                f"institution {name!r}: rename it in partition.table; names are used for folders, may hold no "
-                f"slash or colon or begin with a dot, and {', '.join(RESERVED)} are taken."
-            )
 
 
 def cohorts(arms: Sequence[str], training_sites: Sequence[str], algorithm: FedAvg) -> list[Cohort]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from fedbrats.tasks.segmentation import REGIONS
 
@@ -37,6 +39,7 @@ RC = {
     "legend.fontsize": 8.5,
     "figure.constrained_layout.use": True,
     "svg.hashsalt": "fedbrats",  # the same run gives the same bytes
+    "text.parse_math": False,  # names are foreign text: x$_$y is no formula
 }
 
 
@@ -48,6 +51,19 @@ def styled() -> rc_context:
 def new_figure(width: float, height: float) -> Figure:
     """A figure in inches that belongs to no window (Agg), so that no global pyplot state is left behind."""
     return Figure(figsize=(width, height), layout="constrained")
+
+
+class _Numbers(LogFormatter):
+    """The labels that matplotlib chooses on a logarithmic axis, as numbers and not as formulas."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def numbers_on_log(axis: Axis) -> None:
+    """Label a logarithmic axis with numbers, as formulas are not drawn."""
+    axis.set_major_formatter(_Numbers())
+    axis.set_minor_formatter(_Numbers())
 
 
 def shorten(name: str, limit: int = 26) -> str:

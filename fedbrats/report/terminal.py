@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedbrats.config.names import shown
 from fedbrats.metrics.table import BY_NAME
 from fedbrats.report.arms import OF_TRAINING_SITES, arm_title
 from fedbrats.report.cells import MISSING, SEEN_ONLY, number
@@ -19,6 +20,11 @@ from fedbrats.report.words import listed
 from fedbrats.runs.privacy_files import asks_for_privacy, read_privacy
 from fedbrats.runs.run_folder import RunFolder, read_run
 from fedbrats.tasks import segmentation as task
+
+
+def plain(text: object) -> Text:
+    """Foreign text as it is: no markup of rich, no control characters."""
+    return Text(shown(str(text)))
 
 
 def print_result_table(run: RunFolder | Path, console: Console) -> None:
@@ -51,7 +57,7 @@ def _print_table(run: RunFolder, table: pd.DataFrame, whole: pd.DataFrame, conso
         out.add_row(Text(arm_title(arm), style="bold"))
         for row in whole[whole["arm"] == arm].to_dict(orient="records"):
             out.add_row(
-                f"  {row['region']}",
+                plain(f"  {row['region']}"),
                 str(row["n"]),
                 *(_with_interval(row, metric) for metric in task.SHOWN),
                 number(row["percent_of_pooled"], 1),
@@ -60,15 +66,16 @@ def _print_table(run: RunFolder, table: pd.DataFrame, whole: pd.DataFrame, conso
     console.print(out)
     notes = sorted({note for text in whole["note"] for note in text.split("; ") if note})
     console.print(
-        f"{task.CONVENTION_TITLE} {run.convention}; n = test cases; [ ] = 95 % interval; "
-        f"worst by mean {task.MAIN_TITLE}.",
-        markup=False,
+        plain(
+            f"{task.CONVENTION_TITLE} {run.convention}; n = test cases; [ ] = 95 % interval; "
+            f"worst by mean {task.MAIN_TITLE}."
+        )
     )
     if notes:
-        console.print(f"{MISSING} = {'; '.join(notes)}.", markup=False)
+        console.print(plain(f"{MISSING} = {'; '.join(notes)}."))
     seen = [arm_title(arm) for arm in dict.fromkeys(whole["arm"]) if arm in OF_TRAINING_SITES]
     if seen and run.holdout:
-        console.print(f"{listed([f'“{name}”' for name in seen])}: {SEEN_ONLY}.", markup=False)
+        console.print(plain(f"{listed([f'“{name}”' for name in seen])}: {SEEN_ONLY}."))
 
 
 def privacy_lines(run: RunFolder) -> list[Text]:
@@ -87,9 +94,11 @@ def privacy_lines(run: RunFolder) -> list[Text]:
     out = [Text(f"Differential privacy of one {privacy.unit}", style="bold")]
     for name, epsilon, delta, accountant, stopped in spent:
         worth = {"weak": ", weak", "empty": ", worth nothing"}.get(band(epsilon), "")
-        text = f"  {name}: epsilon {epsilon_text(epsilon)} at delta {delta:g} ({accountant}){worth}"
+        text = f"  {shown(name)}: epsilon {epsilon_text(epsilon)} at delta {delta:g} ({accountant}){worth}"
         out.append(Text(text + (", stopped" if stopped else "")))
-    out += [Text(f"  {shorten(name, 18)}: epsilon unknown", style="red") for name, _ in privacy.unknown]
+    out += [
+        Text(f"  {shown(shorten(name, 18))}: epsilon unknown", style="red") for name, _ in privacy.unknown
+    ]
     if privacy.insecure_seed:
         out.append(
             Text("The noise can be reproduced (insecure_seed): not valid for a release.", style="bold red")

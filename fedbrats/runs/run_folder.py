@@ -13,7 +13,9 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from fedbrats.config.schema import ARMS
+from fedbrats.config.names import check_names
+from fedbrats.config.schema import ARMS, LOCAL
+from fedbrats.config.targets import ConfigError
 from fedbrats.files import read_yaml
 from fedbrats.metrics.table import BY_NAME, METRICS, Facts, facts_of
 from fedbrats.runs.case_tables import cases_table
@@ -125,7 +127,23 @@ def read_run(folder: Path) -> RunFolder:
     missing += of_summary
     cases = _complete_cases(cases, missing)
     run = RunFolder(folder, config, environment, partition, rounds, cases, summary, metrics, ())
+    _check_names(run)
     return replace(run, missing=(*missing, *_missing_parts(run)))
+
+
+def _check_names(run: RunFolder) -> None:
+    """A folder may come from anybody: what it calls institutions, arms and cases must be names."""
+    arms = {*run.rounds["arm"], *run.cases["arm"], *(run.summary.get("arms") or {})}
+    kinds = {
+        "institution": {*run.sites, *run.rounds["site"]},
+        "arm": {arm.removeprefix(f"{LOCAL}:") for arm in arms},
+        "case": set(run.cases["case"]),
+    }
+    for what, names in kinds.items():
+        try:
+            check_names(what, sorted(names - {""}), "no run of fedbrats writes such a name")
+        except ConfigError as error:
+            raise RunFolderError(f"{run.path}: {error}") from error
 
 
 def _read_scores(

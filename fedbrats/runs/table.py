@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedbrats.files import read_text, write_csv
+from fedbrats.files import from_cell, read_text, write_csv, write_rows
 from fedbrats.runs.reading import RunFolderError
 
 Row = dict[str, Any]
@@ -45,7 +45,7 @@ class Table:
     def append(self, folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows to the file in `folder`, which `write` has begun."""
         with (folder / self.name).open("a", newline="", encoding="utf-8") as handle:
-            csv.DictWriter(handle, self.columns, lineterminator=self.line_end).writerows(rows)
+            write_rows(handle, self.columns, rows, self.line_end)
 
     def rows(self, folder: Path) -> list[dict[str, str]]:
         """The whole rows of the file as they stand in it, none without the file; a kill may cut the last line."""
@@ -53,7 +53,8 @@ class Table:
         if not file.is_file():
             return []
         with file.open(newline="", encoding="utf-8") as handle:
-            return [row for row in csv.DictReader(handle) if None not in row.values()]
+            rows = [row for row in csv.DictReader(handle) if None not in (*row, *row.values())]
+        return [{from_cell(key): from_cell(value) for key, value in row.items()} for row in rows]
 
     def read(self, folder: Path, missing: list[str] | None = None) -> pd.DataFrame:
         """Text as str, numbers as float64 (empty is NaN); no rows without the file.
@@ -99,9 +100,16 @@ def _lines(file: Path, missing: list[str]) -> pd.DataFrame | None:
         return None
     try:
         # Text stays text: sites are called "2013", "1" or "NA".
-        return pd.read_csv(io.StringIO(content), dtype=str, keep_default_na=False)
+        frame = pd.read_csv(io.StringIO(content), dtype=str, keep_default_na=False)
     except pd.errors.ParserError as error:
         raise RunFolderError(f"{file}: not readable as CSV ({error})") from error
+    return frame.rename(columns=from_cell).map(from_cell)
+
+
+def write_frame(file: Path, frame: pd.DataFrame) -> None:
+    """Replace `file` by `frame`, each cell as `files.to_cell` makes it; what is missing stays empty."""
+    cells = frame.astype(object).where(frame.notna(), "")
+    write_csv(file, [str(column) for column in cells], cells.to_dict("records"), "\n")
 
 
 def _numbers(column: pd.Series, file: Path) -> pd.Series:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from fedbrats.files import replacing
 from fedbrats.metrics.table import BY_NAME, Facts
 from fedbrats.report.arms import arm_title
 from fedbrats.report.cells import MISSING, number
@@ -17,6 +16,7 @@ from fedbrats.report.epsilon import epsilon_text
 from fedbrats.report.page import write_page
 from fedbrats.report.tables import EVERY_SITE
 from fedbrats.report.words import plural
+from fedbrats.runs.table import write_frame
 from fedbrats.studies.epsilon import curve_context, score_over_epsilon
 from fedbrats.studies.gain import gain_context, gains
 from fedbrats.studies.jobs import PRIVATE_ARMS, SEED, Job, differing, read_jobs, shown
@@ -129,8 +129,7 @@ def write_comparison(sweep: Path) -> tuple[Path, ...]:
     frame, (gain, unmatched) = job_table(jobs), gains(jobs)
     tables = {"compare.csv": frame, **({"gain.csv": gain} if len(gain) else {})}
     for name, table in tables.items():
-        with replacing(sweep / name) as unfinished:
-            table.to_csv(unfinished, index=False)
+        write_frame(sweep / name, table)
     context = _context(sweep, frame, metrics_of(jobs)) | {
         "insecure": [job.name for job in jobs if job.insecure],
         "curve": curve_context(score_over_epsilon(jobs)),

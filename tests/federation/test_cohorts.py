@@ -6,9 +6,8 @@ import pytest
 
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.algorithms.fedprox import FedProx
-from fedbrats.config.targets import ConfigError
 from fedbrats.data.partition import Site
-from fedbrats.federation.arms import Cohort, algorithm_of, check_institution_names, cohorts, pooled_site
+from fedbrats.federation.arms import Cohort, algorithm_of, cohorts, pooled_site
 
 SITES = [
     Site("A", False, ("a1", "a2"), ("a3",), ("a4",)),
@@ -49,13 +48,3 @@ def test_the_baselines_train_plainly() -> None:
     assert algorithm_of("federated", prox) is prox
     for arm in ("pooled", "local:A"):
         assert type(algorithm_of(arm, prox)) is FedAvg
-
-
-@pytest.mark.parametrize("name", ["pooled", "server", "all", "", "../up", "a/b", "a:b", ".hidden"])
-def test_names_that_cannot_be_a_folder_or_are_taken_are_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"partition\.table"):
-        check_institution_names(["TCIA01", name])
-
-
-def test_usual_names_pass() -> None:
-    check_institution_names(["TCIA01", "CBICA", "2013", "1", "Hospital A-b_c.d", "site-01"])

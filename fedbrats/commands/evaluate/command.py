@@ -22,15 +22,16 @@ def main(arguments: list[str]) -> int:
         print(__doc__, file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
     from fedbrats.commands.evaluate.evaluate_files import evaluate, json_line, read_arguments, summary_table
+    from fedbrats.report.terminal import plain
 
     try:
         cases, summary, metrics = evaluate(
             read_arguments(arguments),
             emit=lambda row: print(json_line(row), flush=True),
-            note=lambda text: console.print(text, markup=False),
+            note=lambda text: console.print(plain(text)),
         )
     except ValueError as error:
-        console.print(f"error: {error}", markup=False)
+        console.print(plain(f"error: {error}"))
         return 2
     console.print(summary_table(cases, summary, metrics))
     return 0

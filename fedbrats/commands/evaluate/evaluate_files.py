@@ -17,18 +17,19 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fedbrats.commands.evaluate.label_files import Pair, case_name, pair_files, recognise_labels, same_grid
+from fedbrats.config.names import check_names, shown
 from fedbrats.config.schema import DataConfig, MetricsConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.institutions import institution_from_name
 from fedbrats.data.nifti import Source, read_volume, spacing_of
 from fedbrats.data.regions import LabelSystem, label_numbers, to_canonical
 from fedbrats.data.stream import Bounds, VolumeError
-from fedbrats.files import replacing
 from fedbrats.metrics.interval import MIN_CASES
 from fedbrats.metrics.score import score_case
 from fedbrats.metrics.summary import ALL_SITES, summarise
 from fedbrats.metrics.table import VOLUMES, Facts, Metric, facts_of, with_more, worst
 from fedbrats.runs.case_tables import cases_table
+from fedbrats.runs.table import write_frame
 from fedbrats.tasks import segmentation as task
 
 Row = dict[str, Any]
@@ -111,12 +112,13 @@ def evaluate(
     metrics = facts_of(scored_by, convention)
     path = Path(config.predictions)
     pairs, unused = pair_files(path, Path(config.references))
+    check_names("case", (pair.case for pair in pairs), "rename its files")
     for extra in unused:
         note(f"not scored, no reference: {extra}")
     bounds = Bounds(config.max_voxels, group="")
     looks = _look_at_all(pairs, bounds)
     systems = _label_systems(looks, config.labels.et, note)
-    arm = case_name(path) if path.is_file() else path.resolve().name or "predictions"
+    arm = shown(case_name(path) if path.is_file() else path.resolve().name or "predictions")
     rows: list[Row] = []
     for look in looks:
         for row in _rows(look, arm, systems, scored_by, convention, bounds):
@@ -127,8 +129,7 @@ def evaluate(
     summary = summarise(cases, metrics, convention)
     output = Path(config.output)
     table.write(output, rows)
-    with replacing(output / "summary.csv") as unfinished:
-        summary.to_csv(unfinished, index=False)
+    write_frame(output / "summary.csv", summary)
     note(f"wrote {output / 'cases.csv'} and {output / 'summary.csv'}")
     return cases, summary, metrics
 

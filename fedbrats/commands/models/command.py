@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from fedbrats.config.names import shown
 from fedbrats.config.targets import ConfigError
 
 if TYPE_CHECKING:
@@ -34,22 +35,21 @@ def main(arguments: list[str]) -> int:
 
     from fedbrats.commands.compose import own_folder
     from fedbrats.commands.models.table import markdown, render
-    from fedbrats.files import replacing
+    from fedbrats.runs.table import write_frame
 
     try:
         own, words = own_folder(arguments)
         names, options = read_arguments(words)
         rows = _rows(names, options, own)
     except ConfigError as error:
-        print(f"fedbrats: {error}", file=sys.stderr)
+        print(f"fedbrats: {shown(str(error))}", file=sys.stderr)
         return 2
     if options.get("markdown") == "true":
         print(markdown(rows))
     else:
         console.print(render(rows))
     if file := options.get("csv"):
-        with replacing(Path(file)) as unfinished:
-            pd.DataFrame([asdict(row) for row in rows]).to_csv(unfinished, index=False)
+        write_frame(Path(file), pd.DataFrame([asdict(row) for row in rows]))
     return 0
 
 

@@ -42,15 +42,16 @@ def main(arguments: list[str]) -> int:
     from fedbrats.commands.predict.arguments import read_arguments
     from fedbrats.commands.predict.predict_cases import predict_cases
     from fedbrats.commands.predict.tables import case_table
+    from fedbrats.config.names import shown
     from fedbrats.tasks import segmentation as task
 
     try:
         own, words = own_folder(arguments)
         config = read_arguments(words)
-        results, scores, system = predict_cases(config, lambda text: print(text, flush=True), own)
+        results, scores, system = predict_cases(config, lambda text: print(shown(text), flush=True), own)
     except EXPECTED as error:
         logging.getLogger(__name__).debug("failed", exc_info=True)
-        print(f"fedbrats: {error}", file=sys.stderr)
+        print(f"fedbrats: {shown(str(error))}", file=sys.stderr)
         return 2
     console.width = max(console.width, 130)  # a cut number is worse than a wrapped line
     console.print(case_table(results, system.regions))

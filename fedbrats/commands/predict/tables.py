@@ -19,6 +19,7 @@ from fedbrats.files import write_csv
 from fedbrats.metrics.score import score_case
 from fedbrats.metrics.table import worst
 from fedbrats.metrics.uncertainty import reliability
+from fedbrats.report.terminal import plain
 from fedbrats.runs.case_tables import TABLES, reliability_rows, scores_table, write_table
 from fedbrats.tasks import segmentation as task
 
@@ -92,7 +93,7 @@ def case_table(results: Sequence[Result], regions: Sequence[str]) -> Table:
         cells = []
         for region in regions:
             cells += [_cell(result.volume_ml.get(region), 2), _cell(result.uncertainty.get(region), 3)]
-        table.add_row(str(ranks.get(result.case, "failed")), result.case, *cells)
+        table.add_row(str(ranks.get(result.case, "failed")), plain(result.case), *cells)
     return table
 
 

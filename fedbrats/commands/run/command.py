@@ -14,6 +14,7 @@ from rich.console import Console
 from fedbrats.commands.compose import conf_folder, own_folder, register_with_hydra
 from fedbrats.commands.errors import explain_errors
 from fedbrats.commands.overrides import readable
+from fedbrats.config.names import shown
 from fedbrats.config.targets import ConfigError
 from fedbrats.engines.warm import warm_up
 
@@ -26,7 +27,7 @@ def main(arguments: list[str]) -> int:
         own_folder(arguments)
         arguments = readable(arguments, sweep=bool({"-m", "--multirun"} & set(arguments)))
     except ConfigError as error:
-        print(f"fedbrats: {error}", file=sys.stderr)
+        print(f"fedbrats: {shown(str(error))}", file=sys.stderr)
         return 2
     sys.argv[1:] = arguments  # where Hydra reads them
     if not LOOKS & set(arguments):

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from fedbrats.commands.run.heartbeat import Heartbeat
 from fedbrats.commands.run.phase import IN_ROUNDS, Asked, Counted, Phase, merged
+from fedbrats.config.names import shown
 from fedbrats.report.words import duration
 from fedbrats.tasks import segmentation as task
 
@@ -72,7 +73,7 @@ class Progress:
             self._heartbeat.start()
             return
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=32), MofNCompleteColumn())
-        self._bars = Bars(*columns, TextColumn("{task.fields[note]}"), console=self._console)
+        self._bars = Bars(*columns, TextColumn("{task.fields[note]}", markup=False), console=self._console)
         self._round_bar: TaskID = self._bars.add_task("Rounds", total=rounds, note="")
         self._phase_bar: TaskID = self._bars.add_task("Sites", total=None, note="")
         self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._picture)
@@ -104,7 +105,7 @@ class Progress:
             self.message(f"failed: {arm}, site {site}, {phase}")
         if self._live:
             failed = f", {self._phase.failed} failed" if self._phase.failed else ""
-            note = Text(f"{site}: {phase} {seconds:.1f} s{failed}").plain
+            note = shown(f"{site}: {phase} {seconds:.1f} s{failed}")
             self._bars.update(self._phase_bar, note=note)
             self._move()
         elif phase == "test" and self._phase.over:
@@ -144,7 +145,7 @@ class Progress:
     def message(self, text: str) -> None:
         """Show a line of text above the bars."""
         if self._live:
-            self._console.print(Text(text))
+            self._console.print(Text(shown(text)))
         else:
             self._line(text)
 
@@ -165,7 +166,7 @@ class Progress:
         self.stop()
 
     def _line(self, text: str) -> None:
-        clean = "".join(character if character.isprintable() else " " for character in text)
+        clean = shown(text).replace("\n", " ").replace("\t", " ")
         with self._lock:
             self._stream.write(clean + "\n")  # at once, so that no two lines mix
             self._stream.flush()

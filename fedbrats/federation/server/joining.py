@@ -9,6 +9,7 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from fedbrats.arrays import Signature, fingerprint
+from fedbrats.config.names import LONGEST, fault
 from fedbrats.federation import questions
 from fedbrats.federation.arms import Cohort
 from fedbrats.federation.server.asking import Request, replies_in_order
@@ -37,6 +38,8 @@ def join(
         site, counts = facts.get("site"), [facts.get(split) for split in ("train", "val", "test")]
         if not isinstance(site, str) or not all(isinstance(n, int) and n >= 0 for n in counts):
             raise FederationError(f"a site joined without its name and case counts: {dict(facts)}")
+        if reason := fault(site):
+            raise FederationError(f"a site joined as {site[:LONGEST]!r}, a name that {reason}")
         if facts.get("arrays") != wanted:
             raise FederationError(
                 f"site {site} has another network than the server, or keeps other arrays at home: check `model` and "

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
 
 from fedbrats.report.sections.privacy_tables import (
     central_row,
@@ -26,6 +25,7 @@ from fedbrats.report.style import (
     LINE_COLOURS,
     VERMILION,
     new_figure,
+    numbers_on_log,
     shorten,
     styled,
 )
@@ -79,7 +79,7 @@ def epsilon_figure(rounds: pd.DataFrame, privacy: Privacy) -> Figure:
             axis.axhline(budget, ls=(0, (6, 3)), lw=1, color=BLACK, label=label)
         if rounds["epsilon"].max() > WIDE * rounds["epsilon"].min() > 0:
             axis.set_yscale("log")
-            axis.yaxis.set_major_formatter(ScalarFormatter())
+            numbers_on_log(axis.yaxis)
         else:
             axis.set_ylim(bottom=0)
         _rounds_axis(axis, rounds)
@@ -108,6 +108,7 @@ def norm_figure(steps: pd.DataFrame) -> Figure:
             axis.plot(place, part["norm_median"], ".", ms=4, color=BLUE, label="Median", alpha=0.7)
             axis.plot(place, part["clip"], "-", lw=1.4, color=BLACK, label="Bound C", drawstyle="steps-mid")
             axis.set_yscale("log")
+            numbers_on_log(axis.yaxis)
             axis.set_title(shorten(site), loc="left")
             axis.xaxis.get_major_locator().set_params(integer=True)
         for axis in axes.flat[len(sites) :]:
@@ -150,6 +151,7 @@ def central_figure(rounds: pd.DataFrame, central: CentralBudget) -> Figure:
         right.axhline(central.clip, ls="--", lw=1, color=GREY, label="Bound C")
         right.set_title("Norms", loc="left")
         right.set_yscale("log")
+        numbers_on_log(right.yaxis)
         for axis in (left, right):
             _rounds_axis(axis, rounds)
         figure.legend(loc="outside lower center", ncols=4)

@@ -19,7 +19,7 @@ from fedbrats.report.sections.uncertainty_tables import (
     read_bins,
     read_doubts,
 )
-from fedbrats.report.style import BLACK, GREY, REGION_COLOURS, new_figure, styled
+from fedbrats.report.style import BLACK, GREY, REGION_COLOURS, new_figure, numbers_on_log, styled
 from fedbrats.tasks import segmentation as task
 
 WIDTH = 3.5  # inches of a panel
@@ -45,6 +45,7 @@ def reliability_figure(bins: dict[str, pd.DataFrame]) -> Figure:
             widths = rows["bin_high"] - rows["bin_low"]
             below.bar(rows["bin_low"], rows["voxels"], widths * 0.9, align="edge", color=colour, alpha=0.5)
             below.set_yscale("log")
+            numbers_on_log(below.yaxis)
             below.set_ylim(bottom=0.5)
             below.yaxis.set_major_locator(LogLocator(numticks=4))
             below.minorticks_off()
