@@ -13,7 +13,7 @@ from fedbrats.data.cases import Case
 from fedbrats.data.institutions import patients_of
 from fedbrats.data.partition import Site, make_partition
 from fedbrats.data.patients import COLUMN, check_known, counted
-from fedbrats.federation.initial import check_init_patients
+from fedbrats.federation.initial import check_init_patients, initial_arrays
 from fedbrats.federation.parts import parts_of
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.training.amount import check_site_names
@@ -30,7 +30,8 @@ def check_plan(config: Config, say: Callable[[str], None], cases: Sequence[Case]
     Raises:
         ConfigError: a patient whom nothing tells, where that is refused; cases without institution, a name that cannot
             be one, a stranger in `partition.holdout`, `train.site_steps`, `train.site_epochs` or `privacy.sites`; no
-            site left to train, or none with patients enough for a test; and all that `check_dealt` refuses.
+            site left to train, none with patients enough for a test or for what needs a validation; a start of
+            another network; and all that `check_dealt` refuses.
     """
     cfg = config.partition
     patients = patients_of(cases, cfg)
@@ -43,6 +44,8 @@ def check_plan(config: Config, say: Callable[[str], None], cases: Sequence[Case]
     sites = make_partition(cases, cfg if known else replace(cfg, method="iid"))
     check_institutions(site.name for site in sites)
     check_site_names(config.train, [site.name for site in sites if not site.holdout])
+    if config.train.init is not None:
+        initial_arrays(parts_of(config), config.train.init)  # whether they fit this network
     if known:
         check_dealt(config, sites, patients.of)
         _check_sizes(config, say, sites, patients.of)
@@ -82,3 +85,24 @@ def _check_sizes(
         ]
         if lacks:
             say(f"{site.name} has {n}: nobody there is {' or '.join(lacks)}")
+    if not any(site.val for site in sites):
+        _check_without_validation(config, say)
+
+
+def _check_without_validation(config: Config, say: Callable[[str], None]) -> None:
+    """Refuse what would silently come to nothing where no site has a patient to validate."""
+    needs = {
+        "train.schedule=plateau would never lower the rate": config.train.schedule == "plateau",
+        "a step of postprocess that is fitted would do nothing": any(
+            not step.fitted for step in parts_of(config).steps
+        ),
+    }
+    if found := [what for what, needed in needs.items() if needed]:
+        raise ConfigError(
+            f"no institution has a patient to validate, so {' and '.join(found)}; choose another, or a larger "
+            f"partition.val than {config.partition.val:g}"
+        )
+    if config.report.select == "best":
+        say(
+            "no institution has a patient to validate, so the model of the last round is tested, not the best"
+        )

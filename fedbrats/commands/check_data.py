@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
         own, overrides = own_folder(arguments)
         config = compose_config(overrides, own)
         with console.status("reading") as status:
-            listing = list_folder(config, lambda result: status.update(f"read {result.case}"))
+            listing = list_folder(config, lambda result: status.update(plain(f"read {result.case}")))
     except ValueError as error:
         console.print(plain(f"error: {error}"), soft_wrap=True)
         return 2

@@ -22,6 +22,7 @@ from fedbrats.data.partition import Site
 from fedbrats.data.patients import find_patients
 from fedbrats.federation import initial
 from fedbrats.files import write_json
+from fedbrats.postprocess.et_suppression import EtSuppression
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.runs.site_cases import write_site_cases
 from tests.data.brats_files import write_case
@@ -45,6 +46,12 @@ REFUSED: dict[str, tuple[list[str], dict[str, Any], str]] = {  # names, options,
     "the same by volume": (NAMES, {"method": "dirichlet", "sites": 9}, "only 8 patients"),
     "a stranger by volume": (NAMES, {"method": "dirichlet", "holdout": ["A"]}, "'site-05'"),
     "nobody to test": (["BraTS19_TMC_1_1", "BraTS19_TMC_1_2"], {}, "no institution has a second patient"),
+    "plateau of nobody": (NAMES, {"val": 0.0, "schedule": "plateau"}, "plateau would never lower the rate"),
+    "a fit on nobody": (
+        NAMES,
+        {"val": 0.0, "steps": (EtSuppression(),)},
+        "a step of postprocess .* larger partition",
+    ),
     "a pattern that fits nobody": (NAMES, {"patient_pattern": "(HOSP_.*)_1"}, "none of the 8 cases"),
     "people unknown": (
         ["A1", "A2", "A3"],
@@ -78,11 +85,11 @@ def planned(names: list[str]) -> list[Case]:
 @pytest.mark.parametrize("what", REFUSED)
 def test_the_plan_is_refused(what: str, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     names, options, message = REFUSED[what]
-    private = SimpleNamespace(privacy=options.get("private"))
+    private = SimpleNamespace(privacy=options.get("private"), steps=options.get("steps", ()))
     for module in (plan, settings):
         monkeypatch.setattr(module, "parts_of", lambda config: private)
-    train = {key: value for key, value in options.items() if key.startswith("site_")}
-    others = {key: value for key, value in options.items() if key not in (*train, "private")}
+    train = {key: value for key, value in options.items() if key.startswith(("site_", "schedule"))}
+    others = {key: value for key, value in options.items() if key not in (*train, "private", "steps")}
     config = replace(
         config, partition=replace(config.partition, **others), train=replace(config.train, **train)
     )

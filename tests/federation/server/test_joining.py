@@ -33,6 +33,7 @@ REFUSED: dict[str, tuple[list[Answer], str]] = {
     "missing site": ([joins("A")], "sites did not join: B"),
     "error": ([joins("A"), raising], "could not join: SiteError: no disc space"),
     "silent": ([joins("A"), silent], "could not join: no reply"),
+    "no name": ([joins("A"), joins("B\x1b[2J")], r"joined as 'B.x1b\[2J', a name that holds .* not printed"),
     "twice": ([joins("A"), joins("A")], "two nodes joined as site A"),
     "no counts": ([joins("A"), joins("B", train=None)], "without its name and case counts"),
     "negative count": ([joins("A"), joins("B", val=-1)], "without its name and case counts"),
