@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from fedbrats.algorithms.base import Company
 from fedbrats.checks.privacy import check_privacy
+from fedbrats.config.paths import with_absolute_paths
 from fedbrats.config.schema import (
     ARMS,
     Config,
@@ -47,8 +49,12 @@ def _at_least(key: str, value: float | None, least: float) -> None:
         )
 
 
-def checked(config: DictConfig | Config) -> Config:
-    """The configuration as dataclasses, checked.
+def checked(config: DictConfig | Config, base: Path | None = None) -> Config:
+    """The configuration as dataclasses, checked, every path in it absolute.
+
+    Args:
+        config: as it was asked for.
+        base: folder that relative paths start from; None is the working directory.
 
     Raises:
         ConfigError: a value is missing or out of range, an option is unknown, or two exclude each other; the
@@ -57,7 +63,7 @@ def checked(config: DictConfig | Config) -> Config:
     if isinstance(config, DictConfig):
         check_size(config)
         config = with_size(config)
-    found = typed(config)
+    found = with_absolute_paths(typed(config), base)
     check_config(found)
     return found
 

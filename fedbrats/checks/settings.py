@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from fedbrats.config.paths import with_absolute_paths
 from fedbrats.config.schema import Config, load_config
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.institutions import patients_named
@@ -44,7 +45,7 @@ def resumed_config(asked: Config, overrides: Sequence[str]) -> Config:
             f"{', '.join(refused)}: a resumed run keeps its own configuration; "
             "give run.resume, at most with runtime.workers."
         )
-    stored = load_config(file)
+    stored = with_absolute_paths(load_config(file))  # older versions kept some as they were typed
     if not workers:
         return stored
     return replace(stored, runtime=replace(stored.runtime, workers=asked.runtime.workers))
@@ -121,8 +122,8 @@ def settle(config: Config) -> Config:
         )
     locate = config.inference.locate and str(one_spec(config.inference.locate, LOCATE))
     init = config.train.init and str(one_spec(config.train.init, "train.init"))
-    root = config.data.root and str(Path(config.data.root).expanduser().resolve())
-    cache = str(Path(config.data.cache).expanduser().resolve())
+    root = config.data.root and str(Path(config.data.root).resolve())
+    cache = str(Path(config.data.cache).resolve())
     return replace(
         config,
         data=replace(config.data, root=root, cache=cache),

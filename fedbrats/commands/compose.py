@@ -15,6 +15,7 @@ import fedbrats
 from fedbrats.checks.config import checked
 from fedbrats.commands.overrides import readable
 from fedbrats.config import schema
+from fedbrats.config.paths import absolute
 from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
 from fedbrats.models import node
@@ -30,7 +31,7 @@ def conf_folder() -> Path:
 
 
 def _run_folder(resume: str | None, name: str) -> str:
-    return str(resume) if resume else f"outputs/{name}"
+    return str(absolute(str(resume))) if resume else f"outputs/{name}"
 
 
 def register_with_hydra() -> None:

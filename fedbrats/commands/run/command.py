@@ -46,6 +46,7 @@ def _run(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     with explain_errors(config, folder):
-        run(config, folder, list(hydra_config.overrides.task))
+        # Hydra may have changed directory (hydra.job.chdir); paths start from where the command was called.
+        run(config, folder, list(hydra_config.overrides.task), Path(hydra_config.runtime.cwd))
         print_result_table(folder, Console())
         print(f"report: {folder / 'report.html'}")

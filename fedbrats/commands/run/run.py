@@ -57,20 +57,23 @@ from fedbrats.training.schedule import plateau_factor
 log = logging.getLogger(__name__)
 
 
-def run(config: DictConfig | Config, folder: Path, overrides: Sequence[str] = ()) -> Path:
+def run(
+    config: DictConfig | Config, folder: Path, overrides: Sequence[str] = (), base: Path | None = None
+) -> Path:
     """Run or resume one federation with its baselines; everything it leaves is in the returned folder.
 
     Args:
         config: composed by Hydra.
         folder: run folder, created; ignored for a resume, which continues in `run.resume`.
         overrides: what was given on the command line, kept for the record.
+        base: folder that relative paths of the configuration start from; None is the working directory.
 
     Raises:
         ConfigError: the configuration cannot run.
         DataError: cases that cannot be used.
         FederationError: the federation cannot start or go on. The folder then holds a report of what there is.
     """
-    asked = checked(config)
+    asked = checked(config, base)
     resumed = asked.run.resume is not None
     folder = Path(str(asked.run.resume)) if resumed else folder
     settled = resumed_config(asked, overrides) if resumed else settle(asked)

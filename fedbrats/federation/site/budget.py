@@ -18,7 +18,7 @@ from fedbrats.config.schema import TrainConfig
 from fedbrats.files import read_json, write_json
 from fedbrats.privacy.accounting import BudgetError, Entry, final_epsilon, find_sigma, rdp_epsilon
 from fedbrats.privacy.dp_sgd import DpSgd, private_steps
-from fedbrats.privacy.ledger import PATIENT, PATIENT_ADJACENCY, Ledger
+from fedbrats.privacy.ledger import PATIENT, PATIENT_ADJACENCY, Ledger, LedgerError
 from fedbrats.privacy.mechanism import Drawn
 from fedbrats.runs.privacy import STEPS, write_site_steps
 
@@ -59,7 +59,7 @@ class Budget:
         """The ledger of the patients who train, or with `name` "validation" of those who validate."""
         suffix = "" if name == "ledger" else f".{name}"
         if self.settings.ledger is not None:
-            return Ledger(Path(self.settings.ledger).expanduser() / f"{self.site}{suffix}.json", self.site)
+            return Ledger(self._vault / f"{self.site}{suffix}.json", self.site)
         return Ledger(self.storage / f"ledger{suffix}.json", self.site)
 
     def steps(self) -> int:
@@ -160,6 +160,17 @@ class Budget:
             "validation_epsilon": final_epsilon(checked, settings.delta)[0] if checked else None,
             "table": rounds,
         }
+
+    @property
+    def _vault(self) -> Path:
+        """The folder of ledgers that outlive the run. Raises LedgerError: it follows the working directory."""
+        folder = Path(str(self.settings.ledger))
+        if not folder.is_absolute():
+            raise LedgerError(
+                f"privacy.ledger={folder}: relative, so that it would be another folder wherever the run is resumed; "
+                "write the whole path into config.yaml."
+            )
+        return folder
 
     @property
     def _plan_file(self) -> Path:
