@@ -10,7 +10,7 @@ from fedbrats.config.names import check_institutions, check_names
 from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import Case
-from fedbrats.data.institutions import patients_of
+from fedbrats.data.institutions import patients_of, table_notes
 from fedbrats.data.partition import Site, make_partition
 from fedbrats.data.patients import COLUMN, check_known, counted
 from fedbrats.federation.initial import check_init_patients, initial_arrays
@@ -38,6 +38,8 @@ def check_plan(config: Config, say: Callable[[str], None], cases: Sequence[Case]
     check_known(patients, cfg, private=isinstance(parts_of(config).privacy, DpSgd))
     listed = sorted(told.patient for told in patients.told.values() if told.rule == COLUMN)
     check_names("patient", listed, "rename it in partition.table")
+    for note in table_notes(cfg):
+        say(note)
     for understood in patients.counts():
         say(str(understood))
     known = cfg.method != "dirichlet"  # there the sizes, not the names, depend on tumour volumes

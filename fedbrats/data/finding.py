@@ -13,6 +13,7 @@ from fedbrats.config.names import fault
 from fedbrats.data import decathlon
 from fedbrats.data.cases import MODALITIES, Case, ImageFile
 from fedbrats.data.file_names import NEW, case_and_kind, named_by_folder, stem_of, wrapped
+from fedbrats.data.patients import same, some
 from fedbrats.data.walking import INSIDE, visible_files
 
 Say = Callable[[str], object]
@@ -82,7 +83,7 @@ def find_cases(
 def _named_cases(files: Sequence[Path], say: Say) -> list[Case]:
     groups: dict[str, _Group] = defaultdict(_Group)
     for path, name, kind in _named_files(files):
-        group = groups[name.casefold()]
+        group = groups[same(name)]
         group.spelled[name] += 1
         group.files[kind].append(path)
     _adopt_lone_labels(groups)
@@ -128,11 +129,7 @@ def _adopt_lone_labels(groups: dict[str, _Group]) -> None:
             continue
         folder = labels[0].parent
         inside = [other for other in groups.values() if folder in other.folders and other is not groups[key]]
-        if (
-            len(inside) != 1
-            or "seg" in inside[0].files
-            or inside[0].name.casefold() != folder.name.casefold()
-        ):
+        if len(inside) != 1 or "seg" in inside[0].files or same(inside[0].name) != same(folder.name):
             continue
         inside[0].files["seg"] = groups.pop(key).files["seg"]
         inside[0].remarks.append(
@@ -156,7 +153,9 @@ def _case(group: _Group) -> Case:
     ]
     remarks = list(group.remarks)
     if len(group.spelled) > 1:
-        remarks.append(f"its files spell its name in {len(group.spelled)} ways: {some(group.spelled)}")
+        remarks.append(
+            f"its files spell its name in {len(group.spelled)} ways: {some(sorted(group.spelled))}"
+        )
     family = _family(name, files.values())
     return Case(name, images, label, family, tuple(faults), tuple(remarks))
 
@@ -189,7 +188,9 @@ def _decathlon_cases(root: Path, files: Sequence[Path], say: Say, unlabelled: bo
         say(f"test cases of the Decathlon without a file: {some(absent)}")
     present = [entry for entry in tests if entry.image.is_file()]
     if present and not unlabelled:
-        say(f"left out, test cases of the Decathlon without labels: {some(entry.name for entry in present)}")
+        say(
+            f"left out, test cases of the Decathlon without labels: {some([entry.name for entry in present])}"
+        )
     if unlabelled:
         entries += present
     return [_decathlon_case(entry) for entry in entries]
@@ -207,10 +208,10 @@ def _joined(cases: Sequence[Case]) -> list[Case]:
     """One case of each name; a name that two data sets have is a fault of that case."""
     by_name: dict[str, Case] = {}
     for case in cases:
-        known = by_name.setdefault(case.name.casefold(), case)
+        known = by_name.setdefault(same(case.name), case)
         if known is not case:
             twice = f"found twice, in two data sets ({_place(known)} and {_place(case)}); keep one"
-            by_name[case.name.casefold()] = replace(known, faults=(*known.faults, twice))
+            by_name[same(case.name)] = replace(known, faults=(*known.faults, twice))
     return list(by_name.values())
 
 
@@ -222,9 +223,3 @@ def _named_well(case: Case) -> Case:
 def _place(case: Case) -> str:
     files = [*case.images.values(), case.label]
     return next((str(file.path.parent) for file in files if file), "no file")
-
-
-def some(names: Iterable[str]) -> str:
-    """The first three of `names` in their order, and how many more there are."""
-    known = sorted(names)
-    return ", ".join(known[:3]) + (f" (and {len(known) - 3} more)" if len(known) > 3 else "")

@@ -2,124 +2,33 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from fedbrats.config.schema import PartitionConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import Case
+from fedbrats.data.listed import read_patients, read_table, table_rows
 from fedbrats.data.patients import Patients, check_pattern, find_patients, one_spelling, same
-from fedbrats.data.tables import (
-    CASE_HEADERS,
-    SITE_HEADERS,
-    find_column,
-    known_header,
-    open_table,
-    unique,
-)
+from fedbrats.data.site_names import institution_from_name
+from fedbrats.data.tables import SITE_HEADERS, known_header, open_table
 
 CONTROLS = ("iid", "dirichlet", "quantity")
 METHODS = ("institution", "fets", *CONTROLS)
 
-# TCGA tissue source code -> number that BraTS gave the site; one to one in the BraTS 2019 name mapping.
-_TCIA_OF_TCGA = {
-    "02": "TCIA01",
-    "06": "TCIA02",
-    "08": "TCIA03",
-    "12": "TCIA04",
-    "14": "TCIA05",
-    "19": "TCIA06",
-    "76": "TCIA08",
-    "CS": "TCIA09",
-    "DU": "TCIA10",
-    "FG": "TCIA12",
-    "HT": "TCIA13",
-}
 
-
-def institution_from_name(name: str) -> str | None:
-    """Return the institution that a case name tells, None if it tells none.
-
-    `Brats18_TCIA02_135_1` gives `TCIA02`, likewise `CBICA`, `2013` and `TMC`; a TCGA id gives the TCIA number
-    of its tissue source code (`TCGA-06-0187` gives `TCIA02`), or `TCGA-<code>` for a code without one. `TCIA`
-    without a number (BraTS 2017) is a collection of many institutions and gives None.
-    """
-    match = re.match(r"tcga-(\w\w)-\w{4}", name, re.IGNORECASE)
-    if match:
-        code = match[1].upper()
-        return _TCIA_OF_TCGA.get(code, f"TCGA-{code}")
-    match = re.fullmatch(r"brats\d\d_([^_]+)_.+_\d+", name, re.IGNORECASE)
-    match = match or re.fullmatch(r"(cbica|tmc|2013|tcia\d+)_.+", name, re.IGNORECASE)
-    return match[1] if match and match[1].upper() != "TCIA" else None
-
-
-def read_table(
-    path: Path | str, case_column: str | None = None, site_column: str | None = None
-) -> dict[str, str]:
-    """Read a table that maps cases to institutions: comma, semicolon or tab separated, with a header line.
-
-    Args:
-        path: two columns are used, others are passed over. The wide name mapping that BraTS publishes
-            (several `..._subject_ID` columns, no institution) is understood too: all names of a line get the
-            institution that one of them tells.
-        case_column: header of the case names; None recognises the usual ones, such as Subject_ID.
-        site_column: header of the institutions; None recognises the usual ones, such as Partition_ID.
-
-    Returns:
-        Case name -> institution, as written in the table.
-
-    Raises:
-        ConfigError: no such file, columns not found, an empty cell, or one case in two institutions.
-    """
-    path = Path(path)
-    table = open_table(path)
-    if case_column is None and site_column is None:
-        names = [column for column in table.columns if column.lower().endswith("_subject_id")]
-        if len(names) > 1 and known_header(table.columns, SITE_HEADERS) is None:
-            return unique(path, _wide_rows(path, table[names]), "institutions")
-    case = find_column(path, table.columns, case_column, CASE_HEADERS, "partition.case_column")
-    site = find_column(path, table.columns, site_column, SITE_HEADERS, "partition.site_column")
-    if case == site:
-        raise ConfigError(f"{path}: partition.case_column and partition.site_column are both {case!r}")
-    pairs = [(str(a).strip(), str(b).strip()) for a, b in zip(table[case], table[site], strict=True)]
-    for line, pair in enumerate(pairs, start=2):
-        if not all(pair):
-            raise ConfigError(
-                f"{path}, line {line}: {case} is {pair[0]!r} and {site} is {pair[1]!r}; fill both in"
-            )
-    return unique(path, pairs, "institutions")
-
-
-def read_patients(path: Path | str, patient_column: str, case_column: str | None = None) -> dict[str, str]:
-    """Read which patient a table gives to each case: case name -> patient, without the empty cells.
-
-    Raises:
-        ConfigError: no such file, columns not found, or one case of two patients.
-    """
-    path = Path(path)
-    table = open_table(path)
-    patient = find_column(path, table.columns, patient_column, (), "partition.patient_column")
-    others = [column for column in table.columns if column != patient or column == case_column]
-    case = find_column(path, others, case_column, CASE_HEADERS, "partition.case_column")
-    if case == patient:
-        raise ConfigError(f"{path}: partition.case_column and partition.patient_column are both {case!r}")
-    pairs = [(str(a).strip(), str(b).strip()) for a, b in zip(table[case], table[patient], strict=True)]
-    return unique(path, [pair for pair in pairs if all(pair)], "patients")
-
-
-def _wide_rows(path: Path, names: pd.DataFrame) -> list[tuple[str, str]]:
-    pairs = []
-    for line, row in enumerate(names.itertuples(index=False), start=2):
-        cells = [str(cell).strip() for cell in row if str(cell).strip() not in ("", "NA")]
-        sites = {site for site in map(institution_from_name, cells) if site}
-        if len(sites) > 1:
-            raise ConfigError(f"{path}, line {line}: {cells} tell more than one institution {sorted(sites)}")
-        pairs += [(cell, site) for cell in cells for site in sites]
-    return pairs
+def table_notes(cfg: PartitionConfig) -> list[str]:
+    """What was passed over or guessed when `partition.table` was read, a sentence each."""
+    if not cfg.table:
+        return []
+    path, notes = Path(cfg.table), []
+    encoding = open_table(path).attrs["encoding"]
+    if encoding != "UTF-8":
+        notes.append(f"{path}: no UTF-8, read as {encoding}")
+    if _has_sites(cfg):
+        notes += table_rows(path, cfg.case_column, cfg.site_column)[1]
+    return notes
 
 
 def patients_of(cases: Sequence[Case], cfg: PartitionConfig) -> Patients:
@@ -164,14 +73,18 @@ def find_institutions(cases: Sequence[Case], cfg: PartitionConfig) -> dict[str, 
 
 def _listed_sites(cfg: PartitionConfig) -> dict[str, str] | None:
     """Case -> institution of `partition.table`; None without one, and where it was given for its patients alone."""
-    if not cfg.table:
+    if not cfg.table or not _has_sites(cfg):
         return None
-    if cfg.patient_column and not cfg.site_column and cfg.method != "fets":
-        columns = open_table(Path(cfg.table)).columns
-        wide = any(column.lower().endswith("_subject_id") for column in columns)
-        if not wide and known_header(columns, SITE_HEADERS) is None:
-            return None
     return read_table(cfg.table, cfg.case_column, cfg.site_column)
+
+
+def _has_sites(cfg: PartitionConfig) -> bool:
+    """Whether `partition.table` is there for institutions, not for patients alone."""
+    if not cfg.patient_column or cfg.site_column or cfg.method == "fets":
+        return True
+    columns = open_table(Path(str(cfg.table))).columns
+    wide = any(column.lower().endswith("_subject_id") for column in columns)
+    return wide or known_header(columns, SITE_HEADERS) is not None
 
 
 def assign(cases: Sequence[Case], cfg: PartitionConfig) -> dict[str, str]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
+import io
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.patients import same
+from fedbrats.files import read_text
 
 CASE_HEADERS = (
     "subject_id",
@@ -29,23 +34,65 @@ SITE_HEADERS = (
     "centre",
     "center",
     "hospital",
+    "site_no",
+    "site_no_(represents_the_originating_institution)",  # the mapping of BraTS 2017 to 2023
 )
+_RELEASE = re.compile(
+    r"brats[ _]?(20)?(1[7-9]|2\d)", re.IGNORECASE
+)  # its columns of case names, one per year
+_EXCEL = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .xls
 
 
 def open_table(path: Path) -> pd.DataFrame:
-    """`partition.table` as text: comma, semicolon or tab separated, with a header line.
+    """`partition.table` as text: comma, semicolon or tab separated, with a header line; the encoding is in its `attrs`.
 
     Raises:
-        ConfigError: no such file.
+        ConfigError: no such file, an Excel file, or no table; the message names the fix.
     """
     if not path.is_file():
         raise ConfigError(f"partition.table: no such file {path}")
-    text = path.read_text(encoding="utf-8-sig")
+    text, encoding = _text(path)
     header = text.partition("\n")[0]
     separator = max(",;\t", key=header.count)
-    table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    try:
+        table = pd.read_csv(
+            io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, index_col=False
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ConfigError(
+            f"{path}: no table with a header line and a separator , ; or tab ({reason})"
+        ) from error
     table.columns = [str(column).strip() for column in table.columns]
+    table.attrs["encoding"] = encoding
     return table
+
+
+def _text(path: Path) -> tuple[str, str]:
+    """The text of a table and its encoding: UTF-8, UTF-16 with a mark, else that of Excel in western Europe."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start.startswith(_EXCEL):
+        raise ConfigError(
+            f"{path}: an Excel file; save it as 'CSV UTF-8' (.csv) and name that file in partition.table"
+        )
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return _decoded(path, "utf-16"), "UTF-16"
+    try:
+        return read_text(path, encoding="utf-8-sig"), "UTF-8"
+    except ValueError as error:
+        if not isinstance(error.__cause__, UnicodeDecodeError):
+            raise ConfigError(str(error)) from error
+        return _decoded(path, "cp1252"), "Windows-1252"
+
+
+def _decoded(path: Path, encoding: str) -> str:
+    try:
+        return read_text(path, encoding=encoding)
+    except ValueError as error:
+        raise ConfigError(
+            f"{path}: no text in UTF-8, UTF-16 or Windows-1252; save it as 'CSV UTF-8'"
+        ) from error
 
 
 def known_header(columns: Iterable[str], headers: Sequence[str]) -> str | None:
@@ -70,6 +117,19 @@ def find_column(
     return found
 
 
+def case_columns(path: Path, columns: Iterable[str], asked: str | None) -> list[str]:
+    """The columns of case names: the one that was asked for or has a usual header, else one per release of BraTS.
+
+    Raises:
+        ConfigError: there is none; the message names the columns.
+    """
+    columns = list(columns)
+    releases = [column for column in columns if _RELEASE.fullmatch(column)]
+    if asked is None and releases and known_header(columns, CASE_HEADERS) is None:
+        return releases
+    return [find_column(path, columns, asked, CASE_HEADERS, "partition.case_column")]
+
+
 def unique(path: Path, pairs: Iterable[tuple[str, str]], of: str) -> dict[str, str]:
     """The pairs as a mapping.
 
@@ -78,6 +138,6 @@ def unique(path: Path, pairs: Iterable[tuple[str, str]], of: str) -> dict[str, s
     """
     table: dict[str, str] = {}
     for case, value in pairs:
-        if table.setdefault(case, value) != value:
+        if same(table.setdefault(case, value)) != same(value):
             raise ConfigError(f"{path}: {case} is in two {of}, {table[case]} and {value}; keep one line")
     return table

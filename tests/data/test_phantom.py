@@ -17,10 +17,10 @@ from fedbrats.config.targets import ConfigError
 from fedbrats.data import phantom
 from fedbrats.data.cases import MODALITIES
 from fedbrats.data.finding import find_cases
-from fedbrats.data.institutions import institution_from_name
 from fedbrats.data.phantom import PRESETS, write_phantom
 from fedbrats.data.phantom_anatomy import draw_anatomy, make_grid, smooth_noise, voxel_size
 from fedbrats.data.phantom_scanner import draw_scanner, random_stream, scan
+from fedbrats.data.site_names import institution_from_name
 
 DEMO = (64, 64, 48)
 SMALL: dict[str, Any] = {"sites": {"CBICA": 2, "TMC": 1}, "shape": (32, 32, 24), "seed": 3}

@@ -20,9 +20,9 @@ from fedbrats.commands.evaluate.label_files import Pair, case_name, pair_files, 
 from fedbrats.config.names import check_names, shown
 from fedbrats.config.schema import DataConfig, MetricsConfig
 from fedbrats.config.targets import ConfigError
-from fedbrats.data.institutions import institution_from_name
 from fedbrats.data.nifti import Source, read_volume, spacing_of
 from fedbrats.data.regions import LabelSystem, label_numbers, to_canonical
+from fedbrats.data.site_names import institution_from_name
 from fedbrats.data.stream import Bounds, VolumeError
 from fedbrats.metrics.interval import MIN_CASES
 from fedbrats.metrics.score import score_case

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from fedbrats.commands.predict.system import System
 from fedbrats.data.cache import CachedCase, restore
-from fedbrats.data.institutions import institution_from_name
+from fedbrats.data.site_names import institution_from_name
 from fedbrats.federation.site.tables import bin_rows, step_rows
 from fedbrats.files import write_csv
 from fedbrats.metrics.score import score_case
