@@ -31,6 +31,7 @@ from fedbrats.personalization.norms import NoNorms, norm_choices
 from fedbrats.postprocess.steps import check_steps
 from fedbrats.privacy.central import Central
 from fedbrats.privacy.dp_sgd import DpSgd
+from fedbrats.training.amount import IN_A_ROW, TOGETHER
 
 
 def _require(ok: bool, message: str) -> None:
@@ -166,6 +167,7 @@ def _check_train(train: TrainConfig) -> None:
         (train.local_steps is None) != (train.local_epochs is None),
         "train.local_steps and train.local_epochs exclude each other: set one and the other to null.",
     )
+    _choice("train.pooled_steps", train.pooled_steps, (TOGETHER, IN_A_ROW))
     both = sorted(train.site_steps.keys() & train.site_epochs.keys())
     _require(not both, f"train.site_steps and train.site_epochs both name {', '.join(both)}: keep one.")
     for name, steps in {"local_steps": train.local_steps, **train.site_steps}.items():

@@ -97,6 +97,9 @@ class TrainConfig:
     site_epochs: dict[Any, float] = field(
         default_factory=dict
     )  # partial work: epochs per round of named sites
+    pooled_steps: str = (
+        "together"  # of the pooled arm: as many as all sites take together, or "in_a_row" as one site
+    )
     patches_per_case: int = 1  # patches drawn from a case in one epoch
     tumour_share: float = 0.5  # share of patches centred on tumour, at least 1/3
     augment: str = "light"  # none | flips | light | masks | nnunet, see data/augment.py

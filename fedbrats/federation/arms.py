@@ -4,7 +4,7 @@ Every arm is made of cohorts, groups of sites that share one model and train it 
 
 - `federated`: one cohort of all training sites, aggregated by the configured algorithm;
 - `pooled`: one cohort of one imaginary site that holds the union of all training cases and takes as many optimiser
-  steps per round as the sites take together;
+  steps per round as the sites take together, or as one of them takes (`train.pooled_steps`);
 - `local`: one cohort per site, named `local:<site>`.
 
 A personalised federation is tested twice: `federated` is then the global model, `personal` what each training

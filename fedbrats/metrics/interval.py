@@ -2,7 +2,7 @@
 
 One case of twenty that fails costs a mean HD95 19 mm, and most tests of ten cases contain no such case. An interval
 made of the spread of the cases seen (Student's t, percentile bootstrap, BCa) then covers the mean far less often than
-it says (`fedbrats/bench/coverage.py`). So the ends of the range count here, and the wider of two intervals is taken at
+it says (`coverage.py`). So the ends of the range count here, and the wider of two intervals is taken at
 each end:
 
 - over cases: Gaffke's, "Three test statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative

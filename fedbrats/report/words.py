@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from fedbrats.metrics.interval import INTERVALS
 from fedbrats.report.arms import arm_title
+from fedbrats.report.conditions import Steps, steps_in_words, steps_of_arms, truth_sentences
 from fedbrats.report.tables import EVERY_SITE, failures, worst_institution
 from fedbrats.runs.run_folder import RunFolder
 from fedbrats.tasks import segmentation as task
@@ -85,6 +87,7 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
             "Rounds",
             f"{config.get('rounds', '?')}, {work} per site and round, batch {train.get('batch', '?')}",
         ),
+        ("Optimiser steps in a row", steps_in_words(run)),
         ("Patch", " x ".join(map(str, _patch(config))) or "not recorded"),
         ("Seeds", _seeds(config)),
         ("Data", f"{data.get('source', '?')}: {data.get('root') or root}"),
@@ -154,11 +157,11 @@ def result_sentences(run: RunFolder, table: pd.DataFrame) -> list[str]:
         table: result of `institution_table`.
     """
     whole = table[(table["site"] == EVERY_SITE) & (table["n"] > 0)]
-    out = []
+    out, steps = [], steps_of_arms(run)
     for arm in dict.fromkeys(whole["arm"]):
-        out.append(_arm_sentence(whole[whole["arm"] == arm], arm))
+        out.append(_arm_sentence(whole[whole["arm"] == arm], arm, steps))
         if arm == "federated":
-            out += _worst_sentence(table) + _unseen_sentence(table)
+            out += truth_sentences(run) + _worst_sentence(table) + _unseen_sentence(table)
     out = out or ["No test case was scored, so there is no result yet."]
     bad = failures(run)
     rounds, replies = int((bad["phase"] == "round").sum()), int((bad["phase"] != "round").sum())
@@ -176,8 +179,8 @@ def result_sentences(run: RunFolder, table: pd.DataFrame) -> list[str]:
     return [*out, sentence[0].upper() + sentence[1:]]
 
 
-def _arm_sentence(rows: pd.DataFrame, arm: str) -> str:
-    """Mean of the main score per region, with the interval for the federated arm and the share of pooled."""
+def _arm_sentence(rows: pd.DataFrame, arm: str, steps: Mapping[str, Steps]) -> str:
+    """Mean of the main score per region, with the interval for the federated arm, the share of pooled and the steps."""
     values = {row["region"]: row for row in rows.to_dict(orient="records")}
     regions = task.in_order(values)
     means = [f"{values[r][task.MAIN]:.3f}" for r in regions]
@@ -188,10 +191,12 @@ def _arm_sentence(rows: pd.DataFrame, arm: str) -> str:
         share = (
             f", {listed([f'{value:.1f}' for value in percents])} % of the pooled model on the cases of both"
         )
+        share += f", which had {steps['pooled'].in_a_row} steps in a row" if "pooled" in steps else ""
     count = plural(max(int(row["n"]) for row in values.values()), "test case")
     whose = f"{count}{SAID_OF_CASES.get(arm, '')}"
     reached = f"reached a mean {task.MAIN_TITLE} of {listed(means)}"
-    return f"{SAID_OF_ARM.get(arm, arm_title(arm))} {reached} on {whose}{share}."
+    after = f" after {steps[arm].in_a_row} optimiser steps in a row" if arm in steps else ""
+    return f"{SAID_OF_ARM.get(arm, arm_title(arm))} {reached}{after} on {whose}{share}."
 
 
 def _interval(row: dict[str, Any]) -> str:

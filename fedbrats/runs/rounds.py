@@ -16,7 +16,7 @@ TEXT = ("arm", "site", "phase", "status")
 TABLE = Table(
     "rounds.csv",
     (
-        *("round", *TEXT, "cases", "loss"),
+        *("round", *TEXT, "cases", "steps", "loss"),
         *task.COLUMNS.values(),
         *("seconds", "bytes_down", "bytes_up"),
     ),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from fedbrats.config.schema import TrainConfig
 from fedbrats.config.targets import ConfigError
+
+TOGETHER, IN_A_ROW = "together", "in_a_row"  # values of train.pooled_steps
 
 
 def steps_per_round(site: str, cases: int, train: TrainConfig) -> int:
@@ -23,6 +25,21 @@ def steps_of_site(site: str, train: TrainConfig, epoch: float) -> int:
         return train.local_steps
     assert epochs is not None, "check_config lets exactly one of local_steps and local_epochs through"
     return max(1, math.ceil(epochs * epoch - 1e-9))  # 1.1 * 50 is above 55
+
+
+def pooled_steps(members: Mapping[str, int], train: TrainConfig) -> int:
+    """Optimiser steps of the pooled arm in one round.
+
+    As many as all sites take together, which is the computation of the federation in one row, or as many as the site
+    takes that takes most. Steps of sites run beside each other, so a federated model has that many in a row only, and
+    where training is short it is these that count.
+
+    Args:
+        members: training cases of each site.
+        train: as configured.
+    """
+    steps = [steps_per_round(site, cases, train) for site, cases in members.items()]
+    return max(steps) if train.pooled_steps == IN_A_ROW else sum(steps)
 
 
 def check_site_names(train: TrainConfig, sites: Collection[str]) -> None:

@@ -204,6 +204,7 @@ WRONG = {
     "inference.overlap=1.0": "inference.overlap",
     "inference.batch=0": "inference.batch",
     "inference.window=[32]": "inference.window",
+    "train.pooled_steps=all": "train.pooled_steps=all",
     "metrics.convention=brats": "metrics.convention=brats",
     "runtime.engine=mpi": "runtime.engine=mpi",
     "runtime.device=tpu": "runtime.device=tpu",

@@ -36,7 +36,14 @@ WORDS = {  # settings of the schema that are text and no place on the disk
     ),
     *("partition.method", "partition.case_column", "partition.site_column", "partition.unknown"),
     *("partition.patient_column", "partition.patient_pattern", "partition.unknown_patients"),
-    *("train.augment", "train.schedule", "inference.combine", "runtime.engine", "runtime.device"),
+    *(
+        "train.augment",
+        "train.schedule",
+        "train.pooled_steps",
+        "inference.combine",
+        "runtime.engine",
+        "runtime.device",
+    ),
 }
 ARGUMENTS = {  # text that a `_target_` of conf/ takes and that is no place on the disk
     *("model.norm", "postprocess.region", "privacy.engine", "privacy.validation"),

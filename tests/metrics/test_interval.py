@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta, t
 
-from fedbrats.bench.coverage import CASES, FEDERATIONS, SITES, over_cases, over_institutions, usual
+from fedbrats.metrics.coverage import CASES, FEDERATIONS, SITES, over_cases, over_institutions, usual
 from fedbrats.metrics.interval import MIN_CASES, mean_interval, share_below
 
 MIXED = np.array([0.91, 0.0, 0.85, 0.88, 0.79, 0.93, 0.0, 0.84])

@@ -146,7 +146,7 @@ def _rounds(partition: list[dict], arms: Sequence[str], rounds: int, rng: np.ran
             for site in members:
                 row = {"round": number, "arm": arm, "site": site["name"], "phase": "train", "status": "ok"}
                 row |= {"cases": len(site["train"]), "loss": 1.2 - 0.9 * learnt + rng.normal(0, 0.02)}
-                row |= {"seconds": 1.5, "bytes_down": 0, "bytes_up": 0}
+                row |= {"steps": 20, "seconds": 1.5, "bytes_down": 0, "bytes_up": 0}
                 if arm == "federated":
                     row |= {"bytes_down": 4_700_000, "bytes_up": 4_700_000}
                     if (number, site["name"]) == (4, training[-1]["name"]) or number == 7:

@@ -51,7 +51,7 @@ from fedbrats.runs.checkpoint import Model, load_checkpoint
 from fedbrats.runs.environment import write_environment
 from fedbrats.runs.privacy import collect_steps
 from fedbrats.runs.site_cases import site_folder, write_site_cases
-from fedbrats.training.amount import steps_per_round
+from fedbrats.training.amount import pooled_steps, steps_per_round
 from fedbrats.training.schedule import plateau_factor
 
 log = logging.getLogger(__name__)
@@ -203,7 +203,8 @@ def site_loads(config: Config, sites: list[Site]) -> dict[str, float]:
         s.name: 0.0 for s in sites if s.holdout
     }
     if POOLED in config.arms:
-        loads[arms.POOLED_SITE] = sum(steps.values())
+        members = {s.name: len(s.train) for s in sites if not s.holdout}
+        loads[arms.POOLED_SITE] = float(pooled_steps(members, config.train))
     return loads
 
 

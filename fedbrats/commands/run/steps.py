@@ -13,7 +13,7 @@ from fedbrats.federation import arms
 from fedbrats.federation.parts import parts_of
 from fedbrats.federation.server.state import Federation
 from fedbrats.privacy.dp_sgd import DpSgd, private_steps
-from fedbrats.training.amount import steps_per_round
+from fedbrats.training.amount import pooled_steps, steps_per_round
 from fedbrats.training.steps import StepCounts
 
 
@@ -39,7 +39,8 @@ def counted(counts: StepCounts | None, config: Config, prepared: Prepared, fed: 
         return None
     sites = {site.name: site for site in prepared.sites if not site.holdout}
     steps = {name: steps_per_round(name, len(site.train), config.train) for name, site in sites.items()}
-    steps[arms.POOLED_SITE] = sum(steps.values())
+    members = {name: len(site.train) for name, site in sites.items()}
+    steps[arms.POOLED_SITE] = pooled_steps(members, config.train)
     expected = {(cohort.arm, site): steps[site] for cohort in fed.cohorts for site in cohort.sites}
     settings = parts_of(config).privacy
     if isinstance(settings, DpSgd):

@@ -42,6 +42,7 @@ class TrainReply:
         loss = "" if self.loss is None else self.loss
         return {
             "cases": self.cases,
+            "steps": self.steps,
             "loss": loss,
             "seconds": round(self.seconds, 4),
             "bytes_up": self.bytes_up,

@@ -22,7 +22,7 @@ from fedbrats.files import read_json
 from fedbrats.inference.members import Member
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.runs.site_cases import SiteCases, pseudonym, read_site_cases, site_folder
-from fedbrats.training.amount import steps_per_round
+from fedbrats.training.amount import pooled_steps, steps_per_round
 
 ALGORITHM = "algorithm"  # folder of what the federated algorithm keeps at the site
 STAYS, WORK = "stays/", "work/"  # parts of a personal state: arrays that stay, what the method remembers
@@ -85,11 +85,10 @@ class Site:
         )
 
     def steps(self) -> int:
-        """Optimiser steps of a round; the pooled site takes as many as all training sites together."""
+        """Optimiser steps of a round; those of the pooled site come from all training sites."""
         if self.name != arms.POOLED_SITE:
             return steps_per_round(self.name, len(self.cases.train), self.config.train)
-        members = read_json(self.storage / "members.json")
-        return sum(steps_per_round(name, cases, self.config.train) for name, cases in members.items())
+        return pooled_steps(read_json(self.storage / "members.json"), self.config.train)
 
     def protects(self, arm: str) -> bool:
         """Whether patient-level privacy holds for what leaves in `arm`: all but the baselines of a simulation.

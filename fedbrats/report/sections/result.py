@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fedbrats.report import words
-from fedbrats.report.cells import worst_rows
+from fedbrats.report.arms import arm_title
+from fedbrats.report.cells import number, worst_rows
+from fedbrats.report.conditions import without_truth
 from fedbrats.report.page import Section
 from fedbrats.report.results import Results
+from fedbrats.runs.run_folder import RunFolder
 
 
 def section(results: Results) -> Section:
@@ -14,8 +19,19 @@ def section(results: Results) -> Section:
     context = {
         "regions": run.regions,
         "shown": run.shown,
+        "convention": run.convention,
         "sentences": words.result_sentences(run, results.table),
         "overall": results.overall,
         "worst": worst_rows(results.table),
+        "empty": _without_truth(run),
     }
     return Section("result", "Result", context, nav="Result")
+
+
+def _without_truth(run: RunFolder) -> list[dict[str, Any]]:
+    """Printable rows of `without_truth`."""
+    return [
+        {**row, "title": arm_title(row["arm"]), "right": number(100 * row["right"], 0)}
+        | {name: number(row[name], 3) for name in ("mean", "mean_with", "mean_without")}
+        for row in without_truth(run).to_dict(orient="records")
+    ]

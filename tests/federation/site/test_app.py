@@ -22,7 +22,7 @@ from fedbrats.federation import questions, wire
 from fedbrats.federation.server.replies import check_evaluate_reply, check_train_reply
 from fedbrats.federation.site import evaluation
 from fedbrats.federation.site.app import make_client_app
-from tests.federation.toy import request, toy_network, write_toy_run
+from tests.federation.toy import request, toy_config, toy_network, write_toy_run
 from tests.federation.toy_sites import Process, question
 from tests.scored import SCORES
 
@@ -138,7 +138,6 @@ def test_optimiser_state_is_kept_where_it_should_be(run: Path) -> None:
 
 
 def test_partial_work_of_a_named_site(tmp_path: Path) -> None:
-    from tests.federation.toy import toy_config
 
     train = toy_config(tmp_path).train
     train.site_steps = {"B": 5}
@@ -147,13 +146,17 @@ def test_partial_work_of_a_named_site(tmp_path: Path) -> None:
     assert [ask(s, "train").content["metrics"]["steps"] for s in ("A", "B")] == [2, 5]
 
 
-def test_the_pooled_site_takes_all_sites_steps(run: Path) -> None:
+@pytest.mark.parametrize(("kind", "steps"), [("together", 4), ("in_a_row", 3)])
+def test_the_pooled_site_takes_the_steps_of_the_sites(tmp_path: Path, kind: str, steps: int) -> None:
+    train = toy_config(tmp_path).train
+    train.site_steps, train.pooled_steps = {"A": 3, "B": 1}, kind
+    run, _ = write_toy_run(tmp_path, HOSPITAL, train=train)
     cases = json.loads((run / "sites" / "A" / "cases.json").read_text())
     pooled = run / "sites" / "pooled"
     pooled.mkdir()
     (pooled / "cases.json").write_text(json.dumps(cases | {"test": []}))
     (pooled / "members.json").write_text(json.dumps({"A": 3, "B": 1}))
-    assert client(run)("pooled", "train", arm="pooled").content["metrics"]["steps"] == 4
+    assert client(run)("pooled", "train", arm="pooled").content["metrics"]["steps"] == steps
 
 
 def test_a_wrong_model_is_refused_by_the_site(run: Path) -> None:

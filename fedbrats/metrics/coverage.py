@@ -1,4 +1,4 @@
-"""How often a 95 % interval covers: `python -m fedbrats.bench.coverage`, the table of `metrics/README.md`.
+"""How often a 95 % interval covers: `python -m fedbrats.metrics.coverage`, the table of `metrics/README.md`.
 
 Samples are drawn from distributions of which the mean is known, and it is counted how often each kind of interval holds
 it. Percentile bootstrap, BCa and Student's t are what else could have been used.
