@@ -190,6 +190,14 @@ class NoiseOfFloat32(PrivateStep):
             tensor.copy_(tensor.float().add_(drawn, alpha=self.sigma * self.clip))
 
 
+class NoiseOfFloat32ForSome(NoiseOfFloat32):
+    """The same where anybody was drawn, and else as it should be."""
+
+    def add_noise(self, total: list[Tensor]) -> None:
+        anybody = any(bool(tensor.any()) for tensor in total)
+        (super() if anybody else super(NoiseOfFloat32, self)).add_noise(total)
+
+
 def box_muller(words: Tensor) -> Tensor:
     """Standard normal numbers float32 [2 n] of int32 [2, n]."""
     radius = words[0].float().abs_().add_(0.5).mul_(2.0**-31).clamp_(max=1.0).log_().mul_(-2).sqrt_()

@@ -44,6 +44,7 @@ def test_the_right_step_shows_nothing_in_the_digits_of_float64() -> None:
     ("make", "found_by"),
     [
         (planted.NoiseOfFloat32, {"public grid", "traces of float32"}),
+        (planted.NoiseOfFloat32ForSome, {"public grid", "traces of float32"}),
         (planted.NoiseOfTorch, {"public grid", "traces of float32"}),
         (planted.NoiseOfFloat64, {"public grid"}),
         (planted.RoundedBeforeTheNoise, {"public grid"}),
