@@ -149,15 +149,15 @@ def finite(value: Any) -> Any:
     return [finite(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-_FORMULA = re.compile(
-    r"'*(?:[=@\t\r]|[+\-].)", re.DOTALL
-)  # what a spreadsheet would run, or what stands for it
+# What a spreadsheet would run, or what stands for it; the wide forms come from East Asian keyboards.
+_FORMULA = re.compile("'*(?:[=@\t\r\n\uff1d\uff20]|[+\\-\uff0b\uff0d].)", re.DOTALL)
 
 
 def to_cell(value: Any) -> Any:
     """A value as a cell of a table: text that a spreadsheet would run as a formula gets an apostrophe before it.
 
-    Text begins so with =, +, -, @, tab or carriage return (OWASP, CSV injection); -1.5 is a number and stays one.
+    Text begins so with =, +, -, @ (their wide forms too), a tab or a line end (OWASP, CSV injection); -1.5 is a number
+    and stays one.
     """
     if not isinstance(value, str) or not _FORMULA.match(value):
         return value

@@ -113,7 +113,20 @@ def test_a_row_with_an_unknown_column_leaves_the_old_file(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["=1+2", "+A", "-A", "@SUM(A1)", "\t=1", "\r=1", "-1.5.2", "-2+3", "=cmd|'C calc'!A0"]
+    "text",
+    [
+        "=1+2",
+        "+A",
+        "-A",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "\uff1d1+2",
+        "-1.5.2",
+        "-2+3",
+        "=cmd|'C calc'!A0",
+    ],
 )
 def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe_and_comes_back(
     text: str, tmp_path: Path

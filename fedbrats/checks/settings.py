@@ -13,6 +13,7 @@ from fedbrats.config.schema import Config, load_config
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.institutions import patients_named
 from fedbrats.data.partition import Site
+from fedbrats.data.patients import some
 from fedbrats.data.prepare import Prepared
 from fedbrats.devices import cores, pick_device
 from fedbrats.federation.parts import parts_of
@@ -20,6 +21,7 @@ from fedbrats.inference.members import LOCATE, one_spec
 from fedbrats.privacy.dp_sgd import DpSgd, check_sites
 from fedbrats.runs.environment import SCHEMA_VERSION, schema_version
 from fedbrats.runs.reading import read_json
+from fedbrats.runs.site_cases import read_site_cases
 
 
 def resumed_config(asked: Config, overrides: Sequence[str]) -> Config:
@@ -55,12 +57,22 @@ def check_same_cases(folder: Path, prepared: Prepared) -> None:
     """Check that the data set is still the one that the run in `folder` began with.
 
     Raises:
-        ConfigError: cases have come, gone or changed site since.
+        ConfigError: cases have come, gone, or changed their site or their patient since.
     """
     file = folder / "partition.json"
     stored = read_json(file)
     if stored is not None and stored["sites"] != prepared.to_json()["sites"]:
         raise ConfigError(f"run.resume={folder}: the cases or their split have changed since that run began.")
+    for site in prepared.sites if stored is not None else ():
+        try:
+            began = read_site_cases(folder, site.name).patients
+        except (FileNotFoundError, KeyError):
+            continue  # killed before its list was written
+        if other := sorted(case for case in site.cases if began.get(case) != prepared.patients.of[case]):
+            raise ConfigError(
+                f"run.resume={folder}: the patient of {some(other)} is another one than when that run began; restore "
+                "partition.table, or resume with the version of fedbrats that began it."
+            )
 
 
 def check_unseen_by_localiser(config: Config, sites: Iterable[Site]) -> None:

@@ -131,13 +131,16 @@ def case_columns(path: Path, columns: Iterable[str], asked: str | None) -> list[
 
 
 def unique(path: Path, pairs: Iterable[tuple[str, str]], of: str) -> dict[str, str]:
-    """The pairs as a mapping.
+    """The pairs as a mapping; names that differ in letter case are the same.
 
     Raises:
         ConfigError: one case has two `of`, such as institutions.
     """
     table: dict[str, str] = {}
+    known: dict[str, str] = {}
     for case, value in pairs:
-        if same(table.setdefault(case, value)) != same(value):
-            raise ConfigError(f"{path}: {case} is in two {of}, {table[case]} and {value}; keep one line")
+        first = known.setdefault(same(case), value)
+        if same(first) != same(value):
+            raise ConfigError(f"{path}: {case} is in two {of}, {first} and {value}; keep one line")
+        table[case] = first
     return table

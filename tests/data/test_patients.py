@@ -200,4 +200,7 @@ def test_a_column_must_be_there_and_give_one_patient(tmp_path: Path) -> None:
         patients_of(cases("A"), PartitionConfig(table=str(table), patient_column="person"))
     with pytest.raises(ConfigError, match=r"no column 'who'; set partition\.patient_column to one of"):
         patients_of(cases("A"), PartitionConfig(table=str(table), patient_column="who"))
+    table.write_text("case,person\nUPENN-GBM-1,Ann\nupenn-gbm-1,Bob\n")
+    with pytest.raises(ConfigError, match="upenn-gbm-1 is in two patients, Ann and Bob"):
+        patients_of(cases("A"), PartitionConfig(table=str(table), patient_column="person"))
     assert patient_of("A") == "A"

@@ -21,7 +21,10 @@ def section(results: Results) -> Section:
     there = bool(run.partition.get("sites"))
     context = {
         "rows": _partition_rows(run),
-        "patients": [str(Understood(**row)) for row in run.partition.get("patients", [])],
+        "patients": [
+            str(Understood(row["rule"], row["scans"], row["patients"], row["known"]))
+            for row in run.partition.get("patients", [])
+        ],
         "regions": task.REGIONS,
         "figure": data_uri(partition_figure(run), "svg") if there else "",
         "intensity": data_uri(intensity_figure(run), "svg") if there else "",

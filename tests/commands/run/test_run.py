@@ -260,6 +260,12 @@ def test_resume_refuses_cases_that_have_changed(reference: Path, cache: Path, tm
     (folder / "partition.json").write_text(json.dumps(partition))
     with pytest.raises(ConfigError, match="have changed since"):
         run(tiny(cache, f"run.resume={folder}"), tmp_path)
+    shutil.copy(reference / "partition.json", folder)
+    cases = json.loads((folder / "sites/TCIA01/cases.json").read_text())
+    cases["train"][0]["patient"] = "Ann"
+    (folder / "sites/TCIA01/cases.json").write_text(json.dumps(cases))
+    with pytest.raises(ConfigError, match=r"the patient of BraTS19_TCIA01_\d_1 is another one than when"):
+        run(tiny(cache, f"run.resume={folder}"), tmp_path)
 
 
 def _broken_copy(cache: Path, folder: Path) -> tuple[Path, str]:
