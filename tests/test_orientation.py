@@ -18,9 +18,10 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from fedbrats.config.schema import InferenceConfig, InputConfig
 from fedbrats.data.cache import prepare_case, restore
 from fedbrats.data.cases import MODALITIES
+from fedbrats.data.family_table import BRATS_2017
 from fedbrats.data.finding import find_cases
 from fedbrats.data.nifti import Source, write_labels
-from fedbrats.data.regions import BRATS_2017, to_source
+from fedbrats.data.regions import to_source
 from fedbrats.inference.predict import predict
 from fedbrats.models.networks.residual_unet import residual_unet
 from fedbrats.seeding import seed_torch

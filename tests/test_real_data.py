@@ -72,7 +72,10 @@ def test_five_institutions_two_of_them_unseen(folder: Path) -> None:
     partition = json.loads((folder / "partition.json").read_text())
     holdout = {site["name"]: site["holdout"] for site in partition["sites"]}
     assert holdout == {"TCIA01": False, "TCIA02": False, "TCIA10": False, "TCIA13": True, "UPENN": True}
-    assert "label 4" in partition["et_recognised"]
+    assert (
+        "BraTS 2017 to 2021 (NCR 1, ED 2, ET 4) by the names of 7 cases; UPENN-GBM"
+        in partition["et_recognised"]
+    )
     report = (folder / "report.html").read_text()
     assert all(name in report for name in holdout)
 

@@ -22,6 +22,7 @@ from fedbrats.config.schema import (
     typed,
 )
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.families import given
 from fedbrats.data.institutions import check_options
 from fedbrats.federation.parts import Parts, parts_of
 from fedbrats.models.build import check_loss, check_network, dimensions
@@ -143,7 +144,7 @@ def _check_data(data: DataConfig, partition: PartitionConfig) -> None:
     _at_least("data.max_voxels", data.max_voxels, 1)
     _choice("data.links", data.links, ("inside", "follow"))
     _require(data.source == "phantom" or bool(data.root), "data.root: name the folder that holds the cases.")
-    _require(data.et_label in (None, 3, 4), f"data.et_label={data.et_label}: must be 3, 4 or null.")
+    given(data.labels, "data.labels")
     _choice("partition.method", partition.method, ("institution", "fets", "iid", "dirichlet", "quantity"))
     for key in ("val", "test"):
         share = getattr(partition, key)

@@ -1,6 +1,6 @@
 """List what is found under a folder, per institution, and every problem of its files.
 
-    fedbrats check-data data.root=/path/to/BraTS2021 [partition.table=table.csv] [data.et_label=4] [...]
+    fedbrats check-data data.root=/path/to/BraTS2021 [partition.table=table.csv] [data.labels=gli2023] [...]
 
 Takes the same overrides as `fedbrats run`, and --config-dir. The exit status is 0 without errors (there may be
 warnings), 1 with errors, 2 when the command itself cannot be used.
@@ -67,8 +67,8 @@ def main(arguments: list[str]) -> int:
         console.print(plain(f"error: {error}"), soft_wrap=True)
         return 2
     console.print(institution_table(listing))
-    if listing.check.sentence:
-        console.print(plain(listing.check.sentence), soft_wrap=True)
+    if listing.check.families:
+        console.print(plain(f"label numbers: {listing.check.families.sentence}"), soft_wrap=True)
     for note in listing.notes:
         console.print(plain(note), soft_wrap=True)
     for problem in listing.problems:
@@ -102,7 +102,7 @@ def list_folder(config: Config, progress: Callable[[CaseCheck], Any] | None = No
     if workers is None:  # a process takes about as long to start as four cases to read
         workers = min(os.cpu_count() or 1, len(cases) // 4)
     bounds = bounds_of(root, config.data.max_voxels, config.data.links)
-    check = check_cases(cases, workers, config.data.et_label, progress, bounds=bounds)
+    check = check_cases(cases, workers, config.data.labels, progress, bounds=bounds)
     return Listing(cases, institutions, check, problem, notes)
 
 

@@ -41,7 +41,7 @@ class DataConfig:
     on_bad_case: str = "fail"  # "fail" or "skip"
     max_voxels: int = 134_217_728  # of one file (512 x 512 x 512), the channels of a 4D file together
     links: str = "inside"  # "inside": links that leave root are errors; "follow": they are followed
-    et_label: int | None = None  # number of enhancing tumour in the files (3 or 4); None recognises it
+    labels: Any = "auto"  # of label numbers: auto, a family, or {ncr: 1, ed: 2, et: 4}; see data/README.md
     phantom: PhantomConfig = field(default_factory=PhantomConfig)
 
 
@@ -211,7 +211,13 @@ def load_config(file: Path) -> Config:
         ConfigError: the file is not a configuration of this version.
     """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), read_yaml(file))
+        stored = read_yaml(file)
+        # Of earlier versions: the number of enhancing tumour, and how often intervals resampled.
+        if OmegaConf.select(stored, "data.et_label", default=0) != 0:
+            stored.data.labels = {3: "gli2023", 4: "brats2021"}.get(stored.data.pop("et_label"), "auto")
+        if OmegaConf.select(stored, "metrics.bootstrap"):
+            stored.metrics.pop("bootstrap")
+        merged = OmegaConf.merge(OmegaConf.structured(Config), stored)
     except Exception as error:
         raise ConfigError(f"{file}: not a configuration of this version of fedbrats ({error})") from error
     return cast(Config, OmegaConf.to_object(merged))

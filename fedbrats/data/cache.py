@@ -14,9 +14,9 @@ from __future__ import annotations
 import hashlib
 import json
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def prepare_case(case: Case, system: LabelSystem, cache: Path, bounds: Bounds = 
 
     Args:
         case: files of the case; without label the entry serves prediction only.
-        system: label numbers of the data set.
+        system: its label numbers.
         cache: cache folder, made if missing.
         bounds: how large a file may be and where it may lie.
 
@@ -105,7 +105,7 @@ def prepare_case(case: Case, system: LabelSystem, cache: Path, bounds: Bounds = 
     settings = {
         "format": FORMAT,
         "files": [[name, sha256[name], files[name].channel] for name in sorted(files)],
-        "label_system": asdict(system),
+        "label_system": system.to_json(),
     }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     folder = cache / "cases" / key
@@ -120,7 +120,7 @@ def prepare_case(case: Case, system: LabelSystem, cache: Path, bounds: Bounds = 
 
 def prepare_cases(
     cases: Sequence[Case],
-    system: LabelSystem,
+    systems: Mapping[str, LabelSystem],
     cache: Path,
     workers: int,
     progress: Callable[[int, int], object] | None = None,
@@ -129,6 +129,7 @@ def prepare_cases(
     """Prepare many cases, in the order given; a case that fails is returned as its exception.
 
     Args:
+        systems: label numbers by case.
         workers: threads. Decompression, hashing and NumPy run outside Python's lock, so that two threads take
             half the time of one, while processes would first spend seconds on their imports.
         progress: called in this thread with (cases done, all cases) after each case.
@@ -144,7 +145,9 @@ def prepare_cases(
         raise ValueError(f"case names must be unique, found more than once: {', '.join(twice)}")
     results: dict[str, CachedCase | Exception] = {}
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        futures = {pool.submit(prepare_case, case, system, cache, bounds): case.name for case in cases}
+        futures = {
+            pool.submit(prepare_case, case, systems[case.name], cache, bounds): case.name for case in cases
+        }
         try:
             for done, future in enumerate(as_completed(futures), start=1):
                 results[futures[future]] = _outcome(future)

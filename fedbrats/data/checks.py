@@ -13,10 +13,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from fedbrats.data.cases import Case, describe_labels, resolve_labels
+from fedbrats.data.cases import Case, as_labelled
+from fedbrats.data.families import AUTO, Families, settle
 from fedbrats.data.inspection import CaseCheck, Problem, case_files, inspect_case
 from fedbrats.data.nifti import USUAL
-from fedbrats.data.regions import LabelSystem
 from fedbrats.data.stream import Bounds, VolumeError, check_file
 from fedbrats.data.walking import links_outside
 from fedbrats.files import read_json, write_json
@@ -28,14 +28,12 @@ _FORMAT = 3  # of remembered findings; raise it when a check changes
 class DataCheck:
     """Findings of a data set.
 
-    problems: errors and warnings by case; system: its label numbers, None when they could not be settled
-    (then a problem with case "" says why); sentence: how they were recognised, for the report; numbers: case
-    name -> numbers in its label.
+    problems: errors and warnings by case; families: what the label numbers of each case mean, None when that could not
+    be settled (then a problem with case "" says why); numbers: case name -> numbers in its label.
     """
 
     problems: list[Problem]
-    system: LabelSystem | None
-    sentence: str
+    families: Families | None
     numbers: dict[str, set[int]] = field(default_factory=dict)
 
     @property
@@ -56,17 +54,17 @@ def check_case(case: Case) -> list[Problem]:
 def check_cases(
     cases: Sequence[Case],
     workers: int = 1,
-    et_label: int | None = None,
+    labels: Any = AUTO,
     progress: Callable[[CaseCheck], Any] | None = None,
     memory: Path | None = None,
     bounds: Bounds = USUAL,
 ) -> DataCheck:
-    """Check every case, look for one case under two names, and settle the label numbers of the data set.
+    """Check every case, look for one case under two names, and settle what the label numbers of each case mean.
 
     Args:
         cases: as `finding.find_cases` returns them.
         workers: processes; 1 works in this one. Processes are spawned, so a script needs its main guard.
-        et_label: `data.et_label`.
+        labels: `data.labels`.
         progress: called after each case, in the order of `cases`.
         memory: folder of the findings of earlier runs, kept by file contents; None checks everything anew.
         bounds: how large a file may be and where it may lie.
@@ -79,13 +77,19 @@ def check_cases(
     problems = [problem for result in results for problem in result.problems]
     problems += _duplicates(cases, results) + _folders_outside(bounds)
     numbers = {result.case: result.numbers for result in results if result.numbers}
-    system, sentence = None, ""
+    families = None
     try:
-        system = resolve_labels(cases, numbers, et_label)
-        sentence = describe_labels(cases, system, et_label)
+        families = settle(
+            [as_labelled(case, numbers.get(case.name)) for case in cases], "data.labels", labels
+        )
+        problems += [_odd(case, families.odd[case.name]) for case in cases if case.name in families.odd]
     except ValueError as error:
         problems.append(Problem("", "", str(error), "error"))
-    return DataCheck(sorted(problems, key=lambda p: (p.case, p.severity)), system, sentence, numbers)
+    return DataCheck(sorted(problems, key=lambda p: (p.case, p.severity)), families, numbers)
+
+
+def _odd(case: Case, why: str) -> Problem:
+    return Problem(case.name, str(case.label.path) if case.label else "", why, "error")
 
 
 def _inspect_all(

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedbrats.data.regions import MSD, LabelSystem
+from fedbrats.data.family_table import MSD
+from fedbrats.data.regions import LabelSystem
 from fedbrats.files import read_json
 
+NAMING = "Decathlon"  # of its cases, in `family_table.NAMINGS`
 _MODALITY_NAMES = {"flair": "flair", "t1w": "t1", "t1gd": "t1ce", "t2w": "t2"}
 
 
@@ -36,7 +38,7 @@ def read_entries(path: Path, say: Callable[[str], object] = lambda text: None) -
         ValueError: not JSON, no `dataset.json` of the Decathlon, or other modalities than those of Task01.
     """
     content = _read(path)
-    if not {"modality", "labels", "training"} <= content.keys():
+    if not _is_of_decathlon(content):
         raise ValueError(
             f"{path}: no description of the Decathlon, which has 'modality', 'labels' and 'training'"
         )
@@ -71,6 +73,20 @@ def _list(content: object) -> list:
 
 def _entry(image: Path, label: Path | None, channels: dict[str, int]) -> Entry:
     return Entry(image.name.removesuffix(".gz").removesuffix(".nii"), image, label, channels)
+
+
+def labels_beside(file: Path) -> LabelSystem | None:
+    """What the `dataset.json` above the folder of an image or label says; None if there is none, or of another kind.
+
+    Raises:
+        ValueError: as `read_labels`.
+    """
+    path = file.parent.parent / "dataset.json"
+    return read_labels(path) if path.is_file() and _is_of_decathlon(_read(path)) else None
+
+
+def _is_of_decathlon(content: dict) -> bool:
+    return {"modality", "labels", "training"} <= content.keys()
 
 
 def read_labels(path: Path) -> LabelSystem:

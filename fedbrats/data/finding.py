@@ -12,6 +12,7 @@ from pathlib import Path
 from fedbrats.config.names import fault
 from fedbrats.data import decathlon
 from fedbrats.data.cases import MODALITIES, Case, ImageFile
+from fedbrats.data.families import naming_of
 from fedbrats.data.file_names import NEW, case_and_kind, named_by_folder, stem_of, wrapped
 from fedbrats.data.patients import same, some
 from fedbrats.data.walking import INSIDE, visible_files
@@ -156,18 +157,13 @@ def _case(group: _Group) -> Case:
         remarks.append(
             f"its files spell its name in {len(group.spelled)} ways: {some(sorted(group.spelled))}"
         )
-    family = _family(name, files.values())
+    family = naming_of(name, _hyphens(files.values()))
     return Case(name, images, label, family, tuple(faults), tuple(remarks))
 
 
-def _family(name: str, paths: Iterable[Path]) -> str:
-    lower = name.lower()
-    if lower.startswith("upenn-gbm"):
-        return "upenn"
-    if lower.startswith("fets"):
-        return "fets"
+def _hyphens(paths: Iterable[Path]) -> bool:
     stems = [(stem_of(path.parent.name if wrapped(path) else path.name) or "").lower() for path in paths]
-    return "brats2023" if any(stem.endswith(tuple(NEW)) for stem in stems) else "brats2017-2021"
+    return any(stem.endswith(tuple(NEW)) for stem in stems)
 
 
 def _decathlon_cases(root: Path, files: Sequence[Path], say: Say, unlabelled: bool) -> list[Case]:
@@ -201,7 +197,7 @@ def _decathlon_case(entry: decathlon.Entry) -> Case:
     if entry.image.is_file():
         images = {modality: ImageFile(entry.image, entry.channels[modality]) for modality in MODALITIES}
     label = ImageFile(entry.label) if entry.label is not None and entry.label.is_file() else None
-    return Case(entry.name, images, label, "msd")
+    return Case(entry.name, images, label, decathlon.NAMING)
 
 
 def _joined(cases: Sequence[Case]) -> list[Case]:

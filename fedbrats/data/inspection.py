@@ -9,17 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
+from fedbrats.data import decathlon
 from fedbrats.data.cases import MODALITIES, Case, ImageFile
+from fedbrats.data.family_table import OWN_HYPHENS
 from fedbrats.data.grids import difference, forms_apart
 from fedbrats.data.nifti import USUAL, Source, read_volume
 from fedbrats.data.regions import label_numbers
 from fedbrats.data.stream import Bounds
 
 _SUFFIXES = {
-    "brats2023": {"t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", "flair": "-t2f", "seg": "-seg"},
+    "hyphens": {"t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", "flair": "-t2f", "seg": "-seg"},
     "other": {name: f"_{name}" for name in (*MODALITIES, "seg")},
 }
-_KNOWN_NUMBERS = frozenset({0, 1, 2, 3, 4})  # of any BraTS release; which of them fit is settled per data set
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def inspect_case(case: Case, bounds: Bounds = USUAL) -> CaseCheck:
     """Read every volume of a case once, within `bounds`, and check it.
 
     Errors: faults of the case; missing modality or segmentation; a segmentation without images; missing, empty,
-    truncated or endless file; NaN or infinity; a volume of zeros; labels that no BraTS release uses; shape or affine
+    truncated or endless file; NaN or infinity; a volume of zeros; labels that are no whole numbers; shape or affine
     that differ, in canonical orientation, from most volumes of the case. Warnings: remarks on the case; neither sform
     nor qform; both, but apart; an image that is nowhere 0; segmentation without tumour; one image under two modalities.
     """
@@ -116,9 +117,10 @@ def _words(kind: str) -> str:
 
 
 def _expected(case: Case, kind: str) -> str:
-    if case.family == "msd":
+    if case.family == decathlon.NAMING:
         return f"{'labelsTr' if kind == 'seg' else 'imagesTr'}/{case.name}.nii.gz"
-    suffixes = _SUFFIXES.get(case.family, _SUFFIXES["other"])
+    hyphens = case.family == OWN_HYPHENS or case.family.startswith("BraTS-")  # as 2023 and later name files
+    suffixes = _SUFFIXES["hyphens" if hyphens else "other"]
     folder = next((file.path.parent for file in [*case.images.values(), case.label] if file), Path())
     return str(folder / f"{case.name}{suffixes[kind]}.nii.gz")
 
@@ -148,10 +150,6 @@ def _check_label(findings: _Findings, path: Path, data: np.ndarray) -> set[int]:
         numbers = label_numbers(data)
     except ValueError as error:
         findings.error(path, f"{error}")
-        return set()
-    unexpected = sorted(numbers - _KNOWN_NUMBERS)
-    if unexpected:
-        findings.error(path, f"unexpected labels {unexpected}, expected some of 0, 1, 2, 3, 4")
         return set()
     if numbers == {0}:
         findings.warning(path, "no voxel is labelled as tumour")

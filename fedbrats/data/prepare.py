@@ -36,8 +36,9 @@ class Prepared:
 
     sites: list[Site]
     cached: dict[str, CachedCase]
-    label_system: dict[str, Any]
+    label_system: dict[str, Any] | None  # None if cases differ in it
     label_sentence: str
+    lesion_sentence: str
     skipped: list[dict[str, str]] = field(default_factory=list)  # case, file, what
     warnings: list[dict[str, str]] = field(default_factory=list)
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -49,6 +50,7 @@ class Prepared:
             "sites": json.loads(json.dumps([asdict(site) for site in self.sites])),
             "label_system": self.label_system,
             "et_recognised": self.label_sentence,
+            "lesion_constants": self.lesion_sentence,
             "skipped": self.skipped,
             "warnings": self.warnings,
             "patients": [asdict(understood) for understood in self.patients.counts()],
@@ -96,16 +98,19 @@ def prepare(
     bounds = bounds_of(root, data.max_voxels, data.links)
     allow(cases)
     say(f"checking {len(cases)} cases in {root}")
-    checked = check_cases(cases, workers, data.et_label, memory=cache / "checks", bounds=bounds)
+    checked = check_cases(cases, workers, data.labels, memory=cache / "checks", bounds=bounds)
     general = [problem for problem in checked.errors if not problem.case]
-    if general or checked.system is None:
+    if general or checked.families is None:
         raise DataError("; ".join(problem.what for problem in general))
+    families = checked.families
+    say(f"label numbers: {families.sentence}")
     errors = list(checked.errors)
     usable = [case for case in cases if case.name not in checked.bad_cases]
     if errors and data.on_bad_case == "fail":
         raise DataError(_listing(errors))
     say(f"preprocessing {len(usable)} cases into {cache}")
-    results = prepare_cases(usable, checked.system, cache, workers, bounds=bounds)
+    systems = {case.name: families.by_case[case.name].labels for case in usable}
+    results = prepare_cases(usable, systems, cache, workers, bounds=bounds)
     cached = {name: entry for name, entry in results.items() if isinstance(entry, CachedCase)}
     failed = {name: entry for name, entry in results.items() if isinstance(entry, Exception)}
     errors += [Problem(name, "", str(error), "error") for name, error in failed.items()]
@@ -120,8 +125,9 @@ def prepare(
     return Prepared(
         sites=sites,
         cached=cached,
-        label_system=asdict(checked.system),
-        label_sentence=checked.sentence,
+        label_system=systems[usable[0].name].to_json() if len(set(systems.values())) == 1 else None,
+        label_sentence=families.sentence,
+        lesion_sentence=families.lesions,
         skipped=[{"case": p.case, "file": p.file, "what": p.what} for p in errors],
         warnings=[
             {"case": p.case, "file": p.file, "what": p.what}

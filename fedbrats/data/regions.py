@@ -2,49 +2,77 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 REGIONS = ("WT", "TC", "ET")  # order of the region channels everywhere
 BACKGROUND, NCR, ED, ET = 0, 1, 2, 3  # canonical labels in memory
+NEARLY = 1e-3  # how far a label may lie from the whole number that it stands for
 
 
 @dataclass(frozen=True)
 class LabelSystem:
-    """The numbers that one data set uses in its files; `ignored` numbers are read as background."""
+    """The numbers that one data set uses in its files.
+
+    also_ncr: more numbers that are read as NCR (the cyst of children's tumours), never written; ignored: numbers that
+    are read as background.
+    """
 
     name: str
     ncr: int
     ed: int
     et: int
     ignored: tuple[int, ...] = ()
+    also_ncr: tuple[int, ...] = ()
 
     @property
     def numbers(self) -> frozenset[int]:
         """Every number that a label file of this system may hold, background included."""
-        return frozenset({0, self.ncr, self.ed, self.et, *self.ignored})
+        return frozenset({0, self.ncr, self.ed, self.et, *self.ignored, *self.also_ncr})
+
+    def __str__(self) -> str:
+        ncr = " and ".join(map(str, (self.ncr, *self.also_ncr)))
+        ignored = f"; {', '.join(map(str, self.ignored))} is read as background" if self.ignored else ""
+        return f"NCR {ncr}, ED {self.ed}, ET {self.et}{ignored}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON holds it; `also_ncr` only where there is any, so that keys of older caches still fit."""
+        content = asdict(self)
+        return content if self.also_ncr else {key: content[key] for key in content if key != "also_ncr"}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> LabelSystem:
+        """What `to_json` gave. Raises KeyError or TypeError for anything else."""
+        lists = {key: tuple(content[key]) for key in ("ignored", "also_ncr") if key in content}
+        return cls(**{**content, **lists})
 
 
-BRATS_2017 = LabelSystem("brats2017-2021", ncr=1, ed=2, et=4)
-BRATS_2023 = LabelSystem("brats2023", ncr=1, ed=2, et=3)
-BRATS_2024 = LabelSystem("brats2024", ncr=1, ed=2, et=3, ignored=(4,))  # 4 = resection cavity
-MSD = LabelSystem("msd", ncr=2, ed=1, et=3)
+def whole_labels(labels: np.ndarray) -> np.ndarray:
+    """Labels as uint8 (same shape); numbers within 1e-3 of a whole one count as that one, as scaling leaves them.
+
+    Raises:
+        ValueError: a value is not a whole number between 0 and 255.
+    """
+    with np.errstate(invalid="ignore"):
+        rounded = np.rint(labels) if labels.dtype.kind == "f" else labels
+        whole = rounded.astype(np.uint8, copy=False)
+        different = ~(np.abs(whole - labels) <= NEARLY) if labels.dtype.kind == "f" else whole != labels
+    if different.any():
+        shown = ", ".join(f"{float(v):.9g}" for v in np.unique(labels[different])[:5])
+        raise ValueError(f"labels must be whole numbers between 0 and 255, found {shown}")
+    return whole
 
 
 def label_numbers(labels: np.ndarray) -> set[int]:
     """Return the distinct numbers of a label volume (any shape, any dtype).
 
     Raises:
-        ValueError: a value is not a whole number between 0 and 255.
+        ValueError: as `whole_labels`.
     """
-    with np.errstate(invalid="ignore"):
-        whole = labels.astype(np.uint8, copy=False)
-    different = whole != labels
-    if different.any():
-        shown = ", ".join(f"{float(v):g}" for v in np.unique(labels[different])[:5])
-        raise ValueError(f"labels must be whole numbers between 0 and 255, found {shown}")
-    return {int(v) for v in np.flatnonzero(np.bincount(whole.ravel()))}
+    return {int(v) for v in np.flatnonzero(np.bincount(whole_labels(labels).ravel()))}
 
 
 def to_canonical(labels: np.ndarray, system: LabelSystem) -> np.ndarray:
@@ -53,15 +81,16 @@ def to_canonical(labels: np.ndarray, system: LabelSystem) -> np.ndarray:
     Raises:
         ValueError: the volume holds a number that `system` does not know; the message names the numbers.
     """
-    unexpected = sorted(label_numbers(labels) - system.numbers)
+    whole = whole_labels(labels)
+    unexpected = sorted(label_numbers(whole) - system.numbers)
     if unexpected:
         raise ValueError(
-            f"unexpected labels {unexpected}; {system.name} has {sorted(system.numbers)} "
-            f"(NCR {system.ncr}, ED {system.ed}, ET {system.et})"
+            f"unexpected labels {unexpected}; {system.name} has {sorted(system.numbers)} ({system})"
         )
     table = np.zeros(256, np.uint8)
     table[[system.ncr, system.ed, system.et]] = (NCR, ED, ET)
-    return table[labels.astype(np.uint8, copy=False)]
+    table[list(system.also_ncr)] = NCR
+    return table[whole]
 
 
 def to_source(canonical: np.ndarray, system: LabelSystem) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""Lesion-wise Dice and HD95 of BraTS 2023 (glioma track, https://github.com/rachitsaluja/BraTS-2023-Metrics).
+"""Lesion-wise Dice and HD95 of BraTS 2023 (https://github.com/rachitsaluja/BraTS-2023-Metrics).
 
-The overall Dice hides small lesions; here every lesion counts alike. The rule (HD95 is always `brats2023`):
+The overall Dice hides small lesions; here every lesion counts alike. The rule (HD95 is always `brats2023`), with the
+constants of adult glioma; other families have others, see `data.family_table`:
 
 1. Reference voxels whose masks, grown by three steps, touch are one lesion. A step adds the 18 face and edge
    neighbours; touching includes corners.
@@ -10,6 +11,10 @@ The overall Dice hides small lesions; here every lesion counts alike. The rule (
 5. A component that belongs to no lesion is a false lesion: Dice 0 and HD95 374 mm, whatever its size.
 
 The scores are the means over the lesions of 3 and 5. Without any of them Dice is 1 and HD95 0.
+
+The code of 2024 (https://github.com/rachitsaluja/BraTS-2024-Metrics) changed constants, which are followed, and the
+rule, which is not: it also joins and leaves out components of the prediction by growth and size, and a missed or false
+lesion costs 337 mm for GLI and the image's diagonal for MET.
 """
 
 from __future__ import annotations
@@ -19,11 +24,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from fedbrats.data.family_table import GLIOMA, Lesions
 from fedbrats.metrics.hd95 import BRATS2023_PENALTY, Spacing, hd95, union_box
 from fedbrats.metrics.overlap import dice
 
-GROWTH = 3  # steps
-SMALLEST_MM3 = 50.0  # a lesion must be larger than this to count
 _STEP = ndimage.generate_binary_structure(3, 2)
 _TOUCHING = ndimage.generate_binary_structure(3, 3)
 
@@ -39,7 +43,7 @@ class LesionScores(NamedTuple):
 
 
 def lesionwise(
-    prediction: np.ndarray, reference: np.ndarray, spacing: Spacing, crop: bool = True
+    prediction: np.ndarray, reference: np.ndarray, spacing: Spacing, rule: Lesions = GLIOMA, crop: bool = True
 ) -> LesionScores:
     """Score one region lesion by lesion.
 
@@ -47,18 +51,19 @@ def lesionwise(
         prediction: bool mask [X, Y, Z].
         reference: bool mask of the same shape.
         spacing: voxel size in mm along X, Y, Z.
+        rule: the constants for this region.
         crop: work inside the bounding box of both masks; same values, much less time.
     """
     if crop:
         # No margin: a growing path clamped to the box is still a path, so nothing outside joins or meets more.
         box = union_box(prediction, reference, margin=0)
         prediction, reference = prediction[box], reference[box]
-    grown, lesions = ndimage.label(_grow(reference), _TOUCHING)
+    grown, lesions = ndimage.label(_grow(reference, rule.growth), _TOUCHING)
     components, predicted = ndimage.label(prediction, _TOUCHING)
     met = _meetings(grown, components)
     volumes = np.bincount(grown[reference], minlength=lesions + 1) * float(np.prod(spacing))
     dices, distances, missed = [], [], 0
-    for lesion in np.flatnonzero(volumes > SMALLEST_MM3):
+    for lesion in np.flatnonzero(volumes > rule.smallest_mm3):
         mine = np.zeros(predicted + 1, bool)
         mine[met[met[:, 0] == lesion, 1]] = True
         truth, guess = reference & (grown == lesion), mine[components]
@@ -78,8 +83,8 @@ def lesionwise(
     )
 
 
-def _grow(mask: np.ndarray) -> np.ndarray:
-    return np.asarray(ndimage.binary_dilation(mask, structure=_STEP, iterations=GROWTH))
+def _grow(mask: np.ndarray, steps: int) -> np.ndarray:
+    return np.asarray(ndimage.binary_dilation(mask, structure=_STEP, iterations=steps))
 
 
 def _meetings(grown: np.ndarray, components: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fedbrats.data.family_table import GLIOMA, Lesions
 from fedbrats.data.regions import REGIONS, label_numbers, regions_from_labels
 from fedbrats.metrics.hd95 import Spacing, check_convention
 from fedbrats.metrics.table import METRICS, Masks, Metric
@@ -17,6 +18,7 @@ def score_case(
     spacing: Sequence[float],
     convention: str,
     metrics: Sequence[Metric] = METRICS,
+    lesions: Lesions = GLIOMA,
 ) -> dict[str, dict[str, float]]:
     """Score one predicted label volume against its reference.
 
@@ -24,8 +26,10 @@ def score_case(
         prediction: canonical labels (0, 1 = NCR, 2 = ED, 3 = ET), integers [X, Y, Z], the whole volume.
         reference: the same for the truth.
         spacing: voxel size in mm along X, Y, Z.
-        convention: how HD95 is measured: brats2023, captk or monai. Lesion-wise scores are always brats2023.
+        convention: how HD95 is measured: brats2023, captk or monai. Lesion-wise scores always go by the rule
+            of brats2023.
         metrics: what is scored.
+        lesions: constants of the lesion-wise scores, those of the case's family.
 
     Returns:
         For each region of `REGIONS`: the score by each metric (shares 0 to 1, distances in mm), volume_true_ml,
@@ -46,7 +50,10 @@ def score_case(
         if unexpected:
             raise ValueError(f"{name}: unexpected labels {unexpected}, canonical labels are 0, 1, 2, 3")
     pairs = zip(REGIONS, regions_from_labels(prediction), regions_from_labels(reference), strict=True)
-    return {region: _score_region(region, Masks(p, r, size, convention), metrics) for region, p, r in pairs}
+    return {
+        region: _score_region(region, Masks(p, r, size, convention, lesions.of_region(region)), metrics)
+        for region, p, r in pairs
+    }
 
 
 def _score_region(region: str, masks: Masks, metrics: Sequence[Metric]) -> dict[str, float]:

@@ -15,6 +15,7 @@ import numpy as np
 from hydra.utils import instantiate
 
 from fedbrats.config.targets import ConfigError, check_target
+from fedbrats.data.family_table import GLIOMA, Lesions
 from fedbrats.metrics.hd95 import BRATS2023_PENALTY, CONVENTIONS, PENALTY, Spacing, check_convention, hd95
 from fedbrats.metrics.lesionwise import LesionScores, lesionwise
 from fedbrats.metrics.overlap import dice, sensitivity, specificity
@@ -36,18 +37,20 @@ TAKEN = (
 class Masks:
     """One region of one case: `prediction` and `reference`, bool [X, Y, Z] of the whole volume.
 
-    spacing: voxel size in mm along X, Y, Z; convention: `metrics.convention`.
+    spacing: voxel size in mm along X, Y, Z; convention: `metrics.convention`; rule: constants of the lesion-wise scores
+    for this region.
     """
 
     prediction: np.ndarray
     reference: np.ndarray
     spacing: Spacing
     convention: str
+    rule: Lesions = GLIOMA
 
     @cached_property
     def lesions(self) -> LesionScores:
         """Scores by lesion, worked out once for all metrics that need them."""
-        return lesionwise(self.prediction, self.reference, self.spacing)
+        return lesionwise(self.prediction, self.reference, self.spacing, self.rule)
 
 
 @dataclass(frozen=True)

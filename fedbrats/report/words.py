@@ -101,6 +101,7 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
             "Metrics",
             f"{task.BY_CONVENTION} as in convention {run.convention}; intervals are {INTERVALS}",
         ),
+        ("Lesions", str(run.partition.get("lesion_constants") or "not recorded")),
         ("Duration", _wall(run)),
         ("Versions", _versions(run)),
         (

@@ -29,7 +29,7 @@ def test_sound_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [int(cell) for cell in rows["TCIA02"]] == [2, 0, 0]
     assert [int(cell) for cell in rows["CBICA"]] == [1, 0, 0]
     assert "3 cases, 2 institutions" in out
-    assert "Enhancing tumour is label 4" in out
+    assert "label numbers: BraTS 2017 to 2021 (NCR 1, ED 2, ET 4) by the names of 3 cases" in out
     assert "Errors: 0, warnings: 0." in out
 
 
@@ -60,7 +60,7 @@ def test_case_without_institution(folder: Path, tmp_path: Path, capsys: pytest.C
     ("overrides", "words"),
     [
         (["data.rot=x"], "data.rot"),
-        (["data.et_label=x"], "data.et_label"),
+        (["data.labels=x"], "data.labels=x: choose one of auto, brats2021"),
         (["data=brats"], "data.root"),
         (["data.root=nowhere"], "nowhere: no such folder"),
         (["partition=fets", "data.root={folder}"], "partition.table"),

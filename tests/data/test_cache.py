@@ -14,8 +14,9 @@ import pytest
 from fedbrats.data.cache import CachedCase, prepare_case, prepare_cases, restore
 from fedbrats.data.cases import MODALITIES, Case, ImageFile
 from fedbrats.data.entries import CacheError
+from fedbrats.data.family_table import BRATS_2017, BRATS_2023
 from fedbrats.data.finding import find_cases
-from fedbrats.data.regions import BRATS_2017, BRATS_2023, regions_from_labels, to_canonical
+from fedbrats.data.regions import regions_from_labels, to_canonical
 from tests.data.small_case import BRAIN, SHAPE, make_arrays, write_case
 
 
@@ -193,7 +194,11 @@ def test_failing_case_does_not_stop_the_others(tmp_path: Path, workers: int) -> 
     cases[1].images["t1"].path.write_bytes(b"")
     calls: list[tuple[int, int]] = []
     results = prepare_cases(
-        cases, BRATS_2017, tmp_path / "cache", workers, lambda done, total: calls.append((done, total))
+        cases,
+        dict.fromkeys("ABC", BRATS_2017),
+        tmp_path / "cache",
+        workers,
+        lambda done, total: calls.append((done, total)),
     )
     assert list(results) == ["B", "A", "C"]
     assert isinstance(results["A"], ValueError)
@@ -205,7 +210,7 @@ def test_failing_case_does_not_stop_the_others(tmp_path: Path, workers: int) -> 
 
 def test_exception_of_a_case_does_not_keep_its_volumes(tmp_path: Path) -> None:
     case = write_case(tmp_path, "A", spoil("flair", 7))
-    error = prepare_cases([case], BRATS_2017, tmp_path / "cache", workers=1)["A"]
+    error = prepare_cases([case], {"A": BRATS_2017}, tmp_path / "cache", workers=1)["A"]
     assert isinstance(error, ValueError)
     link = error.__traceback__
     kept = []
@@ -217,10 +222,10 @@ def test_exception_of_a_case_does_not_keep_its_volumes(tmp_path: Path) -> None:
 
 def test_equal_names_and_unwritable_cache_are_refused(case: Case, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unique, found more than once: A"):
-        prepare_cases([case, case], BRATS_2017, tmp_path / "cache", workers=1)
+        prepare_cases([case, case], {"A": BRATS_2017}, tmp_path / "cache", workers=1)
     (tmp_path / "file").write_text("")
     with pytest.raises(CacheError, match="file: the cache cannot be written"):
-        prepare_cases([case], BRATS_2017, tmp_path / "file", workers=1)
+        prepare_cases([case], {"A": BRATS_2017}, tmp_path / "file", workers=1)
 
 
 @pytest.mark.skipif(not os.environ.get("FEDBRATS_REAL_DATA"), reason="real BraTS cases not at hand")

@@ -10,9 +10,9 @@ import pytest
 
 from fedbrats.data import checks
 from fedbrats.data.checks import check_case, check_cases
+from fedbrats.data.family_table import BY_NAME, MSD
 from fedbrats.data.finding import find_cases
 from fedbrats.data.inspection import Problem
-from fedbrats.data.regions import BRATS_2017
 from tests.data.brats_files import AFFINE, NEW, SHAPE, image, save, segmentation, write_case, write_decathlon
 
 NAME = "BraTS2021_00001"
@@ -81,7 +81,6 @@ STRETCHED[2, 2] = 1.2
         ("t1ce", with_infinity(), AFFINE, ["1 of 504 voxels are NaN or infinite"]),
         ("t1", np.zeros(SHAPE, np.int16), AFFINE, ["all voxels are zero"]),
         ("t1", np.stack([image(5)] * 2, -1), AFFINE, ["expected a 3D volume", "(8, 9, 7, 2)"]),
-        ("seg", segmentation((1, 2, 7)), AFFINE, ["unexpected labels [7]"]),
         ("seg", segmentation() * 0.5, AFFINE, ["whole numbers", "0.5"]),
     ],
 )
@@ -180,17 +179,20 @@ def test_a_bad_case_does_not_settle_the_label_numbers(tmp_path: Path) -> None:
     write_case(tmp_path, "BraTS2021_00002", numbers=(1, 3, 9))
     check = check_cases(find_cases(tmp_path))
     assert check.bad_cases == {"BraTS2021_00002"}
-    assert check.system == BRATS_2017
+    assert check.families is not None
+    assert check.families.by_case == {"BraTS2021_00001": BY_NAME["brats2021"]}
+    assert "unexpected labels [3, 9]" in check.problems[0].what
+    assert check.problems[0].file.endswith("BraTS2021_00002_seg.nii.gz")
 
 
 def test_ambiguous_labels_are_a_problem_of_the_data_set(tmp_path: Path) -> None:
-    write_case(tmp_path, "BraTS2021_00001")
     write_case(tmp_path, "BraTS2021_00002", numbers=(1, 2, 3))
     check = check_cases(find_cases(tmp_path))
-    assert check.system is None
+    assert check.families is None
     (problem,) = check.problems
     assert problem.case == ""
-    assert "ambiguous" in problem.what
+    assert "BraTS2021_00002_seg.nii.gz; set data.labels=gli2023" in problem.what
+    assert check_cases(find_cases(tmp_path), labels="gli2023").problems == []
 
 
 def test_processes_find_the_same(tmp_path: Path) -> None:
@@ -214,8 +216,8 @@ def test_decathlon_file_is_reported_once(tmp_path: Path) -> None:
     check = check_cases(find_cases(tmp_path))
     (problem,) = check.problems
     assert problem.file == str(path)
-    assert check.system is not None
-    assert check.system.name == "msd"
+    assert check.families is not None
+    assert check.families.by_case["BRATS_001"].labels == MSD
 
 
 @pytest.mark.slow
@@ -223,7 +225,8 @@ def test_decathlon_file_is_reported_once(tmp_path: Path) -> None:
 def test_real_cases_are_sound() -> None:
     check = check_cases(find_cases(Path(str(REAL)) / "brats"))
     assert check.problems == []
-    assert check.system == BRATS_2017
+    assert check.families is not None
+    assert sorted({family.name for family in check.families.by_case.values()}) == ["brats2021", "upenn"]
     assert set(check.numbers) == {case.name for case in find_cases(Path(str(REAL)) / "brats")}
 
 

@@ -14,7 +14,7 @@ from fedbrats.data import entries
 from fedbrats.data.cache import prepare_case
 from fedbrats.data.cases import Case
 from fedbrats.data.entries import CacheError
-from fedbrats.data.regions import BRATS_2017
+from fedbrats.data.family_table import BRATS_2017
 from tests.data.small_case import make_arrays, write_case
 
 

@@ -234,4 +234,4 @@ def test_names_of_2023_keep_their_family_in_a_wrapper(tmp_path: Path) -> None:
     name = "BraTS-GLI-00001-000"
     for kind, ending in NEW.items():
         save(tmp_path / name / f"{name}{ending}.nii" / f"1{OLD[kind]}.nii", segmentation())
-    assert found(tmp_path)[0][name].family == "brats2023"
+    assert found(tmp_path)[0][name].family == "BraTS-GLI"

@@ -10,6 +10,7 @@ import pytest
 from fedbrats.data import intensity
 from fedbrats.data.cache import CachedCase, prepare_case
 from fedbrats.data.cases import MODALITIES
+from fedbrats.data.family_table import BRATS_2017
 from fedbrats.data.finding import find_cases
 from fedbrats.data.intensity import (
     LEVELS,
@@ -20,7 +21,6 @@ from fedbrats.data.intensity import (
     reference_histogram,
     write_reference,
 )
-from fedbrats.data.regions import BRATS_2017
 
 REAL = os.environ.get("FEDBRATS_REAL_DATA")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from fedbrats.arrays import Signature, signature
 from fedbrats.config.schema import Config, DataConfig, TrainConfig, save_config
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.entries import make_layout, write_entry
+from fedbrats.data.family_table import BRATS_2017
 from fedbrats.data.partition import Site
-from fedbrats.data.regions import BRATS_2017, REGIONS, regions_from_labels
+from fedbrats.data.regions import REGIONS, regions_from_labels
 from fedbrats.engines.sites import set_identity, set_message_id
 from fedbrats.federation.arms import Cohort
 from fedbrats.federation.server.state import Federation, Member
@@ -198,7 +198,7 @@ def write_cached(cache: Path, name: str, seed: int, shape: tuple[int, int, int] 
         "spacing": [1.0, 1.0, 1.0],
         "volumes_ml": {region: float(v) for region, v in volumes.items()},
         "labels": [0, 1, 2, 3],
-        "label_system": asdict(BRATS_2017),
+        "label_system": BRATS_2017.to_json(),
     }
     folder = cache / "cases" / f"{seed:04d}"
     write_entry(folder, {"image.npy": image, "label.npy": label, "tumour.npy": tumour}, meta, cache)

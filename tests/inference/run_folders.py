@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -13,7 +13,7 @@ from fedbrats.checks.config import checked
 from fedbrats.checks.settings import settle
 from fedbrats.commands.compose import register_with_hydra
 from fedbrats.config.schema import Config, save_config
-from fedbrats.data.regions import BRATS_2017
+from fedbrats.data.family_table import BRATS_2017
 from fedbrats.federation.initial import initial_arrays
 from fedbrats.federation.parts import parts_of
 from fedbrats.runs.checkpoint import Model, save_best, save_checkpoint
@@ -45,7 +45,7 @@ def make_run(
     config = compose_run(folder.parent / "cache", model, ["model.prior=0.5", *overrides])
     folder.mkdir(parents=True)
     save_config(config, folder / "config.yaml")
-    system = asdict(BRATS_2017)
+    system = BRATS_2017.to_json()
     (folder / "partition.json").write_text(json.dumps({"label_system": system}))
     for round_ in range(1, rounds + 1):
         models = {}

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from fedbrats.data.family_table import BRATS_2017
 from fedbrats.data.nifti import read_volume
-from fedbrats.data.regions import BRATS_2017, REGIONS, regions_from_labels, to_canonical
+from fedbrats.data.regions import REGIONS, regions_from_labels, to_canonical
 from fedbrats.metrics.lesionwise import lesionwise
 from fedbrats.metrics.score import score_case
 

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from fedbrats.config.schema import load_config
 from fedbrats.report.html import write_report
 from fedbrats.report.tables import institution_table, statistics
 from fedbrats.report.terminal import print_result_table
@@ -41,6 +42,14 @@ def test_it_has_no_schema_version_and_lacks_nothing(folder: Path) -> None:
     assert run.missing == ()
     assert tuple(run.metrics) == SCORES
     assert run.finished
+
+
+@pytest.mark.parametrize(("number", "labels"), [("null", "auto"), ("3", "gli2023"), ("4", "brats2021")])
+def test_its_configuration_is_read(folder: Path, number: str, labels: str) -> None:
+    """Its `data.et_label` gave way to `data.labels`."""
+    file = folder / "config.yaml"
+    file.write_text(file.read_text().replace("et_label: null", f"et_label: {number}"))
+    assert load_config(file).data.labels == labels
 
 
 def test_its_report_and_comparison_say_what_its_summary_says(folder: Path) -> None:

@@ -1,7 +1,8 @@
 """Score label files, other tools' too.
 
     fedbrats evaluate predictions=<file or folder> references=<file or folder>
-        [metrics.convention=brats2023] [labels.et=4] [output=evaluation] [max_voxels=134217728]
+        [metrics.convention=brats2023] [labels.predictions=gli2023] [labels.references=gli2023]
+        [output=evaluation] [max_voxels=134217728]
 
 Standard output has one JSON object per case and region and nothing else; the table for people goes to
 standard error; cases.csv and summary.csv go to the output folder.

@@ -16,12 +16,13 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from fedbrats.commands.evaluate.label_files import Pair, case_name, pair_files, recognise_labels, same_grid
+from fedbrats.commands.evaluate.label_files import Pair, case_name, labelled, pair_files, same_grid
 from fedbrats.config.names import check_names, shown
 from fedbrats.config.schema import DataConfig, MetricsConfig
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.families import AUTO, Families, given, settle
 from fedbrats.data.nifti import Source, read_volume, spacing_of
-from fedbrats.data.regions import LabelSystem, label_numbers, to_canonical
+from fedbrats.data.regions import label_numbers, to_canonical
 from fedbrats.data.site_names import institution_from_name
 from fedbrats.data.stream import Bounds, VolumeError
 from fedbrats.metrics.interval import MIN_CASES
@@ -37,9 +38,10 @@ Row = dict[str, Any]
 
 @dataclass
 class LabelsConfig:
-    """The numbers in the label files."""
+    """What the numbers in the label files mean: auto, a family, or {ncr: 1, ed: 2, et: 4}."""
 
-    et: int | None = None  # number of enhancing tumour, 3 or 4; None recognises it, each folder for itself
+    predictions: Any = AUTO
+    references: Any = AUTO
 
 
 @dataclass
@@ -76,7 +78,7 @@ def read_arguments(arguments: list[str]) -> EvaluateConfig:
         if not equals:
             raise ConfigError(f"{argument}: expected key=value")
         try:
-            parsed = yaml.safe_load(value) if key == "metrics.more" else value
+            parsed = yaml.safe_load(value) if key == "metrics.more" or key.startswith("labels.") else value
             OmegaConf.update(config, key, None if value == "null" else parsed)
         except (OmegaConfBaseException, yaml.YAMLError) as error:
             raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
@@ -110,6 +112,8 @@ def evaluate(
     convention = config.metrics.convention
     scored_by = with_more(config.metrics.more)
     metrics = facts_of(scored_by, convention)
+    for side in ("references", "predictions"):
+        given(getattr(config.labels, side), f"labels.{side}")
     path = Path(config.predictions)
     pairs, unused = pair_files(path, Path(config.references))
     check_names("case", (pair.case for pair in pairs), "rename its files")
@@ -117,11 +121,11 @@ def evaluate(
         note(f"not scored, no reference: {extra}")
     bounds = Bounds(config.max_voxels, group="")
     looks = _look_at_all(pairs, bounds)
-    systems = _label_systems(looks, config.labels.et, note)
+    families = _families(looks, config.labels, note)
     arm = shown(case_name(path) if path.is_file() else path.resolve().name or "predictions")
     rows: list[Row] = []
     for look in looks:
-        for row in _rows(look, arm, systems, scored_by, convention, bounds):
+        for row in _rows(look, arm, families, scored_by, convention, bounds):
             rows.append(row)
             emit({"convention": convention, **row})
     table = cases_table(metrics, line_end="\n")
@@ -204,26 +208,34 @@ def _look_at_all(pairs: list[Pair], bounds: Bounds) -> list[_Look]:
     return looks
 
 
-def _label_systems(
-    looks: list[_Look], et: int | None, note: Callable[[str], None]
-) -> tuple[LabelSystem, LabelSystem]:
-    """Label systems of the references and of the predictions; every reference must fit its own."""
-    truth, why = recognise_labels("references", {x.pair.case: x.truth_numbers for x in looks}, et)
-    note(why)
-    guess, why = recognise_labels("predictions", {x.pair.case: x.guess_numbers for x in looks}, et)
-    note(why)
+def _families(
+    looks: list[_Look], labels: LabelsConfig, note: Callable[[str], None]
+) -> tuple[Families, Families]:
+    """Families of the references and of the predictions; every reference must fit its own."""
+    sides = {
+        "references": [labelled(look.pair.case, look.pair.reference, look.truth_numbers) for look in looks],
+        "predictions": [
+            labelled(look.pair.case, look.pair.prediction, look.guess_numbers)
+            for look in looks
+            if look.pair.prediction and not look.fault
+        ],
+    }
+    found = {}
+    for side, files in sides.items():
+        found[side] = settle(files, f"labels.{side}", getattr(labels, side))
+        note(f"label numbers of the {side}: {found[side].sentence or 'nothing to read'}")
+    truth = found["references"]
     for look in looks:
-        unknown = sorted(look.truth_numbers - truth.numbers)
-        if unknown:
-            expected = sorted(truth.numbers)
-            raise ConfigError(f"{look.pair.reference}: unexpected labels {unknown}, expected {expected}")
-    return truth, guess
+        if look.pair.case in truth.odd:
+            raise ConfigError(f"{look.pair.reference}: {truth.odd[look.pair.case]}")
+    note(f"lesion-wise scores: {truth.lesions}")
+    return truth, found["predictions"]
 
 
 def _rows(
     look: _Look,
     arm: str,
-    systems: tuple[LabelSystem, LabelSystem],
+    families: tuple[Families, Families],
     scored_by: Sequence[Metric],
     convention: str,
     bounds: Bounds,
@@ -232,13 +244,14 @@ def _rows(
     metrics = facts_of(scored_by, convention)
     case, prediction, fault = look.pair.case, look.pair.prediction, look.fault
     voxels, place = read_volume(look.pair.reference, bounds=bounds)
-    truth = to_canonical(voxels, systems[0])
-    unknown = sorted(look.guess_numbers - systems[1].numbers)
-    if unknown:
-        fault = f"{prediction}: unexpected labels {unknown}, expected {sorted(systems[1].numbers)}"
+    family = families[0].by_case[case]
+    truth = to_canonical(voxels, family.labels)
+    if case in families[1].odd:
+        fault = f"{prediction}: {families[1].odd[case]}"
     if fault is None and prediction is not None:
-        guess = to_canonical(read_volume(prediction, bounds=bounds)[0], systems[1])
-        scores, status = score_case(guess, truth, spacing_of(place), convention, scored_by), "ok"
+        guess = to_canonical(read_volume(prediction, bounds=bounds)[0], families[1].by_case[case].labels)
+        scores = score_case(guess, truth, spacing_of(place), convention, scored_by, family.lesions)
+        status = "ok"
     else:
         ml = float(np.prod(spacing_of(place))) / 1000
         true = {r: int(np.count_nonzero(m)) * ml for r, m in task.masks(truth, task.REGIONS).items()}

@@ -1,18 +1,21 @@
-"""Label files of any tool: find them, pair predictions with references, recognise the label numbers."""
+"""Label files of any tool: find them, pair predictions with references, tell their families."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.decathlon import NAMING as DECATHLON
+from fedbrats.data.decathlon import labels_beside
+from fedbrats.data.families import Labelled, naming_of
+from fedbrats.data.family_table import OWN
 from fedbrats.data.nifti import SUFFIXES, Source, canonical_affine, canonical_shape
-from fedbrats.data.regions import BRATS_2017, BRATS_2023, BRATS_2024, LabelSystem
 
 # What tools put behind the case name; stripped until none is left ("_seg_GroundTruth").
 _WORDS = (
@@ -103,49 +106,12 @@ def same_grid(a: Source, b: Source) -> bool:
     )
 
 
-def recognise_labels(side: str, numbers: Mapping[str, set[int]], et: int | None) -> tuple[LabelSystem, str]:
-    """Return the label system of one folder and a sentence that says why.
-
-    Args:
-        side: name of the folder in messages.
-        numbers: file or case -> the distinct numbers in it.
-        et: number of enhancing tumour given by the user, 3 or 4; None recognises it.
-
-    A folder with 4 and no 3 has ET 4 (BraTS up to 2021); with 3 and no 4 it has ET 3 (2023 and later). A 4
-    under the names of BraTS 2023 and later may be a resection cavity, so it does not settle the question. A
-    folder with neither has no enhancing tumour, and 1 and 2 mean the same in both.
-
-    Raises:
-        ConfigError: both numbers in use or a 4 that may be a cavity, and `et` is not given; or `et` is not 3
-            or 4, or 4 while the files hold 3.
-    """
-    threes = sorted(name for name, seen in numbers.items() if 3 in seen)
-    fours = sorted(name for name, seen in numbers.items() if 4 in seen)
-    if et not in (None, 3, 4):
-        raise ConfigError(f"labels.et is {et}; enhancing tumour is 3 or 4 in BraTS files")
-    if et == 4 and threes:
-        raise ConfigError(f"labels.et is 4, but {side} hold 3: {_some(threes)}")
-    if et == 3 and fours:
-        return BRATS_2024, f"{side}: enhancing tumour is 3 (labels.et), 4 is read as resection cavity"
-    if et is not None:
-        return (BRATS_2017 if et == 4 else BRATS_2023), f"{side}: enhancing tumour is {et} (labels.et)"
-    cavities = [name for name in fours if re.match(r"brats-", name, re.IGNORECASE)]
-    if threes and fours:
-        raise ConfigError(
-            f"label numbers of the {side} are ambiguous: {_some(threes)} hold 3, {_some(fours)} hold 4; set "
-            "labels.et=3 (4 is a resection cavity, as in BraTS 2024) or correct the files"
-        )
-    if cavities:
-        raise ConfigError(
-            f"label numbers of the {side} are ambiguous: names of BraTS 2023 and later, but "
-            f"{_some(cavities)} hold 4 and no file holds 3; set labels.et=3 (4 is a resection cavity) or "
-            "labels.et=4"
-        )
-    if fours:
-        return BRATS_2017, f"{side}: enhancing tumour is 4 (recognised)"
-    return BRATS_2023, f"{side}: " + (
-        "enhancing tumour is 3 (recognised)" if threes else "no enhancing tumour"
-    )
+def labelled(case: str, file: Path, numbers: set[int] | None) -> Labelled:
+    """What `families.settle` has to know of a label file of `case`; two files are a pair whatever they are called."""
+    naming, stated = naming_of(case_name(file)), labels_beside(file)
+    if naming == OWN:
+        naming = naming_of(case, hyphens=_stem(file).lower().endswith("-seg"))
+    return Labelled(case, DECATHLON if stated and naming == OWN else naming, file, numbers, stated)
 
 
 def _stem(path: Path) -> str:

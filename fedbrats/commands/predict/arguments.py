@@ -13,16 +13,10 @@ from omegaconf.errors import OmegaConfBaseException
 from fedbrats.commands.compose import conf_folder
 from fedbrats.config.schema import DataConfig, InferenceConfig, PostprocessConfig
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.families import AUTO, given
 
 EXAMPLE = {"checkpoint": "RUN[@ARM[@WHICH]]", "data": "<folder of cases>"}
 INFERENCE = "inference."
-
-
-@dataclass
-class LabelsConfig:
-    """The numbers in the label files."""
-
-    et: int | None = None  # number of enhancing tumour, 3 or 4; None recognises it
 
 
 @dataclass
@@ -47,7 +41,7 @@ class PredictConfig:
     postprocess: str | None = None  # name of a file of conf/postprocess
     histogram: str | None = None  # reference histogram of the site, JSON; None makes one of the cases
     trust: Any = field(default_factory=list)  # own packages that the models' runs may name, one or a list
-    labels: LabelsConfig = field(default_factory=LabelsConfig)
+    labels: Any = AUTO  # what label numbers mean: auto, a family, or {ncr: 1, ed: 2, et: 4}
     metrics: ScoreConfig = field(default_factory=ScoreConfig)
     inference: list[str] = field(
         default_factory=list
@@ -75,6 +69,7 @@ def read_arguments(arguments: Sequence[str]) -> PredictConfig:
         raise ConfigError(
             f"links={config.links}, max_voxels={config.max_voxels}: choose inside or follow, and at least 1 voxel."
         )
+    given(config.labels, "labels")
     config.inference = [argument for argument in arguments if argument.startswith(INFERENCE)]
     inference_settings(InferenceConfig(), config.inference)  # a mistake shows before anything is loaded
     return config

@@ -13,7 +13,7 @@ is what the first model's run was configured with; input rules, window and norma
 postprocess=<file of conf/postprocess, or of that group in --config-dir <folder>> or none: the default is the first
 model's, with the values its run fitted.
 
-Further: cache=<folder> device=auto|cpu|cuda metrics.convention=brats2023 labels.et=4 histogram=<reference.json>
+Further: cache=<folder> device=auto|cpu|cuda metrics.convention=brats2023 labels=gli2023 histogram=<reference.json>
 max_voxels=134217728 (of one file) links=inside|follow (links that leave the folder)
 trust=<package>: a network of your own package is built only if you name it here, as a run folder may come from anybody.
 

@@ -22,7 +22,7 @@ from fedbrats.data.cache import CachedCase, restore
 from fedbrats.data.cases import Case
 from fedbrats.data.entries import CacheError
 from fedbrats.data.nifti import Source, write_labels
-from fedbrats.data.regions import to_source
+from fedbrats.data.regions import LabelSystem, to_source
 from fedbrats.environment import describe_environment
 from fedbrats.files import write_json
 from fedbrats.inference.maps import write_map
@@ -57,7 +57,7 @@ def predict_cases(
     cache = _cache_folder(config, first.config, output)
     folder = open_folder(config, cache, first.spec.run, say)
     models = f"{len(system.members)} model{'s' * (len(system.members) > 1)}"
-    say(f"{len(folder.cases)} cases in {config.data}, {models}. {folder.sentence}")
+    say(f"{len(folder.cases)} cases in {config.data}, {models}. Label numbers: {folder.families.sentence}.")
     site_cases = list(_usable(folder)) if system.needs_histogram and not config.histogram else []
     system = system.normalised(site_cases, Path(config.histogram) if config.histogram else None)
     output.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def _predict_case(
             mask = masks[region]
             result.volume_ml[region] = int(np.count_nonzero(mask)) * millilitres
             result.uncertainty[region] = case_uncertainty(probability, mask)
-        _write_files(system, folder, cached, prediction, stages[-1], output, maps)
+        _write_files(system, cached, prediction, stages[-1], output, maps)
         if cached.meta["labels"] is not None:
             scores.add(cached, probabilities, stages, result.uncertainty)
     except (ConfigError, CacheError):
@@ -132,7 +132,6 @@ def _reason(error: Exception) -> str:
 
 def _write_files(
     system: System,
-    folder: Folder,
     case: CachedCase,
     prediction: Prediction,
     labels: np.ndarray,
@@ -151,7 +150,8 @@ def _write_files(
             for region, volume in zip(system.regions, volumes, strict=True):
                 file = output / f"{case.name}_{name}_{region.lower()}.nii.gz"
                 write_map(file, restore(volume.astype(np.float32, copy=False), case), source)
-    write_labels(output / f"{case.name}.nii.gz", to_source(restore(labels, case), folder.system), source)
+    numbers = LabelSystem.from_json(case.meta["label_system"])
+    write_labels(output / f"{case.name}.nii.gz", to_source(restore(labels, case), numbers), source)
 
 
 def _remove_files(output: Path, case: str) -> None:
@@ -186,7 +186,8 @@ def _write_summary(
     content = {
         "settings": settings,
         **system.describe(),
-        "labels": folder.sentence,
+        "labels": folder.families.sentence,
+        "lesions": folder.families.lesions,
         "cases": len(results),
         "failed": failed,
         "labelled": len({row["case"] for row in scores.rows}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,17 +10,13 @@ import numpy as np
 from fedbrats.commands.predict.arguments import PredictConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cache import CachedCase, prepare_case
-from fedbrats.data.cases import Case, describe_labels, resolve_labels
+from fedbrats.data.cases import Case, as_labelled
+from fedbrats.data.families import Families, lesions_of, settle
+from fedbrats.data.family_table import FAMILIES, Family
 from fedbrats.data.finding import Say, find_cases
 from fedbrats.data.inspection import Problem, inspect_case
 from fedbrats.data.nifti import read_volume, spacing_of
-from fedbrats.data.regions import (
-    BRATS_2017,
-    BRATS_2023,
-    LabelSystem,
-    label_numbers,
-    to_canonical,
-)
+from fedbrats.data.regions import LabelSystem, label_numbers, to_canonical
 from fedbrats.data.stream import Bounds
 from fedbrats.data.walking import bounds_of
 from fedbrats.files import read_json
@@ -37,8 +32,7 @@ class Folder:
     """A data set to predict."""
 
     cases: list[Case]
-    system: LabelSystem  # of its labels, and of the predictions
-    sentence: str  # how it was found
+    families: Families  # what the numbers of its labels mean, and those of the predictions
     cache: Path
     bounds: Bounds
 
@@ -55,17 +49,20 @@ class Folder:
         if bad := [p for p in errors if p not in about_label]:
             raise BadCase("; ".join(f"{p.file}: {p.what}" for p in bad))
         notes = [f"{p.file}: {p.what}" for p in about_label if case.label]
-        unexpected = sorted(check.numbers - self.system.numbers)
-        if unexpected and case.label:
-            notes.append(
-                f"{case.label.path}: unexpected labels {unexpected}, expected {sorted(self.system.numbers)}"
-            )
+        if case.label and case.name in self.families.odd:
+            notes.append(f"{case.label.path}: {self.families.odd[case.name]}")
         if notes:
             case, notes = replace(case, label=None), [f"not scored: {note}" for note in notes]
         try:
-            return prepare_case(case, self.system, self.cache, self.bounds), notes
+            return prepare_case(case, self.system_of(case), self.cache, self.bounds), notes
         except ValueError as error:
             raise BadCase(str(error)) from error
+
+    def system_of(self, case: Case) -> LabelSystem:
+        """The numbers of a case. Raises ValueError: it fits no family that it could belong to."""
+        if case.name not in self.families.by_case:
+            raise ValueError(f"{case.name}: {self.families.odd[case.name]}")
+        return self.families.by_case[case.name].labels
 
     def true_volumes(self, case: Case) -> dict[str, float]:
         """Volume in mL of each region of the label, 0 where it cannot be read."""
@@ -73,7 +70,7 @@ class Folder:
             return dict.fromkeys(task.REGIONS, 0.0)
         try:
             voxels, source = read_volume(case.label.path, case.label.channel, self.bounds)
-            masks = task.masks(to_canonical(voxels, self.system), task.REGIONS)
+            masks = task.masks(to_canonical(voxels, self.system_of(case)), task.REGIONS)
         except ValueError:
             return dict.fromkeys(task.REGIONS, 0.0)
         millilitres = float(np.prod(spacing_of(source))) / 1000
@@ -87,58 +84,50 @@ def _about_label(case: Case, problem: Problem) -> bool:
 
 
 def open_folder(config: PredictConfig, cache: Path, run: Path, say: Say) -> Folder:
-    """Find the cases below `config.data` and settle their label numbers.
+    """Find the cases below `config.data` and settle what their label numbers mean.
 
     Args:
-        config: names the folder, what may be read of it, and the number of enhancing tumour in its files.
+        config: names the folder, what may be read of it, and what the numbers in its labels mean.
         cache: folder for preprocessed volumes.
-        run: folder of the run of the first member; its data set's numbers are taken where there is no label.
+        run: folder of the run of the first member; its data set's numbers are taken where neither label nor name tells.
         say: told what was passed over or decided about the files.
 
     Raises:
         ConfigError: no such folder, no case in it, or label numbers that cannot be settled.
     """
-    et = config.labels.et
-    if et not in (None, 3, 4):
-        raise ConfigError(f"labels.et={et}: enhancing tumour is 3 or 4 in BraTS files.")
     try:
         root = Path(config.data).expanduser()
         cases = find_cases(root, say, unlabelled=True, links=config.links)
         bounds = bounds_of(root, config.max_voxels, config.links, "")
-        system, sentence = _label_system(cases, et, run, bounds)
+        read = [as_labelled(case, _numbers(case, bounds)) for case in cases]
     except ValueError as error:
-        text = str(error).replace("data.et_label", "labels.et").replace("data.root", "data")
-        raise ConfigError(text) from error
-    return Folder(cases, system, sentence, cache, bounds)
-
-
-def _label_system(
-    cases: Sequence[Case], et: int | None, run: Path, bounds: Bounds
-) -> tuple[LabelSystem, str]:
-    numbers: dict[str, set[int]] = {}
-    for case in cases:
-        if case.label is None:
-            continue
-        try:
-            numbers[case.name] = label_numbers(read_volume(case.label.path, case.label.channel, bounds)[0])
-        except ValueError:
-            continue  # said when its turn comes
-    labelled = [case for case in cases if case.name in numbers]
-    if labelled:
-        system = resolve_labels(labelled, numbers, et)
-        return system, describe_labels(labelled, system, et)
-    if et is not None:
-        system = BRATS_2017 if et == 4 else BRATS_2023
-        return system, f"Enhancing tumour is written as {et}, set by labels.et."
-    file = run / "partition.json"
-    try:
-        stored = read_json(file)["label_system"]
-        system = LabelSystem(**{**stored, "ignored": tuple(stored["ignored"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(str(error).replace("data.root", "data")) from error
+    families = settle(read, "labels", config.labels, _trained_on(run))
+    lost = [
+        case.name for case in cases if case.name not in families.by_case and case.name not in families.odd
+    ]
+    if lost:
         raise ConfigError(
-            f"{file}: names no label numbers ({error}); set labels.et=3 or labels.et=4"
-        ) from error
-    return (
-        system,
-        f"No case has a label; enhancing tumour is written as {system.et}, as in the data of {run}.",
-    )
+            f"neither a label nor the name of {lost[0]} tells which numbers to write, and {run / 'partition.json'} "
+            "names none for all its cases; set labels to a family, such as labels=gli2023"
+        )
+    return Folder(cases, families, cache, bounds)
+
+
+def _numbers(case: Case, bounds: Bounds) -> set[int] | None:
+    if case.label is None:
+        return None
+    try:
+        return label_numbers(read_volume(case.label.path, case.label.channel, bounds)[0])
+    except ValueError:
+        return None  # said when its turn comes
+
+
+def _trained_on(run: Path) -> Family | None:
+    """The numbers of the data of a run, None if it names none or several."""
+    try:
+        system = LabelSystem.from_json(read_json(run / "partition.json")["label_system"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    own = Family(system.name, "numbers of the model's data", system, lesions_of(system.to_json()), str(run))
+    return next((family for family in FAMILIES if family.labels == system), own)

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from fedbrats.commands.predict.system import System
 from fedbrats.data.cache import CachedCase, restore
+from fedbrats.data.families import lesions_of
 from fedbrats.data.site_names import institution_from_name
 from fedbrats.federation.site.tables import bin_rows, step_rows
 from fedbrats.files import write_csv
@@ -128,7 +129,8 @@ class Scores:
         """
         whole, truth = restore(stages[-1], case), restore(np.asarray(case.label), case)
         system, convention = self._system, self._system.config.metrics.convention
-        found = score_case(whole, truth, case.meta["spacing"], convention, system.metrics)
+        lesions = lesions_of(case.meta["label_system"])
+        found = score_case(whole, truth, case.meta["spacing"], convention, system.metrics, lesions)
         after_steps = step_rows(case.name, case, system.steps, stages, system.regions, convention)
         brain, true = (
             np.any(np.asarray(case.image) != 0, axis=0),

@@ -14,6 +14,7 @@ from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from fedbrats.config.schema import FEDERATED, InferenceConfig
 from fedbrats.data.cache import CachedCase, restore
+from fedbrats.data.families import lesions_of
 from fedbrats.data.nifti import Source, write_labels
 from fedbrats.data.regions import LabelSystem, to_source
 from fedbrats.federation.site.site import Site
@@ -177,8 +178,8 @@ def _score(site: Site, arm: str, case: CachedCase, prediction: np.ndarray) -> di
         _save_slice(site, arm, case, prediction)
     if site.config.report.predictions:
         _save_prediction(site, arm, case, whole)
-    convention = site.config.metrics.convention
-    return score_case(whole, truth, case.meta["spacing"], convention, site.parts.metrics)
+    convention, lesions = site.config.metrics.convention, lesions_of(case.meta["label_system"])
+    return score_case(whole, truth, case.meta["spacing"], convention, site.parts.metrics, lesions)
 
 
 def _worst(site: Site, case: CachedCase) -> dict[str, dict[str, float]]:
@@ -207,9 +208,7 @@ def _save_slice(site: Site, arm: str, case: CachedCase, prediction: np.ndarray) 
 def _save_prediction(site: Site, arm: str, case: CachedCase, whole: np.ndarray) -> None:
     """Write the prediction beside the source: its grid, its affine, its label numbers."""
     source = Source(**{**case.meta["source"], "shape": tuple(case.meta["source"]["shape"])})
-    system = LabelSystem(
-        **{**case.meta["label_system"], "ignored": tuple(case.meta["label_system"]["ignored"])}
-    )
+    system = LabelSystem.from_json(case.meta["label_system"])
     file = site.warm.folder / "predictions" / arm.replace(":", "-") / site.name / f"{case.name}.nii.gz"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_labels(file, to_source(whole, system), source)

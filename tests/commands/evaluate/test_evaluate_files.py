@@ -25,6 +25,9 @@ def labels(et=4, shift=0):
     return volume
 
 
+NEW = "labels.predictions=gli2023"
+
+
 def write(path, volume, affine=AFFINE):
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(volume, affine), path)
@@ -59,7 +62,7 @@ def run(settings):
 
 def test_good_broken_and_missing_predictions(folders):
     """Shift by one voxel: WT overlap 5/6, ET 3/4; HD95 1 mm. The others are failed rows with worst scores."""
-    rows, notes, cases, summary = run(config(folders))
+    rows, notes, cases, summary = run(config(folders, NEW))
     assert [row["status"][:6] for row in rows] == ["ok"] * 3 + ["failed"] * 6
     assert [row["dice"] for row in rows[:3]] == pytest.approx([5 / 6, 3 / 4, 3 / 4])
     assert [row["hd95"] for row in rows[:3]] == pytest.approx([1, 1, 1])
@@ -68,8 +71,11 @@ def test_good_broken_and_missing_predictions(folders):
     assert rows[6]["status"] == "failed: no prediction"
     assert rows[6]["volume_true_ml"] == pytest.approx(6 * 6 * 6 * 2 / 1000)
     assert [row["site"] for row in rows[::3]] == ["TCIA01", "TCIA02", "TCIA02"]
-    assert "references: enhancing tumour is 4 (recognised)" in notes
-    assert "predictions: enhancing tumour is 3 (recognised)" in notes
+    told = "BraTS 2017 to 2021 (NCR 1, ED 2, ET 4) by the names of 3 cases"
+    assert f"label numbers of the references: {told}" in notes
+    told = "BraTS 2023 GLI (NCR 1, ED 2, ET 3) set by labels.predictions for 1 case"
+    assert f"label numbers of the predictions: {told}" in notes
+    assert "lesion-wise scores: reference grown by 3, larger than 50 mm3" in notes
     pooled = summary[(summary.site == "all") & (summary.metric == "dice") & (summary.region == "WT")]
     assert pooled[["n", "failed"]].to_numpy().tolist() == [[3, 2]]
     assert pooled["mean"].item() == pytest.approx(5 / 6 / 3)
@@ -111,11 +117,11 @@ def test_unknown_numbers_fail_the_prediction_and_refuse_the_reference(folders):
     odd = labels()
     odd[0, 0, 0] = 9
     write(folders / "guess" / "Brats18_TCIA02_3_1.nii.gz", np.where(odd == 4, 3, odd))
-    rows = run(config(folders))[0]
+    rows = run(config(folders, NEW))[0]
     assert "unexpected labels [9]" in rows[6]["status"]
     bad = write(folders / "truth" / "Brats18_TCIA02_3_1" / "Brats18_TCIA02_3_1_seg.nii.gz", odd)
     with pytest.raises(ConfigError, match=r"unexpected labels \[9\]") as error:
-        run(config(folders))
+        run(config(folders, NEW))
     assert str(bad) in str(error.value)
 
 
@@ -132,7 +138,7 @@ def test_broken_reference_is_refused(folders):
     [
         (["predictions=a", "reference=b"], "reference: .*not in 'EvaluateConfig'"),
         (["predictions=a", "references=b", "metrics.hd95=monai"], "metrics.hd95: .*not in 'MetricsConfig'"),
-        (["predictions=a", "references=b", "labels.et=four"], "labels.et: .*could not be converted"),
+        (["predictions=a", "references=b", "labels.et=4"], "labels.et: .*not in 'LabelsConfig'"),
         (["predictions=a"], "missing: references=<file or folder>"),
         (["predictions"], "predictions: expected key=value"),
     ],
@@ -145,16 +151,53 @@ def test_wrong_arguments_fail_by_name(arguments, message):
 def test_wrong_settings_fail_before_any_work(folders):
     with pytest.raises(ValueError, match=r"metrics.convention: unknown 'medpy'"):
         run(config(folders, "metrics.convention=medpy"))
-    with pytest.raises(ConfigError, match=r"labels.et is 4, but predictions hold 3"):
-        run(config(folders, "labels.et=4"))
+    with pytest.raises(ConfigError, match=r"labels.references=four: choose one of auto, brats2021, "):
+        run(config(folders, "labels.references=four"))
+    with pytest.raises(ConfigError, match=r"labels.predictions=\{'et': 4\}: give ncr, ed and et"):
+        run(config(folders, "labels.predictions={et: 4}"))
+    with pytest.raises(
+        ConfigError, match=r"doubt: .*guess.Brats18_TCIA01_1_1.nii.gz; set labels.predictions=gli2023"
+    ):
+        run(config(folders))
     assert not (folders / "out").exists()
+
+
+def test_the_decathlon_is_read_by_its_own_numbers(tmp_path):
+    """All 8 voxels of necrosis (2) predicted as oedema (1): WT and ET are perfect, TC has 64 of its 72 voxels."""
+    truth = labels(et=3)
+    truth[truth == 2] = 1
+    truth[6:8, 6:10, 9:10] = 2
+    guess = np.where(truth == 2, 1, truth)
+    write(tmp_path / "truth" / "BRATS_001.nii.gz", truth)
+    write(tmp_path / "guess" / "BRATS_001.nii.gz", guess)
+    rows, notes, _, _ = run(config(tmp_path))
+    assert [row["dice"] for row in rows] == pytest.approx([1, 2 * 64 / (64 + 64 + 8), 1])
+    assert (
+        "label numbers of the predictions: Decathlon Task01 (NCR 2, ED 1, ET 3) by the names of 1 case"
+        in notes
+    )
+    rows, _, _, _ = run(
+        config(tmp_path, "labels.references=gli2023", "labels.predictions={ncr: 1, ed: 2, et: 3}")
+    )
+    assert rows[1]["dice"] == pytest.approx(2 * 208 / (208 + 216))
+
+
+def test_small_lesions_count_as_the_family_of_the_reference_says(tmp_path):
+    """A lesion of 4 voxels (8 mm3), missed: above the 2 mm3 of metastases, below the 50 mm3 of glioma."""
+    truth = labels(et=3)
+    truth[19, 15, 10:14] = 3
+    for case, found in (("BraTS-MET-00001-000", 1 / 2), ("BraTS-GLI-00001-000", 1)):
+        write(tmp_path / case / "truth" / f"{case}-seg.nii.gz", truth)
+        write(tmp_path / case / "guess" / f"{case}.nii.gz", labels(et=3))
+        rows, _, _, _ = run(config(tmp_path / case))
+        assert rows[0]["lesion_dice"] == pytest.approx(found)
 
 
 @pytest.mark.slow
 def test_command_prints_only_json(folders):
     script = ROOT / "sims" / "evaluate.py"
     paths = [f"{key}={folders / value}" for key, value in (("predictions", "guess"), ("references", "truth"))]
-    command = [sys.executable, str(script), *paths, "metrics.convention=captk"]
+    command = [sys.executable, str(script), *paths, NEW, "metrics.convention=captk"]
     done = subprocess.run(command, cwd=folders, capture_output=True, text=True, check=True)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == 9

@@ -6,13 +6,15 @@ import pytest
 from fedbrats.commands.evaluate.label_files import (
     case_name,
     find_label_files,
+    labelled,
     pair_files,
-    recognise_labels,
     same_grid,
 )
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.family_table import OWN, OWN_HYPHENS
 from fedbrats.data.nifti import Source
-from fedbrats.data.regions import BRATS_2017, BRATS_2023, BRATS_2024
+from fedbrats.data.regions import LabelSystem
+from tests.data.brats_files import write_decathlon
 
 
 @pytest.mark.parametrize(
@@ -69,34 +71,28 @@ def test_what_cannot_be_paired_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("numbers", "et", "system"),
+    ("case", "file", "naming"),
     [
-        ({"a": {0, 1, 2}, "b": {0, 2, 4}}, None, BRATS_2017),
-        ({"a": {0, 1, 2}, "b": {0, 2, 3}}, None, BRATS_2023),
-        ({"a": {0, 1, 2}}, None, BRATS_2023),
-        ({"a": {0, 1, 2}}, 4, BRATS_2017),
-        ({"a": {0, 3, 4}}, 3, BRATS_2024),
-        ({"BraTS-GLI-1-100": {0, 1, 2, 4}}, 4, BRATS_2017),
+        ("BraTS-PED-00001-000", "BraTS-PED-00001-000.nii.gz", "BraTS-PED"),
+        ("BRATS_001", "anything.nii.gz", "Decathlon"),  # two files are a pair whatever they are called
+        ("a", "BRATS_001.nii.gz", "Decathlon"),
+        ("a", "a-seg.nii.gz", OWN_HYPHENS),
+        ("a", "a_seg.nii.gz", OWN),
     ],
 )
-def test_label_numbers_are_recognised(numbers, et, system):
-    found, why = recognise_labels("references", numbers, et)
-    assert found == system
-    assert why.startswith("references: ")
+def test_the_names_of_a_label_file(tmp_path, case, file, naming):
+    assert labelled(case, tmp_path / file, {0}).naming == naming
 
 
-@pytest.mark.parametrize(
-    ("numbers", "et", "message"),
-    [
-        ({"a": {3}, "b": {4}}, None, "references are ambiguous: a hold 3, b hold 4; set labels.et=3"),
-        ({"BraTS-GLI-1-100": {0, 1, 2, 4}}, None, "ambiguous: names of BraTS 2023 and later"),
-        ({"a": {3}}, 4, "labels.et is 4, but references hold 3: a"),
-        ({"a": {3}}, 2, "labels.et is 2"),
-    ],
-)
-def test_ambiguous_label_numbers_are_refused(numbers, et, message):
-    with pytest.raises(ConfigError, match=message):
-        recognise_labels("references", numbers, et)
+def test_a_dataset_json_beside_labels_says_their_numbers(tmp_path):
+    texts = {"0": "background", "3": "edema", "1": "non-enhancing tumor", "2": "enhancing tumour"}
+    write_decathlon(tmp_path, ("renamed",), texts)
+    found = labelled("renamed", tmp_path / "labelsTr" / "renamed.nii.gz", {0})
+    assert (found.naming, found.stated) == ("Decathlon", LabelSystem("msd", ncr=1, ed=3, et=2))
+    (tmp_path / "dataset.json").write_text(
+        '{"labels": {"background": 0, "whole tumor": [1, 2, 3]}}'
+    )  # nnU-Net's
+    assert labelled("renamed", tmp_path / "labelsTr" / "renamed.nii.gz", {0}).stated is None
 
 
 def test_same_grid_looks_at_the_world_not_at_the_storage():

@@ -128,8 +128,9 @@ def test_every_orientation_gives_the_same_segmentation(codes: str, trained: Path
     ("name", "label", "more", "enhancing"),
     [
         ("BraTS-GLI-00001-000", True, (), 3),  # its own labels
-        ("BraTS-GLI-00001-000", False, (), 4),  # the run's
-        ("BraTS-GLI-00001-000", False, ("labels.et=3",), 3),
+        ("BraTS-GLI-00001-000", False, (), 3),  # its names'
+        ("HOSP_1", False, (), 4),  # the run's
+        ("HOSP_1", False, ("labels=gli2023",), 3),
         ("BraTS19_CBICA_1_1", True, (), 4),
     ],
 )
@@ -139,7 +140,8 @@ def test_label_numbers_are_the_datas_own(
     write_case(tmp_path / "data", name, label=label)
     _, lines = predict(trained, tmp_path / "data", tmp_path / "out", *more)
     assert set(np.unique(labels(tmp_path / "out" / f"{name}.nii.gz"))) == {0, 1, 2, enhancing}
-    assert str(enhancing) in lines[0]
+    assert f"ET {enhancing}" in lines[0]
+    assert ("by the names of 1 case" in lines[0]) == ("BraTS" in name)
     for name in ("scores.csv", "report.html", "reliability.png", "retained.png"):
         assert (tmp_path / "out" / name).exists() is label
 
@@ -192,7 +194,7 @@ def test_nothing_of_an_earlier_prediction_stays(trained: Path, tmp_path: Path) -
     folder = write_case(tmp_path / "data", "A")
     predict(trained, tmp_path / "data", tmp_path / "out", "maps=true")
     (folder / "A_seg.nii.gz").unlink()
-    predict(trained, tmp_path / "data", tmp_path / "out", "labels.et=4")
+    predict(trained, tmp_path / "data", tmp_path / "out", "labels=brats2021")
     left = sorted(f.name for f in (tmp_path / "out").iterdir() if not f.name.startswith("."))
     assert left == ["A.nii.gz", "cases.csv", "summary.json"]
 
@@ -225,7 +227,7 @@ def test_a_bad_label_costs_the_score_only(trained: Path, tmp_path: Path) -> None
         (["checkpoint=[]", "data={data}"], r"checkpoint=\[\]"),
         (["checkpoint={run}", "data=nowhere"], r"nowhere: no such folder; data must name"),
         (["checkpoint={run}", "data={data}", "device=tpu"], r"device=tpu"),
-        (["checkpoint={run}", "data={data}", "labels.et=5"], r"labels\.et=5"),
+        (["checkpoint={run}", "data={data}", "labels=5"], r"labels=5: choose one of auto"),
         (["checkpoint={run}", "data={data}", "postprocess=magic"], r"postprocess=magic: choose one of"),
         (["checkpoint={run}", "data={data}", "metrics.convention=x"], r"metrics\.convention"),
         (["checkpoint={run}", "data={data}", "inference.combine=vote"], r"there is one model"),

@@ -22,7 +22,7 @@ def test_every_hostile_volume_is_a_fault_of_its_own_case(tmp_path: Path) -> None
     write_case(root, "BraTS2021_00090")
     write_case(tmp_path / "outside", "BraTS2021_00091")
     (root / "linked").symlink_to(tmp_path / "outside")
-    arguments = ["checkpoint=unused", f"data={root}", "labels.et=4"]
+    arguments = ["checkpoint=unused", f"data={root}", "labels=brats2021"]
     opened = open_folder(read_arguments(arguments), tmp_path / "cache", tmp_path, said.append)
     assert f"passed over, links that leave {root}: {root / 'linked'}" in said
     for case in opened.cases:
