@@ -229,6 +229,7 @@ def _patients(run: Audited) -> Iterator[Batch]:
                 patch=train.patch or rules.patch,
                 batch=run.settings.patches,
                 tumour_share=train.tumour_share,
+                tumour_centre=train.tumour_centre,
                 planes=rules.planes,
                 normalise=site.normalise,
             )

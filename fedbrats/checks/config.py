@@ -24,6 +24,7 @@ from fedbrats.config.schema import (
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.families import given
 from fedbrats.data.institutions import check_options
+from fedbrats.data.patches import CENTRES
 from fedbrats.federation.parts import Parts, parts_of
 from fedbrats.models.build import check_loss, check_network, dimensions
 from fedbrats.models.node import check_size, with_size
@@ -179,9 +180,10 @@ def _check_train(train: TrainConfig) -> None:
     _at_least("train.batch", train.batch, 1)
     _at_least("train.patches_per_case", train.patches_per_case, 1)
     _require(
-        1 / 3 <= train.tumour_share <= 1,
-        f"train.tumour_share={train.tumour_share}: must lie in [1/3, 1], a share of the patches.",
+        train.tumour_share == 0 or 1 / 3 <= train.tumour_share <= 1,
+        f"train.tumour_share={train.tumour_share}: must be 0 or lie in [1/3, 1], a share of the patches.",
     )
+    _choice("train.tumour_centre", train.tumour_centre, CENTRES)
     _choice("train.augment", train.augment, ("none", "flips", "light", "masks", "nnunet"))
     _choice("train.schedule", train.schedule, ("constant", "poly", "cosine", "inverse", "plateau"))
     for key in ("warmup", "plateau_patience", "plateau_cooldown"):

@@ -101,7 +101,8 @@ class TrainConfig:
         "together"  # of the pooled arm: as many as all sites take together, or "in_a_row" as one site
     )
     patches_per_case: int = 1  # patches drawn from a case in one epoch
-    tumour_share: float = 0.5  # share of patches centred on tumour, at least 1/3
+    tumour_share: float = 0.5  # share of patches centred on tumour: 0 (all anywhere), or at least 1/3
+    tumour_centre: str = "any"  # their centre: any tumour voxel | class | box, see data/patches.py
     augment: str = "light"  # none | flips | light | masks | nnunet, see data/augment.py
     schedule: str = "constant"  # constant | poly | cosine | inverse | plateau, over the global rounds
     warmup: int = 0  # rounds of linear warm-up

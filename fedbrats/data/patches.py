@@ -11,7 +11,9 @@ import torch
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.cases import MODALITIES
 from fedbrats.data.intensity import Normaliser
+from fedbrats.data.regions import BACKGROUND
 
+CENTRES = ("any", "class", "box")
 NORMAL = {"sagittal": 0, "coronal": 1, "axial": 2}  # axis of canonical RAS+ space that stands on the plane
 
 
@@ -22,15 +24,20 @@ def draw_batch(
     patch: Sequence[int],
     batch: int,
     tumour_share: float,
+    tumour_centre: str = "any",
     planes: Sequence[str] = ("axial",),
     normalise: Normaliser | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw a batch of patches, each from a case chosen uniformly at random.
 
-    The first ceil(batch * tumour_share) patches hold a random tumour voxel, at their centre (index
+    The first ceil(batch * tumour_share) patches hold a voxel that `tumour_centre` names, at their centre (index
     patch // 2) unless the patch would then stick out of the volume and is moved inside. If the case has no
     tumour they are placed as the others are, uniformly inside the volume. Along an axis where the patch is
     larger than the volume, the volume lies in the middle of zeros. Only the patch is read from disk.
+
+    any: a random tumour voxel, so mostly oedema, the largest part. class: one of the parts (NCR, ED, ET) that the case
+    has, each as likely, then a random voxel of it ("one randomly chosen foreground class", nnU-Net). box: the middle of
+    the tumour's bounding box, as a localiser crops.
 
     A patch of two sides lies in one slice, that is, it is a patch one voxel thick, placed by the same rules; its plane
     is chosen uniformly at random. Z runs fastest in the cached volume, so a sagittal slice is one block of the file
@@ -42,6 +49,7 @@ def draw_batch(
         patch: voxels along X, Y, Z; or along the two axes of a slice.
         batch: number of patches B.
         tumour_share: between 0 and 1.
+        tumour_centre: one of `CENTRES`.
         planes: for slices only: "axial" (sides X, Y), "coronal" (X, Z) or "sagittal" (Y, Z), one or more.
         normalise: changes the values of a part of a case's image, see `intensity.normaliser`; the zeros around the
             volume stay 0. None takes the cache as it is.
@@ -53,6 +61,8 @@ def draw_batch(
         ValueError: no cases, a case without label, an unknown plane, or a size or share out of range.
     """
     _check_request(cases, patch, batch, tumour_share, planes)
+    if tumour_centre not in CENTRES:
+        raise ValueError(f"tumour_centre={tumour_centre}: choose one of {', '.join(CENTRES)}")
     images = np.zeros((batch, len(MODALITIES), *patch), np.float32)
     labels = np.zeros((batch, *patch), np.uint8)
     on_tumour = math.ceil(batch * tumour_share - 1e-9)  # 100 * 0.07 is a little more than 7
@@ -62,7 +72,8 @@ def draw_batch(
         box = np.array(patch) if axis is None else np.insert(patch, axis, 1)
         centres = case.tumour if index < on_tumour else None
         label = case.label
-        source, target = _place(np.array(label.shape), box, centres, rng)
+        centre = None if centres is None or not len(centres) else _centre(case, centres, tumour_centre, rng)
+        source, target = _place(np.array(label.shape), box, centre, rng)
         values = _read(case, source, normalise)
         image, truth = torch.from_numpy(images[index]), labels[index]
         if axis is not None:  # views with a third side of 1, as the volume has it
@@ -97,13 +108,26 @@ def _read(case: CachedCase, source: tuple[slice, ...], normalise: Normaliser | N
     return values if normalise is None else torch.from_numpy(normalise(case, values.numpy()))
 
 
+def _centre(case: CachedCase, centres: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
+    """Voxel [3] that a patch on the tumour is centred on; `centres` [n, 3] are tumour voxels of the case."""
+    if kind == "box":
+        return (centres.min(axis=0).astype(np.int64) + centres.max(axis=0)) // 2
+    if kind == "class":
+        parts = [part for part in case.meta["labels"] if part != BACKGROUND]
+        part, label = parts[int(rng.integers(len(parts)))], case.label
+        known = centres[label[tuple(centres.T)] == part]
+        # A part of a few voxels may be missing from the sample of the tumour that the cache keeps.
+        centres = known if len(known) else np.argwhere(label == part)
+    return centres[int(rng.integers(len(centres)))]
+
+
 def _place(
-    shape: np.ndarray, patch: np.ndarray, centres: np.ndarray | None, rng: np.random.Generator
+    shape: np.ndarray, patch: np.ndarray, centre: np.ndarray | None, rng: np.random.Generator
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Choose where a patch lies; return the part of the volume it covers and the place of it in the patch."""
     room = shape - patch
-    if centres is not None and len(centres):
-        start = centres[int(rng.integers(len(centres)))].astype(np.int64) - patch // 2
+    if centre is not None:
+        start = centre.astype(np.int64) - patch // 2
         start = np.clip(start, 0, np.maximum(room, 0))
     else:
         start = rng.integers(np.maximum(room, 0) + 1)

@@ -43,6 +43,7 @@ def batches(
                 patch=patch,
                 batch=train.batch,
                 tumour_share=train.tumour_share,
+                tumour_centre=train.tumour_centre,
                 planes=planes,
                 normalise=normalise,
             )

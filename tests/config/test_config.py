@@ -181,6 +181,7 @@ WRONG = {
     "train.batch=two": "batch",
     "train.patches_per_case=0": "train.patches_per_case",
     "train.tumour_share=0.3": "train.tumour_share=0.3",
+    "train.tumour_centre=lesion": "train.tumour_centre=lesion",
     "train.tumour_share=1.1": "train.tumour_share=1.1",
     "train.schedule=step": "train.schedule=step",
     "train.warmup=-1": "train.warmup",

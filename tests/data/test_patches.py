@@ -268,3 +268,58 @@ def test_bad_arguments_are_refused(tumour_case: CachedCase, tmp_path: Path) -> N
     unlabelled = cached_case(tmp_path, "unlabelled", positions((9, 9, 9)), None)
     with pytest.raises(ValueError, match="unlabelled: the case has no label"):
         draw_batch([unlabelled], rng, patch=(4, 4, 4), batch=1, tumour_share=0.5)
+
+
+def _parts_case(root: Path, sample: int = 1) -> CachedCase:
+    """A box of oedema, a few voxels of NCR and one of ET in it; every `sample`-th tumour voxel is kept as a centre."""
+    label = np.zeros((24, 20, 16), np.uint8)
+    label[8:16, 6:14, 5:11] = 2
+    label[9, 8, 6:9] = 1
+    label[14, 12, 8] = 3
+    arrays = {
+        "image.npy": positions(label.shape).astype(np.float16),
+        "label.npy": label,
+        "tumour.npy": np.argwhere(label)[::sample].astype(np.int16),
+    }
+    for folder in ("building", "cases"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    write_entry(root / "cases" / "parts", arrays, {"labels": [0, 1, 2, 3]}, root)
+    return CachedCase("parts", root / "cases" / "parts")
+
+
+def _middles(case: CachedCase, centre: str, patches: int) -> tuple[np.ndarray, np.ndarray]:
+    """Label and position of the voxel at the centre of each patch."""
+    options = {"patch": (4, 4, 4), "batch": patches, "tumour_share": 1.0, "tumour_centre": centre}
+    images, labels = draw_batch([case], np.random.default_rng(3), **options)
+    return labels[:, 2, 2, 2], images[:, :3, 2, 2, 2].astype(int) - 1
+
+
+@pytest.mark.parametrize("sample", [1, 100])
+def test_a_random_class_is_as_often_the_smallest_part(tmp_path: Path, sample: int) -> None:
+    case = _parts_case(tmp_path, sample)
+    found = np.bincount(_middles(case, "class", 900)[0], minlength=4)
+    assert found[0] == 0
+    assert (abs(found[1:] - 300) < 4 * np.sqrt(900 * 2 / 9)).all()  # four standard deviations
+    any_voxel = np.bincount(_middles(_parts_case(tmp_path / "all"), "any", 900)[0], minlength=4)
+    assert any_voxel[2] > 880  # 380 of 384 voxels are oedema
+
+
+def test_a_class_that_a_case_does_not_have_is_not_drawn(tumour_case: CachedCase, tmp_path: Path) -> None:
+    label = np.zeros((12, 12, 12), np.uint8)
+    label[4:6, 5, 5] = 3
+    for folder in ("building", "cases"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+    arrays = {"image.npy": positions(label.shape).astype(np.float16), "label.npy": label}
+    arrays["tumour.npy"] = np.argwhere(label).astype(np.int16)
+    write_entry(tmp_path / "cases" / "et", arrays, {"labels": [0, 3]}, tmp_path)
+    assert set(_middles(CachedCase("et", tmp_path / "cases" / "et"), "class", 50)[0]) == {3}
+
+
+def test_a_box_is_cut_around_the_middle_of_the_tumour(tmp_path: Path) -> None:
+    _, places = _middles(_parts_case(tmp_path), "box", 5)
+    assert (places == (11, 9, 7)).all()  # (8 + 15) // 2, (6 + 13) // 2, (5 + 10) // 2
+
+
+def test_an_unknown_centre_is_refused(tumour_case: CachedCase) -> None:
+    with pytest.raises(ValueError, match="tumour_centre=lesion: choose one of any, class, box"):
+        _middles(tumour_case, "lesion", 1)

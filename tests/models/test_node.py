@@ -25,7 +25,8 @@ SMALL = model_names(size="small")
 BY_HAND = {
     "nnunet": (
         *("model.channels=[16,32,64,128]", "model.input.patch=[32,32,32]", "model.input.multiple=8"),
-        *("train.augment=light", "train.deep_supervision=[1,0.5,0.25]"),
+        *("train.augment=light", "train.deep_supervision=[1,0.5,0.25]", "train.tumour_centre=any"),
+        *("train.clip_norm=null", "train.optimizer.weight_decay=0", "inference.flips=false"),
     ),
     "swin_unetr": (
         *("model.feature_size=12", "model.num_heads=[1,2,4,8]", "model.input.patch=[64,32,32]"),
@@ -33,7 +34,8 @@ BY_HAND = {
     ),
     "jonsson_resunet": (
         *("model.widths=[8,16,32,64,128]", "model.depths=[1,1,1,1,1]", "train.batch=16"),
-        *("train.optimizer.lr=5e-3", "inference.mc_passes=5"),
+        *("train.optimizer.lr=5e-3", "inference.mc_passes=5", "train.tumour_share=0.5"),
+        *("model.input.patch=[64,64]", "model.input.resize=null"),
     ),
 }
 

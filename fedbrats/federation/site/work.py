@@ -209,6 +209,7 @@ class SiteWork:
                 patch=train.patch or rules.patch,
                 batch=patches,
                 tumour_share=train.tumour_share,
+                tumour_centre=train.tumour_centre,
                 planes=rules.planes,
                 normalise=normalise,
             )

@@ -17,7 +17,7 @@ def brainmage_resunet(
     filters: int = 16,
     levels: int = 5,
     dropout: float = 0.0,
-    prior: float = 0.1,
+    prior: float | None = 0.1,
 ) -> BrainMaGeResUNet:
     """Residual U-Net with 16 initial filters, section 2.3, Table 3 and section 4 of the paper.
 
@@ -38,7 +38,8 @@ def brainmage_resunet(
     convolution's, which rounds to 8.288 as printed. That is not proof: counting the biases but only one of the two
     vectors of each norm makes 8,287,986 as well.
     The release drops out 0.3 of the encoder's channels and keeps running statistics in its norms; the paper mentions
-    neither, so `dropout` is 0 and norms have no statistics.
+    neither, so `dropout` is 0 and norms have no statistics. The paper is about inference: loss, optimiser, augmentation
+    and `prior` are fedbrats' own.
 
     Args:
         in_channels: MRI sequences.

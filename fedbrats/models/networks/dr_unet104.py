@@ -11,6 +11,10 @@ Where the print is silent or contradicts itself:
 - Shortcuts: "input is added" (Figure 2), so a 1x1 shortcut works on the block's input before BN and ReLU.
 - Cropping: right after the transposed convolution, before the skip is joined. The print does not say.
 - Convolution bias: not printed. Here only the last convolution has one; the others are followed by BN.
+
+Not as printed (conf/model/dr_unet104.yaml; "What is not as printed" in models/README.md): slices are drawn within the
+box around the brain and with replacement, grey values are not rounded to 8 bits. The small variant has half of its
+slices on tumour and an output bias set by `prior`; the full one has He initialisation alone (section 3.2).
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ def dr_unet104(
     width: int = 64,
     stacks: Sequence[int] = STACKS,
     dropout: float = 0.2,
-    prior: float = 0.1,
+    prior: float | None = 0.1,
 ) -> DRUNet:
     """DR-UNet104 with He initialisation; softmax over background, NCR, ED and ET by default.
 

@@ -21,6 +21,10 @@ Figure 1's caption and section 3.2.1 disagree on which side of the figure shows 
 in the release, the first block has a 1x1 shortcut, also where its width does not change, and later ones have identity.
 Dropout follows every encoder block (section 3.2.2) and every layer normalisation of the decoder. Where it lies in the
 decoder is not printed. Epsilon and momentum of the norms are not printed and are torch's.
+
+Not as printed (conf/model/jonsson_resunet.yaml; "What is not as printed" in models/README.md): slices of 192x192 around
+the brain resized to 64x64, where section 3.1.1 zooms and crops 256x256 (the small variant takes 64x64 voxels as they
+are, and half of them on tumour); z-score; no early stopping; an output bias set by `prior`.
 """
 
 from __future__ import annotations
@@ -42,7 +46,7 @@ def jonsson_resunet(
     depths: Sequence[int] = (1, 2, 3, 4, 4),
     dropout_encoder: float = 0.1,
     dropout_decoder: float = 0.1,
-    prior: float = 0.1,
+    prior: float | None = 0.1,
 ) -> ResUNet:
     """ResU-Net; one sigmoid output, the whole tumour, by default.
 

@@ -17,7 +17,7 @@ def localization_unet(
     out_channels: int = 3,
     filters: int = 64,
     levels: int = 4,
-    prior: float = 0.1,
+    prior: float | None = 0.1,
 ) -> LocalizationUNet:
     """Residual U-Net with group norm, sections 2.1 to 2.3 of the paper.
 
@@ -36,6 +36,11 @@ def localization_unet(
       printed: 8, or 1 where 8 does not divide the width, which keeps the contrast between the input's sequences.
     - Output: the authors trained one network per region with one output each, and mention three outputs. Chosen for
       the refiner: three outputs, a third of the traffic and of the privacy budget.
+    - Intensities: "as little modification as possible" (section 2.1). Here z-scores, as institutions differ in scale.
+    - Crop: "center the input images around the segmented tumors" (section 2.3), on predictions. Here around the true
+      tumour's bounding box in training (`train.tumour_centre=box`; the small variant any of its voxels) and around the
+      localiser's in the final test, see `inference.locate.box_around`.
+    - Initialisation: not printed. PyTorch's, and `prior`. See "What is not as printed" in models/README.md.
 
     Args:
         in_channels: MRI sequences.

@@ -31,6 +31,10 @@ def nnsegnet(
     Contradiction: section 2.5 thresholds softmax values of WT, NCR and ET one after the other, section 2.4 trains
     with binary cross-entropy, and the count holds with three output channels; so three sigmoid regions are chosen.
 
+    Training (conf/model/nnsegnet.yaml): weight decay 3e-5 is printed (section 2.4). Patches on a randomly chosen class,
+    gradient clip 12 and the mean over mirrorings are nnU-Net's, whose framework "automatically determined" them; the
+    small variant goes without these three. See "What is not as printed" in models/README.md.
+
     Args:
         in_channels: MRI sequences.
         out_channels: see `tasks.segmentation`.

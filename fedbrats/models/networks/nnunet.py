@@ -30,6 +30,11 @@ def nnunet(
     five are built; a weight of 0 in `train.deep_supervision` leaves out what the text leaves out. Because the heads
     have no bias, there is no prior to set. He initialisation as in Table 2.
 
+    Training (conf/model/nnunet.yaml): patches on a randomly chosen class as in Table 2. Gradient clip 12 and weight
+    decay 3e-5 are those of nnU-Net's release, as is the mean over mirrorings; the paper has "the default nnUNet". Not
+    kept: the ensemble of five folds, and in the small variant none of this. See "What is not as printed" in
+    models/README.md.
+
     Args:
         in_channels: MRI sequences.
         out_channels: see `tasks.segmentation`.

@@ -16,6 +16,10 @@ Where the print is silent or contradicts itself:
 - ResNet-50: MONAI's bottleneck has the stride in the 3x3 convolution, the layout cited by the paper in the first 1x1.
   Shapes and number of parameters are the same.
 - Convolution bias before BN: not printed, left out.
+
+Not as printed (conf/model/residual_encoder.yaml; "What is not as printed" in models/README.md): slices are drawn within
+the box around the brain and with replacement, histograms are matched within a site, the output bias is set by `prior`
+(no initialisation is printed). The small variant has half of its slices on tumour.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ def residual_encoder(
     out_channels: int = 4,
     width: int = 64,
     layers: Sequence[int] = (3, 4, 6, 3),
-    prior: float = 0.1,
+    prior: float | None = 0.1,
 ) -> ResidualEncoder:
     """Residual encoder and convolutional decoder; softmax over background, NCR, ED and ET by default.
 

@@ -19,7 +19,7 @@ def residual_unet(
     res_units: int = 2,
     norm: str = "instance",
     dropout: float = 0.0,
-    prior: float = 0.1,
+    prior: float | None = 0.1,
 ) -> UNet:
     """Residual U-Net of Kerfoot et al. (STACOM 2018), MONAI's `UNet` with `res_units` units per level.
 

@@ -18,12 +18,13 @@ def segresnet(
     blocks_up: Sequence[int] = (1, 1, 1),
     norm: str = "group",
     dropout: float | None = None,
-    prior: float = 0.1,
+    prior: float | None = 0.1,
 ) -> SegResNet:
     """MONAI's `SegResNet` without the variational branch.
 
     Takes float [batch, in_channels, X, Y, Z] with every side a multiple of 2^(len(blocks_down) - 1) and returns
-    logits [batch, out_channels, X, Y, Z], which start near the log-odds of `prior`.
+    logits [batch, out_channels, X, Y, Z], which start near the log-odds of `prior`. Of the paper this is the network
+    only; loss, optimiser, augmentation and patch are fedbrats' own.
 
     Raises:
         ValueError: unknown `norm`, or group norm with `init_filters` that 8 does not divide.

@@ -22,7 +22,7 @@ def swin_unetr(
     num_heads: Sequence[int] = (3, 6, 12, 24),
     window_size: int = 7,
     use_checkpoint: bool = False,
-    prior: float = 0.1,
+    prior: float | None = 0.1,
 ) -> SwinUNETR:
     """Swin transformer encoder, convolutional decoder: MONAI's `SwinUNETR` with the settings of section 3 and Table 1.
 
@@ -32,6 +32,10 @@ def swin_unetr(
     Printed are 61.98 million parameters; MONAI's network with the printed settings has 62,191,941, 0.34 % more. The
     text merges patches into 4C features before the linear layer, which is the 2D number; MONAI concatenates the eight
     neighbours of 3D. The decoder's norms are without weights, as MONAI's plain instance norm is.
+
+    Training (conf/model/swin_unetr.yaml): printed is a batch of 1 on each of 8 GPUs, here 1; the optimiser and the
+    length of the warm-up are not printed, nor an initialisation, for which `prior` is set. See "What is not as printed"
+    in models/README.md.
 
     Args:
         in_channels: MRI sequences.

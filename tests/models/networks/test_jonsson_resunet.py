@@ -148,7 +148,9 @@ def test_configurations_build() -> None:
     with torch.device("meta"):
         network, rules = configured("jonsson_resunet")
     assert count(network) == 6_854_609
-    assert rules == {"patch": [64, 64], "multiple": 32, "planes": ["axial"], "normalise": "zscore"}
+    # 256x256 without the background, zoomed to 64x64 (section 3.1.1).
+    assert (rules.pop("patch"), rules.pop("resize")) == ([192, 192], [64, 64])
+    assert rules == {"multiple": 32, "planes": ["axial"], "normalise": "zscore"}
     network, rules = configured("jonsson_resunet", "small")
     assert head_modules(network, rules["patch"]) == ("output.1",)
     assert count(network) == 566_569

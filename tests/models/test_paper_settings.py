@@ -1,0 +1,89 @@
+"""The full networks have the settings that their papers print, the small ones those of their figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedbrats.models.build import build_network
+from tests.models.test_build import config_of
+from tests.tiny import ROOT
+
+# Keys, what is printed (full), what the small variant has, and where it is printed.
+PRINTED = {
+    "nnunet": {
+        "train.tumour_share": (0.34, 0.34),  # Table 2: "more than a third"
+        "train.tumour_centre": ("class", "any"),  # Table 2: "one randomly chosen foreground class"
+        "train.clip_norm": (12.0, None),  # nnU-Net's release
+        "train.optimizer.weight_decay": (3e-5, 0),  # nnU-Net's release; Jabareen, section 2.4
+        "inference.flips": (True, False),  # nnU-Net (Isensee et al. 2021)
+    },
+    "nnsegnet": {
+        "train.tumour_centre": ("class", "any"),
+        "train.clip_norm": (12.0, None),
+        "train.optimizer.weight_decay": (3e-5, 3e-5),  # section 2.4
+        "inference.flips": (True, False),
+    },
+    "jonsson_resunet": {
+        "model.input.patch": ([192, 192], [64, 64]),  # section 3.1.1: the slice without its background,
+        "model.input.resize": ([64, 64], None),  # zoomed to 64x64
+        "train.tumour_share": (0.0, 0.5),
+    },
+    "dr_unet104": {
+        "train.tumour_share": (0.0, 0.5),  # section 3.2: every slice, in random order
+        "model.prior": (None, 0.1),  # section 3.2: He initialisation
+    },
+    "residual_encoder": {"train.tumour_share": (0.0, 0.5)},  # section 3: single slices
+    "localization_unet": {
+        "train.tumour_centre": ("box", "any"),
+        "train.tumour_share": (1.0, 0.5),
+    },  # section 2.3
+}
+
+
+def _value(config: object, key: str) -> object:
+    for part in key.split("."):
+        config = config[part] if isinstance(config, dict) else getattr(config, part)
+    return config
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_full_networks_are_trained_as_printed(name: str) -> None:
+    for index, size in enumerate(("full", "small")):
+        config = config_of(f"model={name}", f"model.size={size}")
+        found = {key: _value(config, key) for key in PRINTED[name]}
+        assert found == {key: values[index] for key, values in PRINTED[name].items()}
+
+
+def test_what_the_user_sets_wins_over_the_paper() -> None:
+    own = ("inference=default", "train.clip_norm=null", "train.tumour_centre=any")
+    config = config_of("model=nnunet", "model.size=full", *own)
+    assert (config.inference.flips, config.train.clip_norm, config.train.tumour_centre) == (
+        False,
+        None,
+        "any",
+    )
+    assert config_of("model=nnunet", "model.size=small", "inference=flips").inference.flips
+
+
+def test_without_a_prior_the_output_starts_as_the_network_does() -> None:
+    torch.manual_seed(0)
+    model = config_of("model=dr_unet104", "model.size=small", "model.prior=null").model
+    bias = build_network(model).head[-1].bias  # type: ignore[union-attr, index]
+    assert not torch.allclose(bias.softmax(0)[0], torch.tensor(0.9), atol=0.05)
+
+
+def test_every_network_says_what_is_not_as_printed() -> None:
+    said = (
+        (ROOT / "fedbrats" / "models" / "README.md")
+        .read_text()
+        .split("## What is not as printed")[1]
+        .split("\n## ")[0]
+    )
+    for file in (ROOT / "conf" / "model").glob("*.yaml"):
+        assert f"`{file.stem}`" in said, file.stem
+    papers = Path(ROOT / "fedbrats" / "models" / "networks")
+    for name in (*PRINTED, "swin_unetr"):
+        assert "models/README.md" in (papers / f"{name}.py").read_text(), name
