@@ -166,16 +166,18 @@ def _head(path: Path, stream: IO[bytes], bounds: Bounds) -> tuple[Volume, bytes]
         affine = np.asarray(header.get_best_affine(), float)
         header.get_slope_inter()
         offset = float(header["vox_offset"]) or float(kind.single_vox_offset)
-        itemsize = header.get_data_dtype().itemsize
+        dtype = header.get_data_dtype()
         shape = tuple(int(n) for n in header.get_data_shape())
     except Exception as error:
         raise VolumeError(f"{path}: not a readable NIfTI file ({error})") from error
+    if dtype.kind not in "iuf":  # colours and complex numbers, which no image and no label here is of
+        raise VolumeError(f"{path}: voxels are {dtype}, expected one number per voxel")
     if not (len(first) <= offset <= _MAX_BEFORE and offset == int(offset)):
         raise VolumeError(
             f"{path}: its header says that voxels begin at byte {offset:g}, expected a place behind it"
         )
     voxels = _check_shape(path, shape, bounds)
-    size = int(offset) + voxels * itemsize
+    size = int(offset) + voxels * dtype.itemsize
     packed = path.name.lower().endswith(".gz")
     _check_length(path, shape, size, packed)
     return Volume(header, affine, shape, int(offset), size), first

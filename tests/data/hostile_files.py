@@ -97,6 +97,14 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "inf": (_packed(claim(vox_offset=np.inf) + VOXELS), r"voxels begin at byte inf"),
     "before": (_packed(claim(vox_offset=-16) + VOXELS), r"(voxels begin at byte -16|not a readable NIfTI)"),
     "datatype": (_packed(claim(datatype=77) + VOXELS), r"not a readable NIfTI"),
+    "colours": (
+        _packed(claim(datatype=128, bitpix=24) + 3 * VOXELS),
+        r"voxels are .*expected one number per voxel",
+    ),
+    "complex": (
+        _packed(claim(datatype=32, bitpix=64) + 4 * VOXELS),
+        r"voxels are complex64, expected one number",
+    ),
     "turned": (_packed(claim(**TURNED) + VOXELS), r"the affine "),
     "zeros": (_packed(bytes(2**20)), r"not a readable NIfTI"),
     "text": (_packed(b"no volume"), r"not a readable NIfTI"),
