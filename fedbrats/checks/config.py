@@ -35,6 +35,8 @@ from fedbrats.privacy.central import Central
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.training.amount import IN_A_ROW, TOGETHER
 
+STOP_NEVER = "train.stop_patience=null"
+
 
 def _require(ok: bool, message: str) -> None:
     if not ok:
@@ -85,6 +87,7 @@ def check_config(config: Config) -> None:
     _at_least("seed", config.seed, 0)
     _check_data(config.data, config.partition)
     _check_train(config.train)
+    _check_stopping(config)
     _check_runtime(config.runtime, config.metrics, config.inference)
     _choice("report.select", config.report.select, ("best", "last"))
     _check_targets(config)
@@ -199,6 +202,23 @@ def _check_train(train: TrainConfig) -> None:
     _require(
         train.clip_norm is None or train.clip_norm > 0,
         f"train.clip_norm={train.clip_norm}: must be positive.",
+    )
+
+
+def _check_stopping(config: Config) -> None:
+    """Early stopping needs what it watches, and models that do not wait for the last round."""
+    patience = config.train.stop_patience
+    if patience is None:
+        return
+    key = f"train.stop_patience={patience}"
+    _at_least("train.stop_patience", patience, 1)
+    _require(
+        config.partition.val > 0 or config.partition.fold is not None,
+        f"{key}: there is no validation loss to watch; set partition.val or partition.fold, or {STOP_NEVER}.",
+    )
+    _require(
+        not config.personalization,
+        f"{key} and personalization exclude each other: what sites keep is that of the last round; set {STOP_NEVER}.",
     )
 
 

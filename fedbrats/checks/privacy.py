@@ -111,6 +111,10 @@ def _check_validation(config: Config, settings: DpSgd) -> None:
             "privacy.validation=home and report.select=best exclude each other: no score leaves a site by which the "
             "best round could be chosen; set report.select=last, or privacy.validation=noisy."
         )
+    if config.train.stop_patience is not None:
+        raise ConfigError(
+            "privacy.validation=home and train.stop_patience exclude each other: the server sees no validation loss."
+        )
     if config.train.schedule == "plateau":
         raise ConfigError(
             "privacy.validation=home and train.schedule=plateau exclude each other: the server sees no validation loss."

@@ -109,6 +109,7 @@ class TrainConfig:
     plateau_factor: float = 0.5  # schedule=plateau: the rate is multiplied by this,
     plateau_patience: int = 2  # when the validation loss has not fallen for more than so many validations,
     plateau_cooldown: int = 0  # and then not again for so many
+    stop_patience: int | None = None  # an arm stops once so many validations gave no lower loss; None never
     deep_supervision: list[float] | None = None  # weight per output, full size first; None halves them
     clip_norm: float | None = None  # of the gradient, per step
     keep_optimizer: bool = False  # federated sites keep their optimiser state between rounds

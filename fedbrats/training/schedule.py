@@ -31,6 +31,17 @@ def learning_rate_factor(round_: int, rounds: int, schedule: str, warmup: int = 
     return ramp * curve[schedule]
 
 
+def stopped_early(losses: Sequence[float], patience: int | None) -> bool:
+    """Whether training ends after validations that gave `losses`, oldest first ("early stopping" as in Keras).
+
+    It does once `patience` validations in a row have given no loss below the lowest before them. No validation follows,
+    so the answer stays, in a resumed run too.
+    """
+    if patience is None or not losses:
+        return False
+    return len(losses) - 1 - losses.index(min(losses)) >= patience
+
+
 def plateau_factor(losses: Sequence[float], factor: float, patience: int, cooldown: int) -> float:
     """Factor on the learning rate after validations that gave `losses`, oldest first ("reduce on plateau").
 

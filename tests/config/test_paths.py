@@ -40,6 +40,7 @@ WORDS = {  # settings of the schema that are text and no place on the disk
         "train.augment",
         "train.schedule",
         "train.pooled_steps",
+        "train.tumour_centre",
         "inference.combine",
         "runtime.engine",
         "runtime.device",

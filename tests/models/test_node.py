@@ -35,7 +35,7 @@ BY_HAND = {
     "jonsson_resunet": (
         *("model.widths=[8,16,32,64,128]", "model.depths=[1,1,1,1,1]", "train.batch=16"),
         *("train.optimizer.lr=5e-3", "inference.mc_passes=5", "train.tumour_share=0.5"),
-        *("model.input.patch=[64,64]", "model.input.resize=null"),
+        *("model.input.patch=[64,64]", "model.input.resize=null", "train.stop_patience=null"),
     ),
 }
 

@@ -30,6 +30,7 @@ PRINTED = {
         "model.input.patch": ([192, 192], [64, 64]),  # section 3.1.1: the slice without its background,
         "model.input.resize": ([64, 64], None),  # zoomed to 64x64
         "train.tumour_share": (0.0, 0.5),
+        "train.stop_patience": (5, None),  # section 3.3.2
     },
     "dr_unet104": {
         "train.tumour_share": (0.0, 0.5),  # section 3.2: every slice, in random order

@@ -24,7 +24,7 @@ from fedbrats.training.optimizers import (
     optimizer_tensors,
     set_learning_rate,
 )
-from fedbrats.training.schedule import learning_rate_factor, plateau_factor
+from fedbrats.training.schedule import learning_rate_factor, plateau_factor, stopped_early
 
 # Learning rate
 
@@ -68,6 +68,23 @@ def test_plateau_waits_then_cuts_then_rests() -> None:
     assert plateau_factor([*falling, *stuck, *stuck], 0.4, 2, 2) == pytest.approx(0.4)
     assert plateau_factor([*falling, *stuck, *stuck, 0.6, 0.6], 0.4, 2, 2) == pytest.approx(0.16)
     assert plateau_factor([1.0, 1.0 - 1e-6, 1.0 - 2e-6], 0.5, 1, 0) == 0.5  # too little to count as better
+
+
+@pytest.mark.parametrize(
+    ("losses", "stops"),
+    [
+        ([], False),
+        ([1.0], False),
+        ([1.0, 0.5, 0.6], False),
+        ([1.0, 0.5, 0.6, 0.5], True),  # as low is not lower
+        ([1.0, 0.5, 0.6, 0.4], False),
+        ([0.4, 0.5, 0.45], True),
+    ],
+)
+def test_training_stops_after_two_validations_without_a_lower_loss(losses: list[float], stops: bool) -> None:
+    """Keras's rule: `wait` grows with every epoch that is no better and ends the training at `patience`."""
+    assert stopped_early(losses, 2) is stops
+    assert not stopped_early(losses, None)
 
 
 def test_plateau_is_what_torch_does() -> None:

@@ -151,6 +151,7 @@ def _federation(
         checkpoint_every=config.runtime.checkpoint_every,
         keep_checkpoints=config.runtime.keep_checkpoints,
         lr_factor=_lr_factor(config.train),
+        stop_patience=config.train.stop_patience,
         protection=CentralPrivacy(privacy, folder, finished) if isinstance(privacy, Central) else None,
         losses_stay=patients is not None,
         validation_stays=patients is not None and patients.validation == "home",

@@ -40,7 +40,7 @@ def validate(
     Returns:
         Rows of `rounds.csv`, and the mean of the main score by arm and region.
     """
-    told = [c for c in fed.cohorts if not (c.federated and fed.validation_stays)]
+    told = [c for c in fed.active() if not (c.federated and fed.validation_stays)]
     pairs = [(c, s) for c in told for s in c.sites if fed.members[s].val]
     requests = model_requests(fed.models, {"round": round_}, pairs)
     good: dict[str, list[EvaluateReply]] = {c.arm: [] for c in fed.cohorts}

@@ -1,11 +1,14 @@
 """What the server does: ask the sites round by round, check and aggregate their replies, keep the models.
 
 It speaks to a Flower `Grid` and knows no engine. All arms advance together: in each round every cohort's sites train,
-then every cohort's model is validated, then everything is checkpointed, so one resume point serves all arms.
+then every cohort's model is validated, then everything is checkpointed, so one resume point serves all arms. With
+`train.stop_patience` an arm whose validation loss no longer falls is not asked again; when none is left, the run goes
+on to its tests.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 
 from flwr.serverapp import Grid
@@ -22,6 +25,8 @@ from fedbrats.runs import rounds
 from fedbrats.runs.checkpoint import save_checkpoint
 from fedbrats.tasks import segmentation as task
 
+log = logging.getLogger(__name__)
+
 
 def serve(grid: Grid, fed: Federation) -> None:
     """Train all cohorts for the remaining rounds; `fed.members` must be known.
@@ -31,12 +36,20 @@ def serve(grid: Grid, fed: Federation) -> None:
             pooled arm). The last checkpoint and all rows stay on disk.
     """
     for round_ in range(fed.finished_round + 1, fed.rounds + 1):
-        if fed.protection is not None:
+        active = fed.active()
+        if not active:
+            break
+        if fed.protection is not None and any(cohort.federated for cohort in active):
             fed.protection.begin(fed, round_)
         rows = run_round(grid, fed, round_)
         rounds.append(fed.folder, rows)
         fed.finished_round = round_
-        if round_ % fed.checkpoint_every == 0 or round_ == fed.rounds:
+        still = fed.active()
+        for cohort in (c for c in active if c not in still):
+            log.warning(
+                "%s stops after round %d: no lower validation loss (train.stop_patience)", cohort.arm, round_
+            )
+        if round_ % fed.checkpoint_every == 0 or round_ == fed.rounds or not still:
             save_checkpoint(fed.folder / "checkpoints", round_, fed.models, keep=fed.keep_checkpoints)
             fed.checkpointed = round_
         fed.observer.round_finished(round_, rows)
@@ -56,15 +69,16 @@ def run_round(grid: Grid, fed: Federation, round_: int) -> list[rounds.Row]:
 
 def _train_phase(grid: Grid, fed: Federation, round_: int) -> tuple[list[rounds.Row], dict[str, rounds.Row]]:
     """Rows of the replies, and by arm the row of what they became."""
+    cohorts = fed.active()
     requests = model_requests(
         fed.models,
         {"round": round_, "checkpointed": fed.checkpointed},
-        [(c, s) for c in fed.cohorts for s in fed.training(c)],
-        {c.arm: {"lr-factor": fed.lr_factor(fed.models[c.arm].val_losses)} for c in fed.cohorts},
-        {c.arm: _told(fed, c) for c in fed.cohorts},
+        [(c, s) for c in cohorts for s in fed.training(c)],
+        {c.arm: {"lr-factor": fed.lr_factor(fed.models[c.arm].val_losses)} for c in cohorts},
+        {c.arm: _told(fed, c) for c in cohorts},
     )
     started = time.perf_counter()
-    collected = {cohort.arm: Collected(fed, cohort) for cohort in fed.cohorts}
+    collected = {cohort.arm: Collected(fed, cohort) for cohort in cohorts}
     question = Question(
         questions.TRAIN,
         "train",

@@ -17,6 +17,7 @@ from fedbrats.metrics.table import METRICS
 from fedbrats.runs.checkpoint import Model
 from fedbrats.runs.rounds import Row
 from fedbrats.tasks import segmentation as task
+from fedbrats.training.schedule import stopped_early
 
 
 class FederationError(RuntimeError):
@@ -82,6 +83,7 @@ class Federation:
     checkpoint_every: int = 1
     keep_checkpoints: int = 1
     lr_factor: Callable[[list[float]], float] = field(default=lambda losses: 1.0)  # of the validation losses
+    stop_patience: int | None = None  # `train.stop_patience`
     protection: ServerPrivacy | None = None  # client-level privacy, applied to the federated arm
     losses_stay: bool = False  # patient-level privacy: the federated arm's training losses never leave a site
     validation_stays: bool = False  # and neither do its validation scores
@@ -97,6 +99,12 @@ class Federation:
     def group(self, cohort: Cohort) -> Group:
         """What the algorithm of `cohort` knows of it."""
         return Group(len(cohort.sites), self.trainable & self.models[cohort.arm].arrays.keys())
+
+    def active(self) -> list[Cohort]:
+        """The cohorts that still train; the others have stopped early."""
+        return [
+            c for c in self.cohorts if not stopped_early(self.models[c.arm].val_losses, self.stop_patience)
+        ]
 
     def training(self, cohort: Cohort) -> list[str]:
         """The sites of `cohort` that still train."""

@@ -24,7 +24,8 @@ decoder is not printed. Epsilon and momentum of the norms are not printed and ar
 
 Not as printed (conf/model/jonsson_resunet.yaml; "What is not as printed" in models/README.md): slices of 192x192 around
 the brain resized to 64x64, where section 3.1.1 zooms and crops 256x256 (the small variant takes 64x64 voxels as they
-are, and half of them on tumour); z-score; no early stopping; an output bias set by `prior`.
+are, and half of them on tumour); z-score; an output bias set by `prior`; early stopping
+counts validations, not epochs, for each arm by itself, and the small variant has none.
 """
 
 from __future__ import annotations

@@ -231,6 +231,10 @@ REFUSED = {
     "thresholds of patients": ((*DP, "postprocess=nnsegnet"), "privacy.public=\\[thresholds\\]"),
     "a vain declaration": ((*DP, "privacy.public=[thresholds]"), "fits nothing of the kind"),
     "the best of nothing": ((*DP, "privacy.validation=home"), "report.select=best exclude"),
+    "a patience with nothing": (
+        (*DP, "privacy.validation=home", "report.select=last", "train.stop_patience=2"),
+        "train.stop_patience exclude",
+    ),
     "a plateau of nothing": (
         (*DP, "privacy.validation=home", "report.select=last", "train.schedule=plateau"),
         "train.schedule=plateau exclude",

@@ -13,7 +13,7 @@ from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.federation.arms import Cohort
 from fedbrats.federation.server import round_loop
 from fedbrats.federation.server.state import FederationError, Member
-from tests.federation.toy import ARRAYS, FakeGrid, federation, train_reply
+from tests.federation.toy import ARRAYS, FakeGrid, evaluate_reply, federation, train_reply
 from tests.federation.toy_rounds import (
     CASES,
     Answer,
@@ -219,3 +219,44 @@ def test_the_order_of_arrival_does_not_change_a_bit(tmp_path: Path) -> None:
         round_loop.serve(FakeGrid([answer] * 3, backwards), fed)
         results.append(fed.models["federated"].arrays["w"].numpy().tobytes())
     assert results[0] == results[1]
+
+
+# Early stopping
+
+
+def _validating(losses: dict[str, list[float]], asked: list[tuple[str, str, int]]) -> Answer:
+    """A site that trains, and whose validation losses in each arm are told one after the other."""
+
+    def answer(message: Message) -> Message:
+        config = message.content["config"]
+        kind = message.metadata.message_type
+        asked.append((config["arm"], kind, config["round"]))
+        if "train" in kind:
+            return train_reply(to=message, **{"num-examples": 5})
+        return evaluate_reply(to=message, loss=losses[config["arm"]][config["round"] - 1])
+
+    return answer
+
+
+def test_an_arm_stops_by_itself_and_the_run_with_the_last_one(tmp_path: Path) -> None:
+    asked: list[tuple[str, str, int]] = []
+    losses = {"federated": [3.0, 2.0, 2.5, 2.0, 0.0, 0.0], "pooled": [3.0, 2.0, 1.0, 1.5, 1.5, 0.0]}
+    cohorts = [Cohort("federated", ("C",)), Cohort("pooled", ("C",))]
+    fed = federation(tmp_path, {"C": Member(2, 5, 2, 0)}, cohorts, rounds=6)
+    fed.stop_patience, fed.checkpoint_every = 2, 10
+    round_loop.serve(FakeGrid([_validating(losses, asked)]), fed)
+    trained = {arm: [r for a, kind, r in asked if a == arm and "train" in kind] for arm in losses}
+    assert trained == {"federated": [1, 2, 3, 4], "pooled": [1, 2, 3, 4, 5]}
+    assert fed.models["federated"].val_losses == [3.0, 2.0, 2.5, 2.0]
+    assert fed.finished_round == fed.checkpointed == 5
+    assert [r["arm"] for r in rows_of(tmp_path) if r["round"] == "5" and r["phase"] == "train"] == ["pooled"]
+    before = len(asked)
+    round_loop.serve(FakeGrid([_validating(losses, asked)]), fed)  # a resume of a run that had stopped
+    assert (len(asked), fed.finished_round) == (before, 5)
+
+
+def test_without_patience_every_round_is_trained(tmp_path: Path) -> None:
+    asked: list[tuple[str, str, int]] = []
+    fed = federation(tmp_path, {"C": Member(2, 5, 2, 0)}, rounds=4)
+    round_loop.serve(FakeGrid([_validating({"federated": [1.0, 2.0, 3.0, 4.0]}, asked)]), fed)
+    assert [r for _, kind, r in asked if "train" in kind] == [1, 2, 3, 4]
