@@ -17,7 +17,7 @@ from fedbrats.bench.parts import PARTS
 from fedbrats.checks.config import checked
 from fedbrats.commands import audit, compare, report
 from fedbrats.commands.compose import composed, own_folder
-from fedbrats.commands.evaluate import evaluate_files
+from fedbrats.commands.evaluate import arguments as evaluate_arguments
 from fedbrats.commands.models import command as models
 from fedbrats.commands.predict import arguments as predict
 
@@ -94,7 +94,7 @@ def parse_fedbrats(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         "check-data": lambda words: composed(words),
         "models": models.read_arguments,
         "predict": predict.read_arguments,
-        "evaluate": evaluate_files.read_arguments,
+        "evaluate": evaluate_arguments.read_arguments,
         "bench": parse_bench,
     }
     if set(rest) & {"--help"}:

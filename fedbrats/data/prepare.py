@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from fedbrats.data.cache import CachedCase, prepare_cases
 from fedbrats.data.cases import Case
 from fedbrats.data.checks import Problem, check_cases
 from fedbrats.data.finding import find_cases
-from fedbrats.data.institutions import patients_of
+from fedbrats.data.institutions import CONTROLS, assign, patients_of
 from fedbrats.data.partition import Site, make_partition, partition_table
 from fedbrats.data.patients import Patients
 from fedbrats.data.phantom import GENERATOR, write_phantom
@@ -108,6 +109,8 @@ def prepare(
     usable = [case for case in cases if case.name not in checked.bad_cases]
     if errors and data.on_bad_case == "fail":
         raise DataError(_listing(errors))
+    warnings = [problem for problem in checked.problems if problem.severity == "warning"]
+    _say_each(warnings, say)
     say(f"preprocessing {len(usable)} cases into {cache}")
     systems = {case.name: families.by_case[case.name].labels for case in usable}
     results = prepare_cases(usable, systems, cache, workers, bounds=bounds)
@@ -122,6 +125,7 @@ def prepare(
     stats = {name: entry.meta for name, entry in cached.items()}
     volumes = {name: meta["volumes_ml"]["WT"] for name, meta in stats.items()}
     sites = make_partition(usable, partition, volumes)
+    _say_left_out(cases, errors, partition, sites, say)
     return Prepared(
         sites=sites,
         cached=cached,
@@ -129,14 +133,37 @@ def prepare(
         label_sentence=families.sentence,
         lesion_sentence=families.lesions,
         skipped=[{"case": p.case, "file": p.file, "what": p.what} for p in errors],
-        warnings=[
-            {"case": p.case, "file": p.file, "what": p.what}
-            for p in checked.problems
-            if p.severity == "warning"
-        ],
+        warnings=[{"case": p.case, "file": p.file, "what": p.what} for p in warnings],
         table=partition_table(sites, stats),
         patients=patients_of(usable, partition),
     )
+
+
+def _say_each(problems: Sequence[Problem], say: Say) -> None:
+    for problem in problems[:SHOWN]:
+        say(str(problem))
+    if len(problems) > SHOWN:
+        say(f"and {len(problems) - SHOWN} more of these, all of them in partition.json")
+
+
+def _say_left_out(
+    cases: Sequence[Case],
+    errors: Sequence[Problem],
+    partition: PartitionConfig,
+    sites: Sequence[Site],
+    say: Say,
+) -> None:
+    """Say which cases `data.on_bad_case=skip` has left out, and which institutions with them."""
+    if not errors:
+        return
+    left_out = {problem.case for problem in errors}
+    say(f"left out by data.on_bad_case=skip: {len(left_out)} of {len(cases)} cases")
+    _say_each(errors, say)
+    if partition.method in CONTROLS:
+        return
+    before, after = Counter(assign(cases, partition).values()), {site.name for site in sites}
+    for name in sorted(before.keys() - after):
+        say(f"{name} is no longer in this federation: none of its {before[name]} cases can be used")
 
 
 def _listing(problems: list[Problem]) -> str:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.decathlon import IMAGE_FOLDERS, labels_beside
 from fedbrats.data.decathlon import NAMING as DECATHLON
-from fedbrats.data.decathlon import labels_beside
 from fedbrats.data.families import Labelled, naming_of
 from fedbrats.data.family_table import OWN
-from fedbrats.data.nifti import SUFFIXES, Source, canonical_affine, canonical_shape
+from fedbrats.data.file_names import case_and_kind, stem_of, wrapped
+from fedbrats.data.patients import same
+from fedbrats.data.walking import FOLLOW, visible_files
+from fedbrats.tasks import segmentation as task
 
 # What tools put behind the case name; stripped until none is left ("_seg_GroundTruth").
 _WORDS = (
@@ -23,21 +23,33 @@ _WORDS = (
     *("pred", "prediction", "gt", "groundtruth", "truth", "reference"),
 )
 _ENDINGS = (*(joint + word for word in _WORDS for joint in "_-"), "_automated_approx")
-_IMAGES = re.compile(r"[_-](t1|t1ce|t1gd|t2|flair|t1n|t1c|t2w|t2f)$", re.IGNORECASE)
-_AFFINE_TOLERANCE = 1e-2  # mm; headers hold float32, and quaternions lose a little more
+_MAPS = re.compile(rf".+_(probability|uncertainty_\w+)_({'|'.join(task.REGIONS)})", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Files:
+    """The label files of one case, more than one only by mistake."""
+
+    case: str
+    paths: list[Path]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One case: its reference and, unless it is missing, its prediction."""
+    """One case. fault: why the prediction cannot be used; lost: why there is nothing to hold it against."""
 
     case: str
-    reference: Path
+    reference: Path | None
     prediction: Path | None
+    fault: str = ""
+    lost: str = ""
 
 
 def case_name(path: Path) -> str:
     """Return the case of a label file: `<case>`, `<case>_seg` and the like, or the folder of `seg.nii.gz`."""
+    parsed = case_and_kind(path)
+    if parsed and wrapped(path):
+        return parsed[0]
     stem = _stem(path)
     while True:
         ending = next((e for e in _ENDINGS if stem.lower().endswith(e) and len(stem) > len(e)), None)
@@ -47,63 +59,104 @@ def case_name(path: Path) -> str:
     return path.resolve().parent.name if stem.lower() in _WORDS else stem
 
 
-def find_label_files(path: Path) -> dict[str, Path]:
-    """Return case name -> label file for a file or for all NIfTI files under a folder, images left out.
+def find_label_files(path: Path, note: Callable[[str], object] = lambda text: None) -> dict[str, Files]:
+    """Find the label files at a path: a file, or all NIfTI files under a folder, by the name of their case.
 
-    Files with the names of images (`_t1ce`, `-t2f`, ...) and hidden files are not label files.
+    Images (`_t1ce`, `-t2f`, `imagesTr` of the Decathlon, ...), maps of probabilities and uncertainties, hidden files
+    and what fedbrats wrote below the folder are no label files. Names that differ in letter case are one case.
+
+    Args:
+        path: file or folder.
+        note: told what was passed over.
+
+    Returns:
+        Files by `patients.same` of the case name.
 
     Raises:
-        ConfigError: no such path, no label file, or two label files for one case.
+        ConfigError: no such path, or no label file.
     """
     if path.is_file():
-        return {case_name(path): path}
+        return {same(case_name(path)): Files(case_name(path), [path])}
     if not path.is_dir():
         raise ConfigError(f"{path}: no such file or folder")
-    files: dict[str, Path] = {}
-    for folder, subfolders, names in os.walk(path, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(names):
-            file = Path(folder, name)
-            if name.startswith(".") or not name.lower().endswith(SUFFIXES) or _IMAGES.search(_stem(file)):
-                continue
+    files: dict[str, Files] = {}
+    passed: list[str] = []
+    for file in visible_files(path, passed.append, links=FOLLOW):
+        if _is_label(file):
             case = case_name(file)
-            if case in files:
-                raise ConfigError(f"two label files for case {case}: {files[case]} and {file}; keep one")
-            files[case] = file
+            files.setdefault(same(case), Files(case, [])).paths.append(file)
     if not files:
-        raise ConfigError(f"{path}: no label file found, looked for .nii and .nii.gz in all subfolders")
+        more = "".join(f"; {text}" for text in passed)
+        raise ConfigError(f"{path}: no label file found, looked for .nii and .nii.gz in all subfolders{more}")
+    for text in passed:
+        note(text)
     return files
 
 
-def pair_files(predictions: Path, references: Path) -> tuple[list[Pair], list[Path]]:
+def _is_label(file: Path) -> bool:
+    stem = stem_of(file.name)
+    if stem is None or _MAPS.fullmatch(stem):
+        return False
+    if file.parent.name in IMAGE_FOLDERS and (file.parent.parent / "dataset.json").is_file():
+        return False
+    parsed = case_and_kind(file)
+    return parsed is None or parsed[1] == "seg"
+
+
+def pair_files(
+    predictions: Path,
+    references: Path,
+    asked: Collection[str] | None = None,
+    only_predicted: bool = False,
+    note: Callable[[str], object] = lambda text: None,
+) -> tuple[list[Pair], list[Path]]:
     """Pair predictions with references by case name; two files are a pair whatever their names.
 
+    Args:
+        predictions: file or folder.
+        references: file or folder.
+        asked: names of the cases that are to be scored; None for those of the references (only the case of
+            `predictions` if that is a file).
+        only_predicted: leave out those without prediction, and let those without reference count.
+        note: told what was passed over.
+
     Returns:
-        One `Pair` per reference, sorted by case (only the case of `predictions` if that is a file), and the
-        predictions that have no reference.
+        One `Pair` per case, sorted, and the predictions that have no reference and were not asked for.
 
     Raises:
         ConfigError: as `find_label_files`, or no case has both.
     """
-    guesses, truths = find_label_files(predictions), find_label_files(references)
+    guesses, truths = find_label_files(predictions, note), find_label_files(references, note)
     if predictions.is_file() and references.is_file():
-        (case,) = truths
-        return [Pair(case, references, predictions)], []
-    common = sorted(guesses.keys() & truths.keys())
-    if not common:
+        (truth,) = truths.values()
+        return [Pair(truth.case, references, predictions)], []
+    if not guesses.keys() & truths.keys():
         raise ConfigError(
             f"no case has both: {predictions} holds {_some(guesses)}, {references} holds {_some(truths)}"
         )
-    wanted = common if predictions.is_file() else sorted(truths)
-    pairs = [Pair(case, truths[case], guesses.get(case)) for case in wanted]
-    return pairs, [guesses[case] for case in sorted(guesses.keys() - truths.keys())]
+    names = {same(case): case for case in asked or ()}
+    if only_predicted or (asked is None and predictions.is_file()):
+        wanted = set(guesses)
+    else:
+        wanted = set(names) if asked is not None else set(truths)
+    pairs = [
+        _pair(truths.get(key), guesses.get(key), names.get(key, ""))
+        for key in sorted(
+            wanted, key=lambda key: (truths.get(key) or guesses.get(key) or Files(key, [])).case
+        )
+    ]
+    return pairs, [guesses[key].paths[0] for key in sorted(guesses.keys() - wanted)]
 
 
-def same_grid(a: Source, b: Source) -> bool:
-    """Tell whether two volumes have the same voxels in world space, however their axes are stored."""
-    return canonical_shape(a) == canonical_shape(b) and np.allclose(
-        canonical_affine(a), canonical_affine(b), rtol=0, atol=_AFFINE_TOLERANCE
-    )
+def _pair(truth: Files | None, guess: Files | None, name: str) -> Pair:
+    fault = "" if guess else "no prediction"
+    if guess and len(guess.paths) > 1:
+        fault = f"two predictions, {guess.paths[0]} and {guess.paths[1]}; keep one"
+    lost = "" if truth else "no reference"
+    if truth and len(truth.paths) > 1:
+        lost = f"two references, {truth.paths[0]} and {truth.paths[1]}; keep one"
+    case = next(files.case for files in (truth, guess, Files(name, [])) if files)
+    return Pair(case, truth.paths[0] if truth else None, guess.paths[0] if guess else None, fault, lost)
 
 
 def labelled(case: str, file: Path, numbers: set[int] | None) -> Labelled:
@@ -115,10 +168,10 @@ def labelled(case: str, file: Path, numbers: set[int] | None) -> Labelled:
 
 
 def _stem(path: Path) -> str:
-    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
-    return path.name[: len(path.name) - len(suffix)]
+    return stem_of(path.name) or path.name
 
 
-def _some(names: Iterable[str]) -> str:
-    shown = list(names)
-    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
+def _some(files: Mapping[str, Files]) -> str:
+    shown: Iterable[str] = [known.case for known in files.values()]
+    names = sorted(shown)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from fedbrats.commands.compose import conf_folder
+from fedbrats.commands.words import assign
 from fedbrats.config.schema import DataConfig, InferenceConfig, PostprocessConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.families import AUTO, given
@@ -54,8 +54,10 @@ def read_arguments(arguments: Sequence[str]) -> PredictConfig:
     Raises:
         ConfigError: an unknown key, a value of the wrong type, or a required key left out; the key is named.
     """
-    own = [argument for argument in arguments if not argument.startswith(INFERENCE)]
-    settings = _merged(OmegaConf.structured(PredictConfig), own)
+    settings = OmegaConf.structured(PredictConfig)
+    for argument in arguments:
+        if not argument.startswith(INFERENCE):
+            assign(settings, PredictConfig, argument)
     if settings["inference"]:
         raise ConfigError("inference: give its keys one by one, such as inference.flips=true.")
     missing = sorted(OmegaConf.missing_keys(settings))
@@ -85,20 +87,10 @@ def inference_settings(base: InferenceConfig, arguments: Sequence[str]) -> Infer
     Raises:
         ConfigError: an unknown key, or a value of the wrong type; the key is named.
     """
-    merged = _merged(OmegaConf.create({"inference": OmegaConf.structured(base)}), arguments)
-    return cast(InferenceConfig, OmegaConf.to_object(merged["inference"]))
-
-
-def _merged(config: Any, arguments: Sequence[str]) -> Any:
+    merged = OmegaConf.create({"inference": OmegaConf.structured(base)})
     for argument in arguments:
-        key, equals, _ = argument.partition("=")
-        if not equals:
-            raise ConfigError(f"{argument}: expected key=value")
-        try:
-            config = OmegaConf.merge(config, OmegaConf.from_dotlist([argument]))
-        except OmegaConfBaseException as error:
-            raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
-    return config
+        assign(merged, InferenceConfig, argument, under=INFERENCE)
+    return cast(InferenceConfig, OmegaConf.to_object(merged["inference"]))
 
 
 def postprocess_settings(name: str, own: Path | None = None) -> PostprocessConfig:

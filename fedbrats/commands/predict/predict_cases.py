@@ -16,6 +16,7 @@ from fedbrats.commands.predict.arguments import PredictConfig
 from fedbrats.commands.predict.reading import BadCase, Folder, open_folder
 from fedbrats.commands.predict.system import System, load_system
 from fedbrats.commands.predict.tables import Result, Scores, remove_tables, write_cases
+from fedbrats.commands.words import path
 from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cache import CachedCase, restore
@@ -59,7 +60,7 @@ def predict_cases(
     models = f"{len(system.members)} model{'s' * (len(system.members) > 1)}"
     say(f"{len(folder.cases)} cases in {config.data}, {models}. Label numbers: {folder.families.sentence}.")
     site_cases = list(_usable(folder)) if system.needs_histogram and not config.histogram else []
-    system = system.normalised(site_cases, Path(config.histogram) if config.histogram else None)
+    system = system.normalised(site_cases, path(config.histogram) if config.histogram else None)
     output.mkdir(parents=True, exist_ok=True)
     remove_tables(output)
     scores, results = Scores(system), list[Result]()

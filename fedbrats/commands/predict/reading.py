@@ -37,7 +37,7 @@ class Folder:
     bounds: Bounds
 
     def read(self, case: Case) -> tuple[CachedCase, list[str]]:
-        """The preprocessed case, and what is wrong with its label if that had to be left out.
+        """The preprocessed case, and what is to be known of it: a label that had to be left out, warnings.
 
         Raises:
             BadCase: an image is missing or cannot be used.
@@ -51,10 +51,11 @@ class Folder:
         notes = [f"{p.file}: {p.what}" for p in about_label if case.label]
         if case.label and case.name in self.families.odd:
             notes.append(f"{case.label.path}: {self.families.odd[case.name]}")
+        notices = [f"{p.file or p.case}: {p.what}" for p in check.problems if p.severity == "warning"]
         if notes:
             case, notes = replace(case, label=None), [f"not scored: {note}" for note in notes]
         try:
-            return prepare_case(case, self.system_of(case), self.cache, self.bounds), notes
+            return prepare_case(case, self.system_of(case), self.cache, self.bounds), [*notes, *notices]
         except ValueError as error:
             raise BadCase(str(error)) from error
 

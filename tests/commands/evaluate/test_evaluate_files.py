@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -7,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedbrats.commands.evaluate.evaluate_files import EvaluateConfig, evaluate, read_arguments
+from fedbrats.commands.evaluate.arguments import EvaluateConfig, read_arguments
+from fedbrats.commands.evaluate.command import main
+from fedbrats.commands.evaluate.evaluate_files import evaluate
 from fedbrats.config.targets import ConfigError
-from fedbrats.data.stream import VolumeError
 from tests.data.hostile_files import HOSTILE, written
 from tests.scored import CASE_COLUMNS
 from tests.tiny import ROOT
@@ -56,8 +58,8 @@ def config(folder, *more):
 
 def run(settings):
     rows, notes = [], []
-    cases, summary, _ = evaluate(settings, rows.append, notes.append)
-    return rows, notes, cases, summary
+    found = evaluate(settings, rows.append, notes.append)
+    return rows, notes, found.cases, found.summary
 
 
 def test_good_broken_and_missing_predictions(folders):
@@ -101,36 +103,92 @@ def test_orientation_on_disk_does_not_matter(tmp_path):
     assert results[0]["dice"].tolist() == pytest.approx([4 / 6, 2 / 4, 2 / 4])
 
 
-@pytest.mark.parametrize("what", ["shape", "affine"])
-def test_different_grids_are_an_error_that_names_both_files(folders, what):
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("shape", r"wrong shape \(19, 16, 14\), expected \(20, 16, 14\) of the reference\); resample it$"),
+        ("affine", r"up to 1 mm apart from those of the reference\); resample it, or set grid=voxels"),
+    ],
+)
+def test_a_prediction_on_another_grid_fails_and_ends_nothing(folders, what, words):
     path = folders / "guess" / "Brats18_TCIA02_3_1.nii.gz"
     moved = AFFINE.copy()
     moved[0, 3] += 1
-    write(path, labels()[:-1] if what == "shape" else labels(), AFFINE if what == "shape" else moved)
-    with pytest.raises(VolumeError, match="different grids") as error:
-        run(config(folders))
-    assert str(path) in str(error.value)
-    assert str(folders / "truth" / "Brats18_TCIA02_3_1" / "Brats18_TCIA02_3_1_seg.nii.gz") in str(error.value)
+    write(path, labels(3)[:-1] if what == "shape" else labels(3), AFFINE if what == "shape" else moved)
+    rows = run(config(folders, NEW))[0]
+    assert [row["status"][:6] for row in rows] == ["ok"] * 3 + ["failed"] * 6
+    assert rows[6]["status"].startswith(f"failed: {path}: on another grid than its reference")
+    assert re.search(words, rows[6]["status"])
 
 
-def test_unknown_numbers_fail_the_prediction_and_refuse_the_reference(folders):
+def test_a_tenth_of_a_voxel_is_one_grid(folders):
+    """As in the check of a case: 0.09 of a voxel at every corner is rounding of some tool, 0.11 is another place."""
+    for by, status in ((0.09, "ok"), (0.11, "failed")):
+        moved = AFFINE.copy()
+        moved[0, 3] += by
+        write(folders / "guess" / "Brats18_TCIA02_3_1.nii.gz", labels(3), moved)
+        assert run(config(folders, NEW))[0][6]["status"].startswith(status)
+
+
+def test_predictions_that_lost_their_header_can_be_compared_voxel_by_voxel(folders):
+    for path in (folders / "guess").iterdir():
+        path.unlink()
+    write(folders / "guess" / "Brats18_TCIA01_1_1.nii.gz", labels(et=3, shift=1), np.eye(4))
+    only = ("only_predicted=true", NEW)
+    assert run(config(folders, *only))[0][0]["status"].startswith("failed")
+    rows = run(config(folders, *only, "grid=voxels"))[0]
+    assert [row["dice"] for row in rows] == pytest.approx([5 / 6, 3 / 4, 3 / 4])
+    assert rows[0]["volume_true_ml"] == pytest.approx(6 * 6 * 6 * 2 / 1000)  # millimetres are the reference's
+    write(folders / "guess" / "Brats18_TCIA01_1_1.nii.gz", labels(et=3)[:-1], np.eye(4))
+    rows = run(config(folders, *only, "grid=voxels"))[0]
+    assert "stored with shape (19, 16, 14), expected (20, 16, 14)" in rows[0]["status"]
+
+
+def test_an_unusable_reference_is_lost_and_said_and_ends_nothing(folders):
     odd = labels()
     odd[0, 0, 0] = 9
     write(folders / "guess" / "Brats18_TCIA02_3_1.nii.gz", np.where(odd == 4, 3, odd))
     rows = run(config(folders, NEW))[0]
     assert "unexpected labels [9]" in rows[6]["status"]
-    bad = write(folders / "truth" / "Brats18_TCIA02_3_1" / "Brats18_TCIA02_3_1_seg.nii.gz", odd)
-    with pytest.raises(ConfigError, match=r"unexpected labels \[9\]") as error:
-        run(config(folders, NEW))
-    assert str(bad) in str(error.value)
+    truth = folders / "truth"
+    write(truth / "Brats18_TCIA02_3_1" / "Brats18_TCIA02_3_1_seg.nii.gz", odd)
+    (truth / "Brats18_TCIA02_2_1" / "Brats18_TCIA02_2_1_seg.nii.gz").write_bytes(b"")
+    notes = []
+    found = evaluate(config(folders, NEW), lambda row: None, notes.append)
+    assert set(found.cases["case"]) == {"Brats18_TCIA01_1_1"}
+    assert list(found.lost) == ["guess/Brats18_TCIA02_2_1", "guess/Brats18_TCIA02_3_1"]
+    assert not found.complete
+    assert str(found) == "predictions: 3 asked for, 1 scored, 2 not scored and not in the tables"
+    assert any("Brats18_TCIA02_2_1_seg.nii.gz: empty file" in note for note in notes)
+    assert any("Brats18_TCIA02_3_1_seg.nii.gz: unexpected labels [9]" in note for note in notes)
 
 
-def test_broken_reference_is_refused(folders):
-    bad = folders / "truth" / "Brats18_TCIA02_3_1" / "Brats18_TCIA02_3_1_seg.nii.gz"
-    bad.write_bytes(b"")
-    with pytest.raises(ConfigError, match="1 references cannot be used") as error:
-        run(config(folders))
-    assert str(bad) in str(error.value)
+def test_the_exit_status_says_whether_all_could_be_scored(folders, capsys):
+    words = [f"{key}={folders / value}" for key, value in (("predictions", "guess"), ("references", "truth"))]
+    words += [NEW, f"output={folders / 'out'}"]
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "failed, Brats18_TCIA02_3_1: no prediction" in said
+    assert "3 asked for, 1 scored, 2 failed and given the worst scores" in said
+    (folders / "guess" / "Brats18_TCIA02_2_1.nii.gz").unlink()
+    assert main([*words, "only_predicted=true"]) == 0
+    assert "1 asked for, 1 scored" in capsys.readouterr().err
+    # a prediction that was asked for by being there, without a reference
+    write(folders / "guess" / "Brats18_TCIA02_9_1.nii.gz", labels(3))
+    assert main([*words, "only_predicted=true"]) == 1
+    assert "not scored, Brats18_TCIA02_9_1: no reference" in capsys.readouterr().err
+    assert main([*words[:2], "grid=worlds"]) == 2
+    assert "grid=worlds: choose world or voxels" in capsys.readouterr().err
+
+
+def test_paths_are_taken_as_they_are_typed(folders, monkeypatch):
+    odd = folders / "[ü] a=b #1: ~"
+    odd.mkdir()
+    (folders / "guess").rename(odd / "guess")
+    monkeypatch.setenv("HOME", str(folders))
+    words = [f"predictions=~/{odd.name}/guess", "references=~/truth", f"output=~/{odd.name}/out", NEW]
+    assert len(evaluate(read_arguments(words), lambda row: None, lambda text: None).scored) == 1
+    assert (odd / "out" / "cases.csv").is_file()
 
 
 @pytest.mark.parametrize(
@@ -198,7 +256,8 @@ def test_command_prints_only_json(folders):
     script = ROOT / "sims" / "evaluate.py"
     paths = [f"{key}={folders / value}" for key, value in (("predictions", "guess"), ("references", "truth"))]
     command = [sys.executable, str(script), *paths, NEW, "metrics.convention=captk"]
-    done = subprocess.run(command, cwd=folders, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=folders, capture_output=True, text=True, check=False)
+    assert done.returncode == 1  # two of the three predictions cannot be scored
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == 9
     assert list(rows[0]) == ["convention", *CASE_COLUMNS]
@@ -228,6 +287,6 @@ def test_every_hostile_prediction_fails_by_itself(tmp_path):
 
 def test_the_limit_of_voxels_is_the_users_own(folders):
     with pytest.raises(
-        ConfigError, match=r"references cannot be used: .* 4480 voxels, more than max_voxels=4479"
+        ConfigError, match=r"nothing could be scored: .* 4480 voxels, more than max_voxels=4479"
     ):
         run(config(folders, "max_voxels=4479"))

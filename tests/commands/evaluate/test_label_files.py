@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from fedbrats.commands.evaluate.label_files import (
@@ -8,11 +7,9 @@ from fedbrats.commands.evaluate.label_files import (
     find_label_files,
     labelled,
     pair_files,
-    same_grid,
 )
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.family_table import OWN, OWN_HYPHENS
-from fedbrats.data.nifti import Source
 from fedbrats.data.regions import LabelSystem
 from tests.data.brats_files import write_decathlon
 
@@ -26,6 +23,7 @@ from tests.data.brats_files import write_decathlon
         ("X_1_seg_GroundTruth.nii", "X_1"),
         ("UPENN-GBM-00006_11_automated_approx_segm.nii.gz", "UPENN-GBM-00006_11"),
         ("X_1/seg.nii.gz", "X_1"),
+        ("X_1/X_1_seg.nii/00000057_final_seg.nii", "X_1"),
         ("X_1/Prediction.nii", "X_1"),
         ("case_0001.nii.gz", "case_0001"),
     ],
@@ -57,13 +55,9 @@ def test_pairing_over_different_layouts(tmp_path):
 
 
 def test_what_cannot_be_paired_is_refused(tmp_path):
-    touch(
-        tmp_path, "r/a_seg.nii.gz", "p/b.nii.gz", "twice/a.nii", "twice/x/a_pred.nii.gz", "none/a_t1.nii.gz"
-    )
+    touch(tmp_path, "r/a_seg.nii.gz", "p/b.nii.gz", "none/a_t1.nii.gz")
     with pytest.raises(ConfigError, match=r"no case has both: .*p holds b, .*r holds a"):
         pair_files(tmp_path / "p", tmp_path / "r")
-    with pytest.raises(ConfigError, match=r"two label files for case a: .*a\.nii and .*a_pred\.nii\.gz"):
-        find_label_files(tmp_path / "twice")
     with pytest.raises(ConfigError, match="no label file found"):
         find_label_files(tmp_path / "none")
     with pytest.raises(ConfigError, match="missing: no such file or folder"):
@@ -95,11 +89,44 @@ def test_a_dataset_json_beside_labels_says_their_numbers(tmp_path):
     assert labelled("renamed", tmp_path / "labelsTr" / "renamed.nii.gz", {0}).stated is None
 
 
-def test_same_grid_looks_at_the_world_not_at_the_storage():
-    ras = Source((4, 5, 6), np.diag([1.0, 1, 1, 1]).tolist(), "RAS")
-    flipped = Source((5, 4, 6), [[0, -1, 0, 3], [-1, 0, 0, 4], [0, 0, 1, 0], [0, 0, 0, 1]], "PLS")
-    # stored axis 0 (5 voxels) runs along y, axis 1 (4 voxels) along x, both backwards
-    mirrored = Source((5, 4, 6), [[0, -1, 0, 3], [-1, 0, 0, 4], [0, 0, 1, 0.5], [0, 0, 0, 1]], "PLS")
-    assert same_grid(ras, flipped)
-    assert not same_grid(ras, mirrored)
-    assert not same_grid(ras, Source((4, 5, 7), ras.affine, "RAS"))
+def test_two_files_for_one_case_are_the_fault_of_that_case(tmp_path):
+    touch(tmp_path, "p/a.nii", "p/x/A_pred.nii.gz", "p/b.nii", "r/a.nii", "r/b.nii", "r/y/b_seg.nii")
+    (a, b), unused = pair_files(tmp_path / "p", tmp_path / "r")
+    assert (
+        a.fault == f"two predictions, {tmp_path / 'p/a.nii'} and {tmp_path / 'p/x/A_pred.nii.gz'}; keep one"
+    )
+    assert (a.lost, b.fault, unused) == ("", "", [])
+    assert b.lost.startswith("two references, ")
+
+
+def test_letter_case_pairs_and_what_was_predicted_alone_counts_if_asked(tmp_path):
+    touch(tmp_path, "p/BRATS19_tcia01_1_1.nii.gz", "p/c.nii", "r/BraTS19_TCIA01_1_1_seg.nii.gz", "r/b.nii")
+    pairs, unused = pair_files(tmp_path / "p", tmp_path / "r")
+    assert [(p.case, p.fault) for p in pairs] == [("BraTS19_TCIA01_1_1", ""), ("b", "no prediction")]
+    assert unused == [tmp_path / "p/c.nii"]
+    pairs, unused = pair_files(tmp_path / "p", tmp_path / "r", only_predicted=True)
+    assert [(p.case, p.lost) for p in pairs] == [("BraTS19_TCIA01_1_1", ""), ("c", "no reference")]
+    assert unused == []
+
+
+def test_a_whole_data_set_serves_as_references(tmp_path):
+    """Its images, its outputs, the 4D images of the Decathlon and the maps of a prediction are no label files."""
+    touch(tmp_path, "a/a_seg.nii.gz", "a/a_t1.nii.gz", "b/t1.nii.gz", "b/seg.nii.gz", "a/a_FLAIR.nii")
+    touch(tmp_path, "out/cases.csv", "out/summary.json", "out/a.nii.gz")
+    touch(tmp_path, "m/dataset.json", "m/imagesTr/BRATS_001.nii.gz", "m/labelsTr/BRATS_001.nii.gz")
+    touch(tmp_path, "w/w_t2.nii/1_brain_t2.nii", "w/w_seg.nii/1_final_seg.nii")
+    touch(
+        tmp_path,
+        "a/a_probability_wt.nii.gz",
+        "a/a_uncertainty_entropy_et.nii.gz",
+        "a/a_uncertainty_std_tc.nii.gz",
+    )
+    said = []
+    found = find_label_files(tmp_path, said.append)
+    assert {files.case: [p.name for p in files.paths] for files in found.values()} == {
+        "a": ["a_seg.nii.gz"],
+        "b": ["seg.nii.gz"],
+        "BRATS_001": ["BRATS_001.nii.gz"],
+        "w": ["1_final_seg.nii"],
+    }
+    assert said == [f"passed over, as fedbrats wrote it: {tmp_path / 'out'} (predictions)"]
