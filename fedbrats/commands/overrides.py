@@ -9,14 +9,16 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from fedbrats.config.paths import PATHS
 from fedbrats.config.targets import ConfigError
 
 # Keys whose value is a path, a name or a pattern of somebody else: whatever is typed is meant as it stands.
 TEXTS = frozenset(
     {
-        *("data.root", "data.cache", "partition.table", "privacy.ledger", "train.init", "inference.locate"),
+        *PATHS,
         *("partition.case_column", "partition.site_column", "partition.unknown"),
-        *("run.resume", "hydra.run.dir", "hydra.sweep.dir"),
+        *("partition.patient_column", "partition.patient_pattern"),
+        *("hydra.run.dir", "hydra.sweep.dir"),
     }
 )
 LISTS_OF_TEXTS = frozenset({"partition.holdout"})

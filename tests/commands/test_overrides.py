@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from fedbrats.commands.compose import compose_config
+from fedbrats.commands.compose import compose_config, composed
 from fedbrats.commands.overrides import TEXTS, readable
 from fedbrats.commands.run.command import main as run
 from fedbrats.config.targets import ConfigError
@@ -37,7 +37,7 @@ ODD = [
 
 @pytest.mark.parametrize("value", ODD)
 def test_any_path_is_taken_as_it_was_typed(value: str) -> None:
-    assert compose_config([f"data.root={value}", "data.source=folder"]).data.root == value
+    assert composed([f"data.root={value}"]).data.root == value
 
 
 @pytest.mark.parametrize("key", sorted(TEXTS - {"hydra.run.dir", "hydra.sweep.dir"}))
