@@ -16,6 +16,7 @@ from fedbrats.data.cases import MODALITIES, Case, ImageFile
 from fedbrats.data.entries import CacheError
 from fedbrats.data.family_table import BRATS_2017, BRATS_2023
 from fedbrats.data.finding import find_cases
+from fedbrats.data.nifti import Source, write_labels
 from fedbrats.data.regions import regions_from_labels, to_canonical
 from tests.data.small_case import BRAIN, SHAPE, make_arrays, write_case
 
@@ -53,6 +54,22 @@ def test_meta_states_volumes_labels_and_digests(case: Case, tmp_path: Path) -> N
     assert set(meta["sha256"]) == {*MODALITIES, "seg"}
     assert meta["source"]["orientation"] == "RAS"
     assert "A_t1" not in json.dumps(meta)
+
+
+def test_a_prediction_keeps_units_and_codes_of_the_files_of_its_case(case: Case, tmp_path: Path) -> None:
+    """By what the cache remembers, as the files are not asked again; the table of NIfTI says 10 for mm and seconds."""
+    path = case.images["t1"].path
+    image = nib.load(path)
+    image.header["xyzt_units"] = 10
+    image.set_sform(image.affine, code=4)
+    image.set_qform(image.affine, code=2)
+    nib.save(image, path)
+    cached = prepare_case(case, BRATS_2017, tmp_path / "cache")
+    stored = cached.meta["source"]
+    source = Source(**{**stored, "shape": tuple(stored["shape"])})
+    write_labels(tmp_path / "A.nii.gz", restore(np.asarray(cached.label), cached), source)
+    header = nib.load(tmp_path / "A.nii.gz").header
+    assert [int(header[key]) for key in ("xyzt_units", "sform_code", "qform_code")] == [10, 4, 2]
 
 
 def test_tumour_voxels_are_all_and_only_tumour(

@@ -13,6 +13,7 @@ from fedbrats.data.decathlon import NAMING as DECATHLON
 from fedbrats.data.families import Labelled, naming_of
 from fedbrats.data.family_table import OWN
 from fedbrats.data.file_names import case_and_kind, stem_of, wrapped
+from fedbrats.data.finding import find_cases
 from fedbrats.data.patients import same
 from fedbrats.data.walking import FOLLOW, visible_files
 from fedbrats.tasks import segmentation as task
@@ -81,7 +82,8 @@ def find_label_files(path: Path, note: Callable[[str], object] = lambda text: No
         raise ConfigError(f"{path}: no such file or folder")
     files: dict[str, Files] = {}
     passed: list[str] = []
-    for file in visible_files(path, passed.append, links=FOLLOW):
+    walked = visible_files(path, passed.append, links=FOLLOW)
+    for file in walked:
         if _is_label(file):
             case = case_name(file)
             files.setdefault(same(case), Files(case, [])).paths.append(file)
@@ -90,7 +92,19 @@ def find_label_files(path: Path, note: Callable[[str], object] = lambda text: No
         raise ConfigError(f"{path}: no label file found, looked for .nii and .nii.gz in all subfolders{more}")
     for text in passed:
         note(text)
+    if any((parsed := case_and_kind(file)) and parsed[1] != "seg" for file in walked):
+        _take_adopted(path, files, note)
     return files
+
+
+def _take_adopted(path: Path, files: dict[str, Files], note: Callable[[str], object]) -> None:
+    """In a data set a label may have another name than its case, which `find_cases` knows."""
+    for case in find_cases(path, links=FOLLOW):
+        named = case.label and case.images and same(case_name(case.label.path))
+        if case.label and named and named != same(case.name) and named in files:
+            del files[named]
+            files[same(case.name)] = Files(case.name, [case.label.path])
+            note(f"{case.name}: {case.label.path.name} is its label, as it lies in the case's own folder")
 
 
 def _is_label(file: Path) -> bool:

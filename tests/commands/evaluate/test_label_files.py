@@ -109,6 +109,16 @@ def test_letter_case_pairs_and_what_was_predicted_alone_counts_if_asked(tmp_path
     assert unused == []
 
 
+def test_a_label_that_its_case_adopted_is_its_reference(tmp_path):
+    name = "BraTS20_Training_355"
+    touch(tmp_path, *(f"{name}/{name}_{kind}.nii" for kind in ("t1", "t1ce", "t2", "flair")))
+    touch(tmp_path, f"{name}/W39_1998.09.19_Segm.nii", "BraTS20_Training_354/BraTS20_Training_354_seg.nii")
+    said = []
+    found = find_label_files(tmp_path, said.append)
+    assert sorted(files.case for files in found.values()) == ["BraTS20_Training_354", name]
+    assert said == [f"{name}: W39_1998.09.19_Segm.nii is its label, as it lies in the case's own folder"]
+
+
 def test_a_whole_data_set_serves_as_references(tmp_path):
     """Its images, its outputs, the 4D images of the Decathlon and the maps of a prediction are no label files."""
     touch(tmp_path, "a/a_seg.nii.gz", "a/a_t1.nii.gz", "b/t1.nii.gz", "b/seg.nii.gz", "a/a_FLAIR.nii")

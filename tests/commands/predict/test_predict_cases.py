@@ -107,7 +107,11 @@ def test_everything_that_is_written(trained: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("codes", ["LPS", "RAI", "ASR", "SPL"])
 def test_every_orientation_gives_the_same_segmentation(codes: str, trained: Path, tmp_path: Path) -> None:
     write_case(tmp_path / "ras", "A")
-    write_case(tmp_path / "other", "A", codes=codes)
+    first = write_case(tmp_path / "other", "A", codes=codes) / "A_t1.nii.gz"
+    image = nib.load(first)
+    image.set_qform(image.affine, code=2)
+    image.header.set_xyzt_units("mm", "sec")
+    nib.save(image, first)
     found = []
     for name in ("ras", "other"):
         predict(trained, tmp_path / name, tmp_path / f"out_{name}", "maps=true")
@@ -122,6 +126,8 @@ def test_every_orientation_gives_the_same_segmentation(codes: str, trained: Path
         assert len(np.unique(one)) > 2
     stored = nib.load(tmp_path / "out_other" / "A.nii.gz")
     assert "".join(nib.aff2axcodes(stored.affine)) == codes
+    assert stored.header.get_xyzt_units() == ("mm", "sec")
+    assert (int(stored.header["sform_code"]), int(stored.header["qform_code"])) == (2, 2)
 
 
 @pytest.mark.parametrize(
