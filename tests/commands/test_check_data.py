@@ -7,6 +7,7 @@ import pytest
 
 from fedbrats.commands.check_data import main
 from tests.data.brats_files import write_case
+from tests.data.hostile_files import HOSTILE, written
 
 REAL = os.environ.get("FEDBRATS_REAL_DATA")
 
@@ -81,3 +82,21 @@ def test_real_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     out = capsys.readouterr().out
     assert "8 cases, 5 institutions" in out
     assert "Enhancing tumour is label 4 (NCR 1, ED 2, ET 4)" in out
+
+
+def test_every_hostile_volume_is_named_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, bad = tmp_path / "data", []
+    for number, kind in enumerate(HOSTILE):
+        name = f"Brats18_TCIA02_{number:03d}_1"
+        bad.append(written(kind, write_case(root, name, seed=1000 + 10 * number) / f"{name}_flair.nii.gz"))
+    write_case(root, "BraTS19_CBICA_AAB_1")
+    write_case(tmp_path / "outside", "BraTS19_CBICA_AAC_1")
+    (root / "linked").symlink_to(tmp_path / "outside")
+    assert check_data(f"data.root={root}") == 1
+    out = capsys.readouterr().out
+    assert all(f"error: {file}: " in out for file in (*bad, root / "linked"))
+    assert f"Errors: {len(bad) + 1}, warnings: 0." in out
+    assert check_data(f"data.root={root}", "data.links=follow", "data.max_voxels=503") == 1
+    assert "504 voxels, more than data.max_voxels=503" in capsys.readouterr().out

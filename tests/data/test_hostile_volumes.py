@@ -127,3 +127,12 @@ def test_scaled_and_swapped_voxels_are_those_of_nibabel(tmp_path: Path) -> None:
         assert np.array_equal(ours, np.asarray(theirs.dataobj))
         assert ours.dtype == np.asarray(theirs.dataobj).dtype
         assert source.affine == nib.load(file).affine.tolist()
+
+
+@pytest.mark.parametrize("kind", ["bomb", "billions", "far", "colours", "complex", "link"])
+def test_a_hostile_segmentation_is_named(tmp_path: Path, kind: str) -> None:
+    folder = write_case(tmp_path / "data", "BraTS2021_00000")
+    file = written(kind, folder / "BraTS2021_00000_seg.nii.gz")
+    (case,) = find_cases(tmp_path / "data")
+    (problem,) = check_cases([case], bounds=bounds_of(tmp_path / "data", 2**27, "inside")).errors
+    assert (problem.case, problem.file) == ("BraTS2021_00000", str(file))
