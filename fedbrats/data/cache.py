@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from fedbrats.data.brain import brain_mask, is_stripped
 from fedbrats.data.cases import Case
 from fedbrats.data.entries import (
     CacheError,
@@ -39,7 +40,7 @@ from fedbrats.data.preprocess import files_of, preprocess, slices_of
 from fedbrats.data.regions import LabelSystem
 from fedbrats.data.stream import Bounds, check_file
 
-FORMAT = 2  # raise it whenever the contents of an entry change
+FORMAT = 3  # raise it whenever the contents of an entry change
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,11 @@ class CachedCase:
     def tumour(self) -> np.memmap:
         """Tumour voxels int16 [n, 3] of the crop, at most 20 000; empty without tumour or label."""
         return map_array(self.folder / "tumour.npy", np.int16, 2)
+
+    @property
+    def brain(self) -> np.ndarray | None:
+        """Where the brain is, bool [X, Y, Z]; None where the image is not skull-stripped."""
+        return brain_mask(np.asarray(self.image)) if is_stripped(self.meta["background"]) else None
 
     @cached_property
     def meta(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from fedbrats.config.schema import DataConfig, PartitionConfig
+from fedbrats.data.brain import LEAST_BACKGROUND, is_stripped
 from fedbrats.data.cache import CachedCase, prepare_cases
 from fedbrats.data.cases import Case
 from fedbrats.data.checks import Problem, check_cases
@@ -123,6 +124,11 @@ def prepare(
     if not usable:
         raise DataError(_listing(errors))
     stats = {name: entry.meta for name, entry in cached.items()}
+    if unstripped := [name for name, meta in stats.items() if not is_stripped(meta["background"])]:
+        say(
+            f"{len(unstripped)} of {len(stats)} images are not skull-stripped (less than {LEAST_BACKGROUND:.0%} of the "
+            f"volume is exactly 0), so nothing keeps their predictions inside the brain: {', '.join(unstripped[:3])}"
+        )
     volumes = {name: meta["volumes_ml"]["WT"] for name, meta in stats.items()}
     sites = make_partition(usable, partition, volumes)
     _say_left_out(cases, errors, partition, sites, say)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fedbrats.data.brain import background_share
 from fedbrats.data.cases import MODALITIES, Case, ImageFile
 from fedbrats.data.nifti import USUAL, Source, read_volume, spacing_of
 from fedbrats.data.regions import REGIONS, LabelSystem, regions_from_labels, to_canonical
@@ -70,7 +71,8 @@ def preprocess(
         arrays["tumour.npy"] = _patch_centres(arrays["label.npy"])
     source = sources[MODALITIES[0]]
     meta = _describe(source, crop, arrays.get("label.npy"), volumes[MODALITIES[0]].shape)
-    return arrays, meta | {"intensity": intensity}
+    background = background_share(list(volumes.values()))
+    return arrays, meta | {"intensity": intensity, "background": background}
 
 
 def _describe(

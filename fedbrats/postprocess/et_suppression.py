@@ -56,7 +56,13 @@ class EtSuppression:
     def regions(self) -> tuple[str, ...]:
         return REGIONS
 
-    def apply(self, labels: np.ndarray, probabilities: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    def apply(
+        self,
+        labels: np.ndarray,
+        probabilities: np.ndarray,
+        spacing: Sequence[float],
+        brain: np.ndarray | None = None,
+    ) -> np.ndarray:
         """New labels, ET relabelled where the rule holds."""
         changed = labels.copy()
         et, ncr = _volumes(labels, spacing)

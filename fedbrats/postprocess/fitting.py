@@ -22,6 +22,7 @@ class FitCase:
     probabilities: np.ndarray  # of the channels, float32 [C, X, Y, Z], see `fedbrats.tasks.segmentation`
     truth: np.ndarray  # canonical uint8 [X, Y, Z]
     spacing: Sequence[float]  # mm
+    brain: np.ndarray | None = None  # bool [X, Y, Z], where it is known
 
 
 def first_best(candidates: Sequence[Candidate], scores: Sequence[float] | np.ndarray) -> Candidate:

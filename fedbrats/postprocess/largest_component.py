@@ -44,7 +44,13 @@ class LargestComponent:
     def regions(self) -> tuple[str, ...]:
         return (self.region,)
 
-    def apply(self, labels: np.ndarray, probabilities: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    def apply(
+        self,
+        labels: np.ndarray,
+        probabilities: np.ndarray,
+        spacing: Sequence[float],
+        brain: np.ndarray | None = None,
+    ) -> np.ndarray:
         """New labels with one component of the region at most."""
         numbers, sizes = components(region_mask(labels, self.region))
         return without(labels, numbers != int(sizes.argmax()), self.region)

@@ -63,7 +63,13 @@ class MinimumVolume:
     def regions(self) -> tuple[str, ...]:
         return (self.region,)
 
-    def apply(self, labels: np.ndarray, probabilities: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    def apply(
+        self,
+        labels: np.ndarray,
+        probabilities: np.ndarray,
+        spacing: Sequence[float],
+        brain: np.ndarray | None = None,
+    ) -> np.ndarray:
         """New labels, `region` emptied where it is smaller than the threshold (just as large stays)."""
         mask = region_mask(labels, self.region)
         count = int(np.count_nonzero(mask))

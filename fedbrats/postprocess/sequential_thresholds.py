@@ -74,7 +74,13 @@ class SequentialThresholds:
     def _given(self) -> tuple[float | None, ...]:
         return tuple(getattr(self, name) for name in NAMES)
 
-    def apply(self, labels: np.ndarray, probabilities: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    def apply(
+        self,
+        labels: np.ndarray,
+        probabilities: np.ndarray,
+        spacing: Sequence[float],
+        brain: np.ndarray | None = None,
+    ) -> np.ndarray:
         """New labels, painted from `probabilities` alone."""
         painted = np.zeros_like(labels)
         for value, threshold, label in zip(_values(probabilities), self._given, (ED, NCR, ET), strict=True):

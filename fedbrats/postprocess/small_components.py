@@ -52,7 +52,13 @@ class SmallComponents:
     def regions(self) -> tuple[str, ...]:
         return (self.region,)
 
-    def apply(self, labels: np.ndarray, probabilities: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    def apply(
+        self,
+        labels: np.ndarray,
+        probabilities: np.ndarray,
+        spacing: Sequence[float],
+        brain: np.ndarray | None = None,
+    ) -> np.ndarray:
         """New labels without the small components (just as large stays)."""
         numbers, sizes = components(region_mask(labels, self.region))
         return without(labels, (sizes * voxel_ml(spacing) < self.ml)[numbers], self.region)

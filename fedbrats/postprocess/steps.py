@@ -49,8 +49,17 @@ class Step(Protocol):
     def regions(self) -> tuple[str, ...]:
         """The regions that the network must predict for this step."""
 
-    def apply(self, labels: np.ndarray, probabilities: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-        """New labels (canonical uint8 [X, Y, Z]) from labels, channel probabilities [C, X, Y, Z] and spacing in mm."""
+    def apply(
+        self,
+        labels: np.ndarray,
+        probabilities: np.ndarray,
+        spacing: Sequence[float],
+        brain: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """New labels (canonical uint8 [X, Y, Z]) from labels, channel probabilities [C, X, Y, Z] and spacing in mm.
+
+        `brain`: bool [X, Y, Z], None where it is not known.
+        """
 
     def fit(self, cases: Iterable[FitCase]) -> dict[str, float]:
         """Parameters that suit `cases` best. `cases` may be iterated over several times."""
@@ -68,7 +77,7 @@ class _AfterSteps:
 
     def __iter__(self) -> Iterator[FitCase]:
         for case in self.cases():
-            stages = apply_steps(self.steps, case.labels, case.probabilities, case.spacing)
+            stages = apply_steps(self.steps, case.labels, case.probabilities, case.spacing, case.brain)
             yield replace(case, labels=stages[-1])
 
 
@@ -176,9 +185,13 @@ def median_parameters(sites: Sequence[Parameters]) -> Parameters:
 
 
 def apply_steps(
-    steps: Sequence[Step], labels: np.ndarray, probabilities: np.ndarray, spacing: Sequence[float]
+    steps: Sequence[Step],
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    spacing: Sequence[float],
+    brain: np.ndarray | None = None,
 ) -> list[np.ndarray]:
-    """Labels before any step and after each (canonical uint8 [X, Y, Z]).
+    """Labels before any step and after each (canonical uint8 [X, Y, Z]); `brain` is where the brain is, if known.
 
     Raises:
         ValueError: the shapes differ, a step is not fitted, or the network does not predict what it needs.
@@ -192,5 +205,5 @@ def apply_steps(
     for index, step in enumerate(steps):
         if not step.fitted:
             raise ValueError(f"postprocess.steps[{index}] ({type(step).__name__}) has not been fitted")
-        stages.append(step.apply(stages[-1], probabilities, spacing))
+        stages.append(step.apply(stages[-1], probabilities, spacing, brain))
     return stages

@@ -51,6 +51,9 @@ def test_meta_states_volumes_labels_and_digests(case: Case, tmp_path: Path) -> N
     assert meta["volumes_ml"] == pytest.approx({"WT": 27 * 0.003, "TC": 9 * 0.003, "ET": 4 * 0.003})
     assert meta["labels"] == [0, 1, 2, 3]
     assert meta["label_system"]["name"] == "brats2017-2021"
+    air = np.all([make_arrays()[name] == 0 for name in MODALITIES], axis=0)
+    assert meta["background"] == pytest.approx(air.mean())
+    assert meta["background"] > 0.1
     assert set(meta["sha256"]) == {*MODALITIES, "seg"}
     assert meta["source"]["orientation"] == "RAS"
     assert "A_t1" not in json.dumps(meta)
@@ -70,6 +73,14 @@ def test_a_prediction_keeps_units_and_codes_of_the_files_of_its_case(case: Case,
     write_labels(tmp_path / "A.nii.gz", restore(np.asarray(cached.label), cached), source)
     header = nib.load(tmp_path / "A.nii.gz").header
     assert [int(header[key]) for key in ("xyzt_units", "sform_code", "qform_code")] == [10, 4, 2]
+
+
+def test_the_brain_is_known_of_a_skull_stripped_case_only(case: Case, tmp_path: Path) -> None:
+    cached = prepare_case(case, BRATS_2017, tmp_path / "cache")
+    assert cached.brain is not None
+    assert cached.brain[np.any(cached.image != 0, axis=0)].all()
+    whole = {name: array + (name != "seg") for name, array in make_arrays().items()}
+    assert prepare_case(write_case(tmp_path / "b", "B", whole), BRATS_2017, tmp_path / "cache").brain is None
 
 
 def test_tumour_voxels_are_all_and_only_tumour(

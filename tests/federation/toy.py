@@ -195,6 +195,7 @@ def write_cached(cache: Path, name: str, seed: int, shape: tuple[int, int, int] 
         "source": {"shape": list(shape), "affine": np.eye(4).tolist(), "orientation": "RAS"},
         "crop": [[0, n] for n in shape],
         "full_shape": list(shape),
+        "background": 0.0,
         "spacing": [1.0, 1.0, 1.0],
         "volumes_ml": {region: float(v) for region, v in volumes.items()},
         "labels": [0, 1, 2, 3],

@@ -42,7 +42,7 @@ def make_run(
 
     The weights of round r and arm seed s come from seed 100 s + r. A prior of 0.5 lets them predict some of everything.
     """
-    config = compose_run(folder.parent / "cache", model, ["model.prior=0.5", *overrides])
+    config = compose_run(folder.parent / "cache", model, ["model.prior=0.5", "postprocess=none", *overrides])
     folder.mkdir(parents=True)
     save_config(config, folder / "config.yaml")
     system = BRATS_2017.to_json()

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from fedbrats.config.schema import PostprocessConfig
 from fedbrats.postprocess.et_suppression import EtSuppression
 from fedbrats.postprocess.fitting import first_best
+from fedbrats.postprocess.inside_brain import InsideBrain
 from fedbrats.postprocess.largest_component import LargestComponent
 from fedbrats.postprocess.minimum_volume import MinimumVolume
 from fedbrats.postprocess.sequential_thresholds import SequentialThresholds
@@ -39,13 +40,16 @@ def node(path: str, **settings: object) -> dict:
     ("name", "expected"),
     [
         ("none", []),
-        ("et_minimum", [MinimumVolume("ET")]),
-        ("et_minimum_600", [MinimumVolume("ET", voxels=600)]),
-        ("largest_component", [LargestComponent("WT")]),
-        ("nnsegnet", [SequentialThresholds(), EtSuppression()]),
+        ("inside_brain", [InsideBrain()]),
+        ("et_minimum", [InsideBrain(), MinimumVolume("ET")]),
+        ("et_minimum_600", [InsideBrain(), MinimumVolume("ET", voxels=600)]),
+        ("et_minimum_ml", [InsideBrain(), MinimumVolume("ET", ml=0.6)]),
+        ("largest_component", [InsideBrain(), LargestComponent("WT")]),
+        ("nnsegnet", [SequentialThresholds(), InsideBrain(), EtSuppression()]),
         (
             "cleanup",
             [
+                InsideBrain(),
                 LargestComponent("WT"),
                 SmallComponents("TC", 0.05),
                 SmallComponents("ET", 0.05),
@@ -63,7 +67,16 @@ def test_files_of_conf(name: str, expected: list) -> None:
 
 def test_every_file_is_tested() -> None:
     names = {path.stem for path in CONF.glob("*.yaml")}
-    assert names == {"none", "et_minimum", "et_minimum_600", "largest_component", "nnsegnet", "cleanup"}
+    assert names == {
+        "none",
+        "inside_brain",
+        "et_minimum",
+        "et_minimum_ml",
+        "et_minimum_600",
+        "largest_component",
+        "nnsegnet",
+        "cleanup",
+    }
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,7 @@ def test_scores(site: Site, arm: str, round_: int, steps: list[Step]) -> tuple[M
                 labels_from_probabilities(probabilities),
                 probabilities.cpu().numpy(),
                 tuple(case.meta["spacing"]),
+                case.brain,
             )
             scores, status = _score(site, arm, case, stages[-1]), "ok"
             tables.steps += step_rows(name, case, steps, stages, regions, convention)

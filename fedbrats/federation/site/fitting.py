@@ -35,7 +35,8 @@ def fit(site: Site, content: RecordDict) -> dict[str, Any]:
                     np.save(file, found.cpu().numpy().astype(np.float16))
                 values = np.load(file, allow_pickle=False).astype(np.float32)
                 labels = labels_from_probabilities(torch.from_numpy(values))
-                yield FitCase(labels, values, np.asarray(case.label), tuple(case.meta["spacing"]))
+                spacing = tuple(case.meta["spacing"])
+                yield FitCase(labels, values, np.asarray(case.label), spacing, case.brain)
 
         found = fit_steps(site.parts.steps, predicted)
     facts = {"num-examples": len(cases), "seconds": time.perf_counter() - started}

@@ -49,18 +49,17 @@ def step_rows(
     if not steps:
         return []
     truth, rows = restore(np.asarray(case.label), case), list[dict[str, Any]]()
+    true, spacing = task.masks(truth, regions), tuple(case.meta["spacing"])
+    before, scores = dict[str, np.ndarray](), dict[str, dict[str, float]]()
     for order, (step, labels) in enumerate(zip(["raw", *(s.name for s in steps)], stages, strict=True)):
-        whole = restore(labels, case)
-        guess, true = task.masks(whole, regions), task.masks(truth, regions)
-        before = task.masks(restore(stages[max(0, order - 1)], case), regions)
-        rows += [
-            {
-                **{"case": name, "region": region, "order": order, "step": step},
-                **task.shown_scores(guess[region], true[region], tuple(case.meta["spacing"]), convention),
-                "changed_voxels": int(np.count_nonzero(guess[region] != before[region])),
-            }
-            for region in regions
-        ]
+        guess = task.masks(restore(labels, case), regions)
+        for region in regions:
+            changed = int(np.count_nonzero(guess[region] != before.get(region, guess[region])))
+            if changed or not order:  # a distance of surfaces takes its time
+                scores[region] = task.shown_scores(guess[region], true[region], spacing, convention)
+            head = {"case": name, "region": region, "order": order, "step": step}
+            rows.append({**head, **scores[region], "changed_voxels": changed})
+        before = guess
     return rows
 
 

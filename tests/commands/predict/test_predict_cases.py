@@ -258,3 +258,35 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert "checkpoint=RUN[@ARM[@WHICH]]" in capsys.readouterr().out
     assert main([]) == 2
+
+
+def test_nothing_is_predicted_outside_a_skull_stripped_brain(tmp_path: Path) -> None:
+    """A network that has learned nothing predicts tumour in the air; the run's step takes it away and is measured."""
+    make_run(tmp_path / "run", "postprocess=inside_brain")
+    case = write_case(tmp_path / "data", "A")
+    images = [nib.load(case / f"A_{kind}.nii.gz").get_fdata() for kind in ("t1", "t1ce", "t2", "flair")]
+    air = ~np.any(np.stack(images) != 0, axis=0)
+    assert air.mean() > 0.1
+    predict(tmp_path / "run", tmp_path / "data", tmp_path / "raw", "postprocess=none")
+    assert labels(tmp_path / "raw" / "A.nii.gz")[air].any()
+    table, _ = predict(tmp_path / "run", tmp_path / "data", tmp_path / "out")
+    assert not labels(tmp_path / "out" / "A.nii.gz")[air].any()
+    assert "skull-stripped" not in table.loc["A", "notes"]
+    steps = pd.read_csv(tmp_path / "out" / "steps.csv")
+    assert steps[steps["step"] == "inside the brain"]["changed_voxels"].sum() > 0
+
+
+def test_an_image_with_its_skull_is_told_and_left(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", "postprocess=inside_brain")
+    case = write_case(tmp_path / "data", "A")
+    for kind in ("t1", "t1ce", "t2", "flair"):
+        image = nib.load(case / f"A_{kind}.nii.gz")
+        noise = np.asarray(image.dataobj) + 1
+        nib.save(
+            nib.Nifti1Image(noise.astype(image.get_data_dtype()), image.affine), case / f"A_{kind}.nii.gz"
+        )
+    table, _ = predict(tmp_path / "run", tmp_path / "data", tmp_path / "out")
+    assert "the image is not skull-stripped" in table.loc["A", "notes"]
+    predict(tmp_path / "run", tmp_path / "data", tmp_path / "raw", "postprocess=none")
+    both = [labels(tmp_path / name / "A.nii.gz") for name in ("raw", "out")]
+    np.testing.assert_array_equal(*both)

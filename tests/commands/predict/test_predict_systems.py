@@ -108,20 +108,26 @@ def test_post_processing_with_what_the_run_fitted(trained: Path, tmp_path: Path)
     write_case(tmp_path / "data", "A")
     with pytest.raises(ConfigError, match=r"to be fitted.*postprocess\.json is not there.*postprocess=none"):
         predict(tmp_path / "run", tmp_path / "data", tmp_path / "out")
-    fitted = {"federated": [{"step": "MinimumVolume", "name": "", "parameters": {"ml": 1000.0}, "sites": {}}]}
+    inside = {"step": "InsideBrain", "name": "", "parameters": {}, "sites": {}}
+    fitted = {
+        "federated": [
+            inside,
+            {"step": "MinimumVolume", "name": "", "parameters": {"ml": 1000.0}, "sites": {}},
+        ]
+    }
     (tmp_path / "run" / "postprocess.json").write_text(json.dumps(fitted))
     predict(tmp_path / "run", tmp_path / "data", tmp_path / "plain", "postprocess=none")
     predict(tmp_path / "run", tmp_path / "data", tmp_path / "out")
     assert 4 in labels(tmp_path / "plain" / "A.nii.gz")
     assert 4 not in labels(tmp_path / "out" / "A.nii.gz")
     steps = pd.read_csv(tmp_path / "out" / "steps.csv")
-    assert list(steps["order"].unique()) == [0, 1]
+    assert list(steps["order"].unique()) == [0, 1, 2]
     raw = pd.read_csv(tmp_path / "plain" / "scores.csv").set_index("region")
     after = pd.read_csv(tmp_path / "out" / "scores.csv").set_index("region")
     by_order = steps.set_index(["order", "region"])["dice"]
     assert by_order[(0, "ET")] == pytest.approx(raw.loc["ET", "dice"])
-    assert by_order[(1, "ET")] == pytest.approx(after.loc["ET", "dice"]) == 0
-    fitted["federated"][0]["parameters"] = {"mm": 1.0}
+    assert by_order[(2, "ET")] == pytest.approx(after.loc["ET", "dice"]) == 0
+    fitted["federated"][1]["parameters"] = {"mm": 1.0}
     (tmp_path / "run" / "postprocess.json").write_text(json.dumps(fitted))
     with pytest.raises(ConfigError, match="postprocess of"):
         predict(tmp_path / "run", tmp_path / "data", tmp_path / "out")

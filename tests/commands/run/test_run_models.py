@@ -90,7 +90,7 @@ def test_classes_with_histograms_of_each_site_and_fitted_steps(cache: Path, tmp_
     """Four classes by softmax, histogram matching, nnSegNet's two steps fitted at the sites, the median for all."""
     folder = run(tiny(cache, ONE_ARM, "postprocess=nnsegnet", model=CLASSES), tmp_path / "run")
     described = json.loads((folder / "postprocess.json").read_text())["federated"]
-    assert [step["step"] for step in described] == ["SequentialThresholds", "EtSuppression"]
+    assert [step["step"] for step in described] == ["SequentialThresholds", "InsideBrain", "EtSuppression"]
     for step in described:
         for name, value in step["parameters"].items():
             by_site = [values[name] for values in step["sites"].values()]
@@ -100,8 +100,8 @@ def test_classes_with_histograms_of_each_site_and_fitted_steps(cache: Path, tmp_
     assert {r["site"] for r in fits} == set(described[0]["sites"])
     assert {r["status"] for r in fits} == {"ok"}
     steps, cases = rows_of(folder / "steps.csv"), rows_of(folder / "cases.csv")
-    assert len(steps) == 3 * len(cases)
-    final = {(r["site"], r["case"], r["region"]): float(r["dice"]) for r in steps if r["order"] == "2"}
+    assert len(steps) == 4 * len(cases)
+    final = {(r["site"], r["case"], r["region"]): float(r["dice"]) for r in steps if r["order"] == "3"}
     assert final == {(r["site"], r["case"], r["region"]): pytest.approx(float(r["dice"])) for r in cases}
     assert all(r["changed_voxels"] == "0" for r in steps if r["order"] == "0")
 
