@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from fedbrats.checks.config import checked
+from fedbrats.commands.compose import composed
 from fedbrats.config.schema import TrainConfig
-from fedbrats.training.amount import pooled_steps
+from fedbrats.training.amount import pooled_steps, steps_per_round
 
 MEMBERS = {"A": 3, "B": 9}  # training cases
 
@@ -24,3 +26,11 @@ def test_the_pooled_arm_takes_the_steps_of_all_sites_or_of_the_longest(
     assert pooled_steps(MEMBERS, train) == together
     train.pooled_steps = "in_a_row"
     assert pooled_steps(MEMBERS, train) == in_a_row
+
+
+def test_every_arm_of_the_demo_has_as_many_steps_in_a_row() -> None:
+    """Or its share of pooled would be one of too few steps, as it was with 200 beside 1200."""
+    config = checked(composed(["experiment=demo"]))
+    each = {steps_per_round(site, cases, config.train) for site, cases in MEMBERS.items()}
+    assert each == {pooled_steps(MEMBERS, config.train)} == {50}
+    assert config.rounds == 10
