@@ -72,7 +72,9 @@ def phantom(run: Path) -> Path:
 
 
 def test_it_is_the_wheel_that_is_imported(python: Path, tmp_path: Path) -> None:
-    code = "import fedbrats, fedbrats.commands.compose as c; print(fedbrats.__file__, c.conf_folder(), sep='\\n')"
+    code = (
+        "import fedbrats, fedbrats.config.folder as c; print(fedbrats.__file__, c.conf_folder(), sep='\\n')"
+    )
     package, conf = map(Path, call(python, "-c", code, cwd=tmp_path).stdout.split())
     assert package.is_relative_to(python.parents[1])
     assert conf == package.parent / "conf"

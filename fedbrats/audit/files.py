@@ -54,7 +54,7 @@ def read_spent(folder: Path) -> list[Spent]:
         found = [_spent(site, facts) for site, facts in content["sites"].items()]
     except AuditError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise AuditError(f"{file}: not readable ({error!r})") from error
     if not any(spent.history for spent in found):
         raise AuditError(f"{file}: no site has released anything, so there is nothing to audit")

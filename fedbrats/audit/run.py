@@ -28,8 +28,8 @@ from fedbrats.audit.files import AuditError, Spent, read_spent
 from fedbrats.audit.inversion import demonstrate, pictures, sentence, tumour_slice
 from fedbrats.audit.step import Check, Subject, at_most, step_checks
 from fedbrats.audit.traces import score_checks, trace_checks
+from fedbrats.config.foreign import foreign_config
 from fedbrats.config.schema import FEDERATED, load_config, save_config
-from fedbrats.config.targets import check_trusted
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.patches import draw_batch
 from fedbrats.federation.site.site import Site
@@ -88,7 +88,7 @@ def audit_run(
 ) -> dict[str, Any]:
     """Audit a run with `privacy=dp_sgd` and write `audit.json` and, with `inversion`, `audit/*.png` into its folder.
 
-    `trust`: packages beside those of `targets.TRUSTED` that its configuration may name.
+    `trust`: packages of the user's own that its configuration may name.
 
     Returns:
         The content of `audit.json`.
@@ -98,7 +98,7 @@ def audit_run(
         ConfigError: its configuration is not of this version, or names what a run folder must not build.
     """
     spent = read_spent(folder)
-    check_trusted(asdict(load_config(folder / "config.yaml")), str(folder), trust)
+    foreign_config(folder, str(folder), trust)
     warm = Warm(folder)
     run = Audited(folder, warm, spent, {one.site: Site(one.site, warm) for one in spent})
     seed_torch(warm.config.seed, "audit")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
+from fedbrats.config.foreign import foreign_config
 from fedbrats.config.paths import with_absolute_paths
-from fedbrats.config.schema import Config, load_config
+from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.institutions import patients_named
 from fedbrats.data.partition import Site
@@ -25,10 +26,10 @@ from fedbrats.runs.site_cases import read_site_cases
 
 
 def resumed_config(asked: Config, overrides: Sequence[str]) -> Config:
-    """The configuration that `run.resume` continues, with this call's runtime.
+    """The configuration that `run.resume` continues, with this call's runtime and `run.trust`.
 
     Raises:
-        ConfigError: no run there, or an override that would change what is computed.
+        ConfigError: no run there, one that names what it must not, or an override that would change what is computed.
     """
     file = Path(str(asked.run.resume)) / "config.yaml"
     if not file.is_file():
@@ -47,7 +48,9 @@ def resumed_config(asked: Config, overrides: Sequence[str]) -> Config:
             f"{', '.join(refused)}: a resumed run keeps its own configuration; "
             "give run.resume, at most with runtime.workers."
         )
-    stored = with_absolute_paths(load_config(file))  # older versions kept some as they were typed
+    stored = foreign_config(file.parent, f"run.resume={asked.run.resume}", asked.run.trust)
+    stored = with_absolute_paths(stored)  # older versions kept some as they were typed
+    stored = replace(stored, run=replace(stored.run, trust=asked.run.trust))
     if not workers:
         return stored
     return replace(stored, runtime=replace(stored.runtime, workers=asked.runtime.workers))
@@ -122,6 +125,13 @@ def check_private_sites(config: Config, sites: Iterable[Site], of: Mapping[str, 
     check_sites(settings, training, training)
 
 
+def _other_run(text: str, key: str, trust: Sequence[str]) -> str:
+    """The model of another run that `key` names, with its folder in full, before anything of it is built."""
+    spec = one_spec(text, key)
+    foreign_config(spec.run, f"{key}={text}", trust)
+    return str(spec)
+
+
 def settle(config: Config) -> Config:
     """Fill in what depends on the machine, so that config.yaml says what was really used."""
     device = pick_device(config.runtime.device)
@@ -132,8 +142,8 @@ def settle(config: Config) -> Config:
         workers = (
             torch.cuda.device_count() if device.type == "cuda" else max(1, cores() // config.runtime.threads)
         )
-    locate = config.inference.locate and str(one_spec(config.inference.locate, LOCATE))
-    init = config.train.init and str(one_spec(config.train.init, "train.init"))
+    locate = config.inference.locate and _other_run(config.inference.locate, LOCATE, config.run.trust)
+    init = config.train.init and _other_run(config.train.init, "train.init", config.run.trust)
     root = config.data.root and str(Path(config.data.root).resolve())
     cache = str(Path(config.data.cache).resolve())
     return replace(

@@ -11,23 +11,16 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import fedbrats
 from fedbrats.checks.config import checked
 from fedbrats.commands.overrides import readable
 from fedbrats.config import schema
+from fedbrats.config.folder import conf_folder
 from fedbrats.config.paths import absolute
 from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
 from fedbrats.models import node
 
 OWN = ("--config-dir", "-cd")  # Hydra's names for the user's own folder of configurations
-
-
-def conf_folder() -> Path:
-    """The configuration files: packaged with the installation, or `conf/` of the checkout."""
-    package = Path(fedbrats.__file__).resolve().parent
-    packaged = package / "conf"
-    return packaged if packaged.is_dir() else package.parent / "conf"
 
 
 def _run_folder(resume: str | None, name: str) -> str:

@@ -176,6 +176,7 @@ class RunConfig:
     """Housekeeping of one run."""
 
     resume: str | None = None  # run folder to continue
+    trust: list[str] = field(default_factory=list)  # own packages that run folders named here may name
 
 
 @dataclass
@@ -207,10 +208,10 @@ def register() -> None:
 
 
 def load_config(file: Path) -> Config:
-    """The resolved configuration of a run, as `save_config` wrote it.
+    """The resolved configuration of a run, as `save_config` wrote it; whoever builds it asks `foreign` first.
 
     Raises:
-        ConfigError: the file is not a configuration of this version.
+        ConfigError: the file is not a configuration of this version, or holds an interpolation.
     """
     try:
         stored = read_yaml(file)
@@ -222,7 +223,22 @@ def load_config(file: Path) -> Config:
         merged = OmegaConf.merge(OmegaConf.structured(Config), stored)
     except Exception as error:
         raise ConfigError(f"{file}: not a configuration of this version of fedbrats ({error})") from error
+    _check_settled(OmegaConf.to_container(merged, resolve=False), str(file))
     return cast(Config, OmegaConf.to_object(merged))
+
+
+def _check_settled(node: Any, file: str, key: str = "") -> None:
+    """No value may be an interpolation: it would be settled with what is known here, as the environment is."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            inside = f"{key}.{name}" if key else str(name)
+            _check_settled(str(name), file, inside)
+            _check_settled(value, file, inside)
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            _check_settled(value, file, f"{key}[{index}]")
+    elif isinstance(node, str) and "${" in node:
+        raise ConfigError(f"{file}: {key}={node}: a run folder holds settled values, no ${{...}}.")
 
 
 def save_config(config: Config, file: Path) -> None:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from hydra.utils import get_object, instantiate
 
 # Annotations that say enough to check a value; anything else is left to the target.
 KINDS: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "bool": bool, "str": str}
-
-
-# What the configuration of somebody else's run may build; anything else could run any code, as a pickle can.
-TRUSTED = ("fedbrats.", "monai.losses.", "monai.networks.", "torch.nn.", "torch.optim.")
 
 
 class ConfigError(ValueError):
@@ -57,41 +53,6 @@ def _check_kind(name: str, value: Any, annotation: Any) -> None:
     kind = KINDS.get(word)
     if kind and (not isinstance(value, kind) or (isinstance(value, bool) and word != "bool")):
         raise ConfigError(f"{name}={value!r}: must be of type {word}.")
-
-
-def check_trusted(node: Any, where: str, trust: Sequence[str] = ()) -> None:
-    """Check that every `_target_` inside `node` is a network, a loss, an optimiser or a part of this package.
-
-    Args:
-        node: of the configuration of a run folder, which anybody may have written.
-        where: it was found.
-        trust: packages that the user's own command line names, trusted besides.
-
-    Raises:
-        ConfigError: naming the target and `where` it was found.
-    """
-    if isinstance(node, Mapping):
-        target = node.get("_target_")
-        if target is not None and not _is_trusted(str(target), trust):
-            raise ConfigError(
-                f"{where}: its configuration names {target}; from a run folder only {', '.join(TRUSTED)} are built, "
-                "and what a package of your own holds that you name: trust=<package> (audit: --trust <package>)."
-            )
-        node = list(node.values())
-    for part in node if isinstance(node, list | tuple) else ():
-        check_trusted(part, where, trust)
-
-
-def _is_trusted(target: str, trust: Sequence[str]) -> bool:
-    """Whether `target` is defined where it says; `fedbrats.environment.os.system` is not, though it can be found."""
-    trusted = (*TRUSTED, *(f"{package}." for package in trust))
-    if not target.startswith(trusted):
-        return False
-    try:
-        home = str(getattr(get_object(target), "__module__", ""))
-    except Exception:
-        return True  # what cannot be found cannot run; building it says why
-    return f"{home}.".startswith(trusted)
 
 
 def build_once(nodes: Mapping[str, Mapping[str, Any]], optimizer: Mapping[str, Any]) -> dict[str, Any]:

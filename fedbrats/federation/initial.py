@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from fedbrats.inference.members import check_arrays, load_arrays, one_spec
 from fedbrats.runs.run_folder import read_config
 
 
-def initial_arrays(parts: Parts, init: str | None) -> dict[str, Tensor]:
+def initial_arrays(parts: Parts, init: str | None, trust: Sequence[str] = ()) -> dict[str, Tensor]:
     """The travelling arrays of the untrained network, the same for every arm; copies.
 
     Args:
         parts: of the configuration.
         init: `train.init`, the run whose model is the start; None takes the weights of the seed.
+        trust: packages of the user's own that the configuration of that run may name.
 
     Raises:
         ConfigError: `init` names no trained model, or one of another network.
@@ -33,7 +34,7 @@ def initial_arrays(parts: Parts, init: str | None) -> dict[str, Tensor]:
         return {name: tensor.detach().clone() for name, tensor in travelling(parts.network).items()}
     spec = one_spec(init, "train.init")
     try:
-        found = load_arrays(spec)
+        found = load_arrays(spec, trust)
         check_arrays(spec, travelling(parts.blank), found)
     except ConfigError as error:
         raise ConfigError(f"train.init={init}: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fedbrats.arrays import Signature, load, signature, travelling
-from fedbrats.config.schema import FEDERATED, LOCAL, Config, InferenceConfig, InputConfig, load_config
-from fedbrats.config.targets import ConfigError, check_trusted
+from fedbrats.config.foreign import foreign_config
+from fedbrats.config.schema import FEDERATED, LOCAL, Config, InferenceConfig, InputConfig
+from fedbrats.config.targets import ConfigError
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.intensity import Normaliser
-from fedbrats.files import read_json
 from fedbrats.inference.locate import refine
 from fedbrats.inference.predict import Prediction, predict
 from fedbrats.models.build import build_network, channels_last, input_rules, window_of
-from fedbrats.runs.checkpoint import tensor_file
+from fedbrats.runs.checkpoint import read_pointer, tensor_file, within
 from fedbrats.tasks import segmentation as task
 from fedbrats.tasks.segmentation import labels_from_probabilities
 
@@ -109,7 +109,7 @@ def parse_spec(text: str) -> list[Spec]:
     arm, which = (*rest, FEDERATED, "")[:2] if not rest else (*rest, "")[:2]
     if which not in ("", BEST, LAST) and not which.isdigit():
         raise ConfigError(f"checkpoint={text}: {which!r} is not best, last or the number of a round.")
-    known = sorted(_facts(run)[1])
+    known = sorted(_facts(run)[2])
     arms = [name for name in known if name == arm or (arm == LOCAL and name.startswith(f"{LOCAL}:"))]
     if not arms:
         raise ConfigError(
@@ -122,24 +122,21 @@ def _named(arms: Sequence[str]) -> list[str]:
     return [*arms, *([LOCAL] if any(arm.startswith(f"{LOCAL}:") for arm in arms) else [])]
 
 
-def _facts(run: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """What `last.json` says, and what is known of each arm's model."""
-    folder = run / "checkpoints"
-    if not (folder / "last.json").is_file():
-        raise ConfigError(f"{run}: no checkpoint; the run has not finished a round.")
+def _facts(run: Path) -> tuple[int, Path, dict[str, dict[str, Any]]]:
+    """The round of the newest checkpoint, its folder, and what is known of each arm's model."""
     try:
-        last = read_json(folder / "last.json")
-        return last, read_json(folder / last["folder"] / "models.json")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{folder / 'last.json'}: the checkpoint it names cannot be read ({error})"
-        ) from error
+        found = read_pointer(run / "checkpoints")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if found is None:
+        raise ConfigError(f"{run}: no checkpoint; the run has not finished a round.")
+    return found
 
 
 def _file(spec: Spec, select: str) -> tuple[Path, int]:
     """The file of a model and the round that it is of."""
     folder = spec.run / "checkpoints"
-    last, models = _facts(spec.run)
+    last, newest, models = _facts(spec.run)
     best = int(models[spec.arm]["best_round"])
     which = spec.which or (BEST if select == BEST and best else LAST)
     if which == BEST:
@@ -147,7 +144,7 @@ def _file(spec: Spec, select: str) -> tuple[Path, int]:
             raise ConfigError(f"checkpoint={spec}: that model was never validated; take @{LAST}.")
         return tensor_file(folder / "best", spec.arm), best
     if which == LAST:
-        return tensor_file(folder / last["folder"], spec.arm), int(last["round"])
+        return tensor_file(newest, spec.arm), last
     rounds = {int(f.name.removeprefix("round_")): f for f in sorted(folder.glob("round_*"))}
     if int(which) not in rounds:
         raise ConfigError(
@@ -160,14 +157,13 @@ def _file(spec: Spec, select: str) -> tuple[Path, int]:
 def load_member(spec: Spec, device: torch.device, trust: Sequence[str] = ()) -> Member:
     """Build the network that the run's configuration describes and fill it with the model's arrays.
 
-    `trust`: packages beside those of `targets.TRUSTED` that it may name.
+    `trust`: packages of the user's own that it may name.
 
     Raises:
         ConfigError: a configuration that would build something else than networks and losses; no such checkpoint, one
             that cannot be read, or one of another network; the message names the run, what differs, and the fix.
     """
-    config = load_config(spec.run / "config.yaml")
-    check_trusted(asdict(config), f"checkpoint={spec}", trust)
+    config = foreign_config(spec.run, f"checkpoint={spec}", trust)
     arrays, round_ = _load(spec, config)
     _check_whole(spec, config, arrays)
     with torch.device("meta"):
@@ -195,18 +191,18 @@ def _load(spec: Spec, config: Config) -> tuple[dict[str, Tensor], int]:
     """The arrays of a model and the round it is of."""
     file, round_ = _file(spec, config.report.select)
     try:
-        return load_file(file), round_
-    except (OSError, SafetensorError) as error:
+        return load_file(within(spec.run / "checkpoints", file)), round_
+    except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"checkpoint={spec}: {file} cannot be read ({error})") from error
 
 
-def load_arrays(spec: Spec) -> dict[str, Tensor]:
-    """The arrays of a trained model by name, without building its network.
+def load_arrays(spec: Spec, trust: Sequence[str] = ()) -> dict[str, Tensor]:
+    """The arrays of a trained model by name, without building its network; `trust` as in `load_member`.
 
     Raises:
         ConfigError: no such checkpoint, or one that cannot be read.
     """
-    return _load(spec, load_config(spec.run / "config.yaml"))[0]
+    return _load(spec, foreign_config(spec.run, f"checkpoint={spec}", trust))[0]
 
 
 def check_arrays(spec: Spec, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:

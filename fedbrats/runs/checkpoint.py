@@ -6,6 +6,7 @@ that, so a run that is killed at any moment finds a whole one. Sites keep their 
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -70,22 +71,54 @@ def save_checkpoint(folder: Path, round_: int, models: Mapping[str, Model], keep
             shutil.rmtree(old, ignore_errors=True)
 
 
-def load_checkpoint(folder: Path) -> Snapshot | None:
-    """The newest whole checkpoint below `folder`, or None where there is none yet.
+def read_pointer(folder: Path) -> tuple[int, Path, dict[str, dict[str, Any]]] | None:
+    """The round and folder of the newest whole checkpoint below `folder`, and what it says of each arm's model.
+
+    None where there is none yet.
 
     Raises:
-        ValueError: `last.json` names a checkpoint that is damaged or gone.
+        ValueError: `last.json` names a checkpoint that is damaged, gone or not in `folder`, or an arm of it does.
     """
     pointer = folder / "last.json"
     if not pointer.is_file():
         return None
     try:
         last = read_json(pointer)
-        source = folder / last["folder"]
-        facts = read_json(source / "models.json")
-        return Snapshot(last["round"], {arm: _model(source, arm, values) for arm, values in facts.items()})
-    except Exception as error:
+        round_, name = last["round"], last["folder"]
+        if not isinstance(round_, int) or not isinstance(name, str) or not re.fullmatch(r"round_\d+", name):
+            raise ValueError(f"{name!r} is not the folder of a round")
+        source = within(folder, folder / name)
+        facts = read_json(within(folder, source / "models.json"))
+        for arm in facts:
+            within(source, tensor_file(source, arm))
+        return round_, source, facts
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{pointer}: the checkpoint it names cannot be read ({error})") from error
+
+
+def within(folder: Path, path: Path) -> Path:
+    """`path`, once it is sure that it lies in `folder`, through links too. Raises ValueError: it does not."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{path} leads out of {folder}")
+    return path
+
+
+def load_checkpoint(folder: Path) -> Snapshot | None:
+    """The newest whole checkpoint below `folder`, or None where there is none yet.
+
+    Raises:
+        ValueError: `last.json` names a checkpoint that is damaged, gone or not in `folder`.
+    """
+    found = read_pointer(folder)
+    if found is None:
+        return None
+    round_, source, facts = found
+    try:
+        return Snapshot(round_, {arm: _model(source, arm, values) for arm, values in facts.items()})
+    except Exception as error:
+        raise ValueError(
+            f"{folder / 'last.json'}: the checkpoint it names cannot be read ({error})"
+        ) from error
 
 
 def _facts(model: Model) -> dict[str, Any]:

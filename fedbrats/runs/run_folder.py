@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
 from fedbrats.config.names import check_names
 from fedbrats.config.schema import ARMS, LOCAL
@@ -186,7 +185,7 @@ def _summed(summary: dict[str, Any]) -> list[str]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A YAML mapping as plain dicts and lists, interpolations left as written."""
+    """A YAML mapping as plain dicts and lists, interpolations left as written; nothing of it is built."""
     try:
         content = OmegaConf.to_container(read_yaml(path), resolve=False)
     except Exception as error:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from fedbrats.commands.compose import compose_config, conf_folder, own_folder
+from fedbrats.commands.compose import compose_config, own_folder
 from fedbrats.commands.models.command import main as models
 from fedbrats.commands.models.table import model_names
 from fedbrats.commands.predict.arguments import postprocess_settings
 from fedbrats.commands.run.command import main as run
+from fedbrats.config.folder import conf_folder
 from fedbrats.config.targets import ConfigError
 from tests.tiny import ROOT
 

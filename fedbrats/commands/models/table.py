@@ -17,7 +17,8 @@ import torch
 from hydra.utils import get_object, instantiate
 from rich.table import Table
 
-from fedbrats.commands.compose import compose_config, composed, conf_folder
+from fedbrats.commands.compose import compose_config, composed
+from fedbrats.config.folder import conf_folder
 from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
 from fedbrats.losses.deep_supervision import deep_supervised

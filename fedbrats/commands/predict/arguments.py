@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from omegaconf import MISSING, OmegaConf
 
-from fedbrats.commands.compose import conf_folder
 from fedbrats.commands.words import assign
+from fedbrats.config.folder import conf_folder
 from fedbrats.config.schema import DataConfig, InferenceConfig, PostprocessConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.families import AUTO, given

@@ -11,9 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from fedbrats.commands.compose import conf_folder, own_folder, register_with_hydra
+from fedbrats.commands.compose import own_folder, register_with_hydra
 from fedbrats.commands.errors import explain_errors
 from fedbrats.commands.overrides import readable
+from fedbrats.config.folder import conf_folder
 from fedbrats.config.names import shown
 from fedbrats.config.targets import ConfigError
 from fedbrats.engines.warm import warm_up

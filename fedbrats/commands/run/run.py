@@ -132,7 +132,7 @@ def _federation(
     snapshot = load_checkpoint(folder / "checkpoints")
     models, finished = (snapshot.models, snapshot.round) if snapshot else ({}, 0)
     for cohort in cohorts if not snapshot else ():
-        start = initial_arrays(parts, config.train.init)
+        start = initial_arrays(parts, config.train.init, config.run.trust)
         models[cohort.arm] = Model(parts.without_stays(start) if cohort.federated else start)
     rounds.start(folder, finished)
     privacy = parts.privacy

@@ -88,7 +88,7 @@ class Warm:
     @cached_property
     def initial(self) -> dict[str, Tensor]:
         """The arrays that stay at the sites, as every site starts with them."""
-        start = initial_arrays(self.parts, self.config.train.init)
+        start = initial_arrays(self.parts, self.config.train.init, self.config.run.trust)
         return {name: start[name] for name in self.parts.stays}
 
     def localiser(self) -> Member:
@@ -98,5 +98,6 @@ class Warm:
             ConfigError: no such model.
         """
         if self._localiser is None:
-            self._localiser = load_localiser(str(self.config.inference.locate), self.device)
+            asked = str(self.config.inference.locate)
+            self._localiser = load_localiser(asked, self.device, self.config.run.trust)
         return self._localiser
