@@ -143,6 +143,9 @@ def test_a_package_of_ones_own(trained: Path, fedbrats: Command, tmp_path: Path)
     assert "trust=<package>" in fedbrats(*predict, status=2).stderr
     fedbrats(*predict, "trust=brain_parts")
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 13
+    resume = ["run", f"run.resume={tmp_path / 'fedroot'}"]
+    assert "run.trust=[<package>]" in fedbrats(*resume, status=2).stderr
+    fedbrats(*resume, "run.trust=[brain_parts]")
     assert "small_net" in fedbrats("models", "--config-dir", OUTSIDE / "conf", "small_net").stdout
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from omegaconf import OmegaConf
 
 from fedbrats.config.names import check_names
 from fedbrats.config.schema import ARMS, LOCAL

@@ -144,6 +144,15 @@ def test_missing_and_extra_arrays(tmp_path: Path) -> None:
         load_member(Spec(tmp_path / "run"), CPU)
 
 
+def test_the_best_model_lies_in_the_run_folder(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    best = tmp_path / "run" / "checkpoints" / "best" / "federated.safetensors"
+    best.unlink()
+    best.symlink_to(run / "checkpoints" / "best" / "federated.safetensors")
+    with pytest.raises(ConfigError, match=r"federated\.safetensors leads out of"):
+        load_member(Spec(tmp_path / "run"), CPU)
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     make_run(tmp_path / "run")
     file = tmp_path / "run" / "checkpoints" / "best" / "federated.safetensors"

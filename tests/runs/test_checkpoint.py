@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -12,7 +13,14 @@ import torch
 
 from fedbrats.arrays import fingerprint, signature
 from fedbrats.runs import checkpoint
-from fedbrats.runs.checkpoint import Model, load_best, load_checkpoint, save_best, save_checkpoint
+from fedbrats.runs.checkpoint import (
+    Model,
+    load_best,
+    load_checkpoint,
+    read_pointer,
+    save_best,
+    save_checkpoint,
+)
 
 
 def models(value: float) -> dict[str, Model]:
@@ -150,3 +158,34 @@ def test_best_model_is_replaced_and_survives_checkpoints(tmp_path: Path) -> None
     save_checkpoint(tmp_path, 1, models(1))
     assert torch.equal(load_best(tmp_path, "local:A")["w"], torch.zeros(2))
     assert [p.name for p in (tmp_path / "best").iterdir()] == ["local-A.safetensors"]
+
+
+@pytest.mark.parametrize("way", ["pointer", "absolute", "word", "arm", "link", "linked model", "deep"])
+def test_what_a_pointer_names_lies_in_its_own_folder(way: str, tmp_path: Path) -> None:
+    folder, other = tmp_path / "run" / "checkpoints", tmp_path / "other" / "checkpoints"
+    for place, value in ((folder, 1.0), (other, 2.0)):
+        save_checkpoint(place, 3, models(value))
+    pointer, found = folder / "last.json", folder / "round_00003"
+    names = {
+        "pointer": "../../other/checkpoints/round_00003",
+        "absolute": str(other / "round_00003"),
+        "word": 3,
+    }
+    if way in names:
+        pointer.write_text(json.dumps({"round": 3, "folder": names[way]}))
+    elif way == "arm":
+        facts = json.loads((found / "models.json").read_text())
+        facts["../../../other/checkpoints/round_00003/federated"] = facts["federated"]
+        (found / "models.json").write_text(json.dumps(facts))
+    elif way == "link":
+        shutil.rmtree(found)
+        found.symlink_to(other / "round_00003")
+    elif way == "linked model":
+        (found / "federated.safetensors").unlink()
+        (found / "federated.safetensors").symlink_to(other / "round_00003" / "federated.safetensors")
+    else:
+        pointer.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"last\.json: the checkpoint it names cannot be read"):
+        load_checkpoint(folder)
+    with pytest.raises(ValueError, match=r"last\.json: the checkpoint it names cannot be read"):
+        read_pointer(folder)

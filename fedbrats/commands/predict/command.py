@@ -15,7 +15,7 @@ model's, with the values its run fitted.
 
 Further: cache=<folder> device=auto|cpu|cuda metrics.convention=brats2023 labels=gli2023 histogram=<reference.json>
 max_voxels=134217728 (of one file) links=inside|follow (links that leave the folder)
-trust=<package>: a network of your own package is built only if you name it here, as a run folder may come from anybody.
+trust=<package>: of a run folder, which may come from anybody, a package of your own is built only if you name it here.
 
 The output folder gets <case>.nii.gz in the space and with the label numbers of the data, with maps=true also
 probabilities and uncertainties, cases.csv (status, volumes, uncertainty, order of review) and summary.json; labelled
