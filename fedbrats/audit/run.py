@@ -100,6 +100,8 @@ def audit_run(
     spent = read_spent(folder)
     foreign_config(folder, str(folder), trust)
     warm = Warm(folder)
+    if not isinstance(warm.parts.privacy, DpSgd):
+        raise AuditError(f"{folder}: its config.yaml has no privacy=dp_sgd, though privacy.json tells of it")
     run = Audited(folder, warm, spent, {one.site: Site(one.site, warm) for one in spent})
     seed_torch(warm.config.seed, "audit")
     say("checks of the accounts")

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from fedbrats.config.folder import conf_folder
 from fedbrats.config.schema import Config, load_config
 from fedbrats.config.targets import ConfigError
+from fedbrats.files import read_yaml
 
 # Where a target may stand, and the group of conf/ whose files say which.
 GROUPS = {
@@ -127,7 +128,7 @@ def listed() -> dict[str, frozenset[str]]:
     for key, group in GROUPS.items():
         named = set(BESIDE.get(key, ()))
         for file in sorted((conf_folder() / group).glob("*.yaml")):
-            content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+            content = OmegaConf.to_container(read_yaml(file), resolve=False)
             first = key.split(".")[0]  # of files that say "@package _global_"
             named |= set(_targets(content.get(first, content) if isinstance(content, dict) else content))
         found[key] = frozenset(named)

@@ -255,6 +255,12 @@ def test_a_strangers_configuration_builds_nothing(folder: Path) -> None:
         audit.audit_run(folder)
 
 
+def test_accounts_without_their_configuration_are_refused(folder: Path) -> None:
+    save_config(replace(load_config(folder / "config.yaml"), privacy={}), folder / "config.yaml")
+    with pytest.raises(AuditError, match=r"config\.yaml has no privacy=dp_sgd"):
+        audit.audit_run(folder)
+
+
 def test_a_package_of_ones_own_is_built_once_it_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

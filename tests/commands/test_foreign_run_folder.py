@@ -191,7 +191,7 @@ def test_a_few_lines_do_not_stand_for_a_billion(honest: Path, folder: Path) -> N
     for content in (
         f"{text}{bomb}\n",
         f"{text}deep: {'[' * 5000}{']' * 5000}\n",
-        f"{text}#{'x' * 300_000}\n",
+        f"{text}#{'x' * 1_200_000}\n",
     ):
         (folder / "config.yaml").write_text(content)
         for reader in ("predict", "audit", "run.resume", "train.init"):
