@@ -49,6 +49,16 @@ def fingerprint(expected: Signature, stays: Sequence[str] = ()) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def as_numpy(tensor: Tensor) -> np.ndarray:
+    """The values of a tensor on the CPU: NumPy's own view, but bfloat16, which NumPy has not, exactly as float32."""
+    return tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+
+def like(tensors: Mapping[str, Tensor], expected: Signature) -> dict[str, Tensor]:
+    """`tensors` with the dtypes that `expected` has for their names."""
+    return {name: tensor.to(getattr(torch, expected[name][1])) for name, tensor in tensors.items()}
+
+
 def require_finite(arrays: Mapping[str, np.ndarray]) -> None:
     """Raise BadArrays naming the first array that holds NaN or infinity."""
     for name, array in arrays.items():

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from fedbrats.algorithms.base import Arrays, Beside, Collector, Company, Group, Left, Memory, Penalty, Reply
 
+MOST_CASES = 10_000  # BraTS 2023 has 2040 of all its institutions together
+
 
 @dataclass(frozen=True, kw_only=True)
 class FedAvg:
@@ -32,6 +34,7 @@ class FedAvg:
     )
     max_failed_rounds: int = 3  # failed rounds in a row that end the run
     timeout: float = 3600.0  # seconds the server waits for the replies of one phase
+    max_cases: int = MOST_CASES  # that a site may register for a split, as it weighs with them
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -43,6 +46,8 @@ class FedAvg:
             raise ValueError(f"strategy.quorum={self.quorum}: must lie in (0, 1], a share of the sites.")
         if self.max_failed_rounds < 1:
             raise ValueError(f"strategy.max_failed_rounds={self.max_failed_rounds}: must be at least 1.")
+        if self.max_cases < 1:
+            raise ValueError(f"strategy.max_cases={self.max_cases}: must be at least 1.")
         if not self.timeout > 0:
             raise ValueError(f"strategy.timeout={self.timeout}: must be positive (seconds).")
 

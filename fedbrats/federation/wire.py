@@ -1,4 +1,7 @@
-"""How arrays travel between a site and the server: Flower's records of plain .npy bytes, checked on both ends."""
+"""How arrays travel between a site and the server: Flower's records of plain .npy bytes, checked on both ends.
+
+NumPy has no bfloat16: its bits travel as uint16, and come out as the same numbers in float32.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import warnings
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from flwr.app import Array, ArrayRecord, RecordDict
 from torch import Tensor
 
@@ -17,6 +21,9 @@ HEADER_BYTES = 4096  # more than any .npy header we accept
 
 # Decoded arrays are read-only views; nothing here writes to them.
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+
+
+BFLOAT16 = "bfloat16"
 
 
 @functools.lru_cache(maxsize=4096)
@@ -31,16 +38,37 @@ def to_record(tensors: Mapping[str, Tensor]) -> ArrayRecord:
     """Flower's record of the tensors (NumPy's .npy bytes, one copy of each tensor)."""
     record = ArrayRecord()
     for name, tensor in tensors.items():
-        array = tensor.detach().to("cpu").contiguous().numpy()
-        header = _npy_header(str(array.dtype), array.shape)
+        plain = tensor.detach().to("cpu").contiguous()
+        array = (plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain).numpy()
+        dtype = str(plain.dtype).removeprefix("torch.")
+        header = _npy_header(_sent_as(dtype), array.shape)
         data = b"".join((header, array.reshape(-1).view(np.uint8).data))
-        record[name] = Array(str(array.dtype), array.shape, "numpy.ndarray", data)
+        record[name] = Array(dtype, array.shape, "numpy.ndarray", data)
     return record
 
 
+def _sent_as(dtype: str) -> str:
+    """The dtype of the .npy bytes of an array."""
+    return "uint16" if dtype == BFLOAT16 else dtype
+
+
+def _from_bits(bits: np.ndarray) -> np.ndarray:
+    """The numbers whose bfloat16 bits (uint16) are given, as float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def own_tensor(array: Array) -> Tensor:
+    """A copy of an array that this process itself made by `to_record`."""
+    values = array.numpy()
+    if array.dtype == BFLOAT16:
+        return torch.from_numpy(_from_bits(values)).to(torch.bfloat16)
+    return torch.from_numpy(values.copy())
+
+
 def _decode(name: str, array: Array, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    header = _npy_header(dtype, shape)
-    expected = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    sent = _sent_as(dtype)
+    header = _npy_header(sent, shape)
+    expected = int(np.prod(shape, dtype=np.int64)) * np.dtype(sent).itemsize
     data = memoryview(array.data)
     if len(data) > expected + HEADER_BYTES:
         raise BadArrays(f"{name}: {len(data)} bytes, expected about {expected}")
@@ -49,11 +77,12 @@ def _decode(name: str, array: Array, shape: tuple[int, ...], dtype: str) -> np.n
         raise BadArrays(f"{name}: {found} as declared, expected shape {shape} and dtype {dtype}")
     if len(data) != len(header) + expected:
         raise BadArrays(f"{name}: {len(data) - len(header)} bytes of values, expected {expected}")
-    return np.frombuffer(data, dtype=dtype, offset=len(header)).reshape(shape)
+    values = np.frombuffer(data, dtype=sent, offset=len(header)).reshape(shape)
+    return _from_bits(values) if dtype == BFLOAT16 else values
 
 
 def from_record(record: ArrayRecord, expected: Signature) -> dict[str, np.ndarray]:
-    """Read-only views of the arrays of `record`, in the order of `expected`.
+    """Read-only views of the arrays of `record`, in the order of `expected`; of bfloat16 the same numbers in float32.
 
     Only plain C-order .npy bytes of exactly the agreed shape and dtype are accepted, and their length is compared
     before anything is allocated, so that neither a pickle nor a forged header is ever decoded.

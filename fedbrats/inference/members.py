@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fedbrats.arrays import Signature, load, signature, travelling
+from fedbrats.arrays import Signature, as_numpy, load, signature, travelling
 from fedbrats.config.foreign import foreign_config
 from fedbrats.config.schema import FEDERATED, LOCAL, Config, InferenceConfig, InputConfig
 from fedbrats.config.targets import ConfigError
@@ -169,7 +169,7 @@ def load_member(spec: Spec, device: torch.device, trust: Sequence[str] = ()) -> 
     with torch.device("meta"):
         check_arrays(spec, travelling(build_network(config.model)), arrays)
     network = channels_last(build_network(config.model).to(device)).eval()
-    load(network, {name: tensor.numpy() for name, tensor in arrays.items()})
+    load(network, {name: as_numpy(tensor) for name, tensor in arrays.items()})
     return Member(spec, round_, config, input_rules(config.model), network, device)
 
 

@@ -20,6 +20,7 @@ from fedbrats.metrics.hd95 import BRATS2023_PENALTY, CONVENTIONS, PENALTY, Spaci
 from fedbrats.metrics.lesionwise import LesionScores, lesionwise
 from fedbrats.metrics.overlap import dice, sensitivity, specificity
 
+LONGEST = 2000.0  # mm, more than the diagonal of a cubic metre
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 VOLUMES = ("volume_true_ml", "volume_pred_ml")  # told beside the metrics
 TAKEN = (
@@ -76,6 +77,14 @@ class Facts:
         best = self.best if self.best is not None else 0.0 if self.lower_is_better else 1.0
         worst = best if np.isnan(self.failed) else self.failed
         return min(best, worst), max(best, worst)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """What a score can be at all: `ends`, but a length may exceed its penalty; unknown ends bound nothing."""
+        if np.isnan(self.failed):
+            return -np.inf, np.inf
+        low, high = self.ends
+        return low, max(high, LONGEST) if self.unit == "mm" else high
 
     @property
     def named(self) -> str:

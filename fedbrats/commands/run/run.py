@@ -145,7 +145,7 @@ def _federation(
         rounds=config.rounds,
         observer=observer,
         regions=parts.regions,
-        metrics=tuple(metric.name for metric in parts.metrics),
+        metrics=_metrics(config),
         trainable=parts.trainable,
         evaluate_every=config.runtime.evaluate_every,
         checkpoint_every=config.runtime.checkpoint_every,
@@ -179,7 +179,8 @@ def _federate(folder: Path, config: Config, prepared: Prepared, progress: Progre
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        fed.members = join(grid, parts.signature, names, fed.algorithm.timeout, parts.stays)
+        how = (fed.algorithm.timeout, parts.stays, fed.algorithm.max_cases)
+        fed.members = join(grid, parts.signature, names, *how)
         serve(grid, fed)
         rows.extend(test_all(grid, fed, config, parts, prepared.sites))
         write_privacy(grid, fed, parts)

@@ -9,7 +9,7 @@ from flwr.app import Message
 from torch import Tensor
 
 from fedbrats.algorithms.base import Collector, Memory, Reply
-from fedbrats.arrays import BadArrays, require_finite
+from fedbrats.arrays import BadArrays, as_numpy, like, require_finite
 from fedbrats.federation.arms import Cohort
 from fedbrats.federation.server.replies import (
     STOPPED,
@@ -83,6 +83,7 @@ class Collected:
                 fed.protection.release(self._found, round_)
             group = fed.group(cohort)
             arrays, memory = cohort.algorithm.step(model.arrays, self._found, model.memory, group)
+            arrays = like(arrays, self._expected)  # means of bfloat16 are made in float32
             try:
                 _require_finite(arrays, memory)
             except BadArrays as error:  # finite replies whose sum is beyond float32
@@ -103,4 +104,4 @@ class Collected:
 
 def _require_finite(arrays: Mapping[str, Tensor], memory: Memory) -> None:
     for found in (arrays, memory.arrays):
-        require_finite({name: array.numpy() for name, array in found.items()})
+        require_finite({name: as_numpy(array) for name, array in found.items()})

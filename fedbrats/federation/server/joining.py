@@ -8,24 +8,31 @@ from typing import Any
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
+from fedbrats.algorithms.fedavg import MOST_CASES
 from fedbrats.arrays import Signature, fingerprint
 from fedbrats.config.names import LONGEST, fault
 from fedbrats.federation import questions
-from fedbrats.federation.arms import Cohort
+from fedbrats.federation.arms import POOLED_SITE, Cohort
 from fedbrats.federation.server.asking import Request, replies_in_order
 from fedbrats.federation.server.state import FederationError, Member
 
 
 def join(
-    grid: Grid, expected: Signature, sites: Sequence[str], timeout: float, stays: Sequence[str] = ()
+    grid: Grid,
+    expected: Signature,
+    sites: Sequence[str],
+    timeout: float,
+    stays: Sequence[str] = (),
+    most_cases: int = MOST_CASES,
 ) -> dict[str, Member]:
     """Ask every node which site it is and what it holds.
 
-    All must have the arrays `expected` and keep `stays` of them at home.
+    All must have the arrays `expected` and keep `stays` of them at home. `most_cases` may be registered for a split,
+    as a site weighs with its number of cases; for the pooled site, which holds those of all, as many for each site.
 
     Raises:
-        FederationError: a site is missing, joins twice, answers with an error or with facts that cannot be used, or
-            has other arrays than the server.
+        FederationError: a site is missing, joins twice or is none of `sites`, answers with an error or with facts that
+            cannot be used, or has other arrays than the server; or no site has a training case.
     """
     nodes = {str(node): Member(node, 0, 0, 0) for node in grid.get_node_ids()}
     requests = [Request(Cohort("join", ()), name, RecordDict()) for name in nodes]
@@ -40,6 +47,12 @@ def join(
             raise FederationError(f"a site joined without its name and case counts: {dict(facts)}")
         if reason := fault(site):
             raise FederationError(f"a site joined as {site[:LONGEST]!r}, a name that {reason}")
+        most = most_cases * (len(sites) if site == POOLED_SITE else 1)
+        if max(counts) > most:
+            raise FederationError(
+                f"site {site} registered {max(counts)} cases, more than strategy.max_cases={most_cases}: with so many "
+                "it would decide every mean; raise it if that is true."
+            )
         if facts.get("arrays") != wanted:
             raise FederationError(
                 f"site {site} has another network than the server, or keeps other arrays at home: check `model` and "
@@ -48,7 +61,11 @@ def join(
         if site in members:
             raise FederationError(f"two nodes joined as site {site}")
         members[site] = Member(reply.metadata.src_node_id, *counts)
-    missing = sorted(set(sites) - members.keys())
+    missing, strangers = sorted(set(sites) - members.keys()), sorted(members.keys() - set(sites))
     if missing:
         raise FederationError(f"sites did not join: {', '.join(missing)}")
+    if strangers:
+        raise FederationError(f"sites joined that are not of this federation: {', '.join(strangers)}")
+    if not any(member.train for member in members.values()):
+        raise FederationError("no site registered a training case")
     return members

@@ -8,6 +8,7 @@ from typing import Any
 from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
+from fedbrats.arrays import like
 from fedbrats.config.schema import Config
 from fedbrats.federation.arms import Cohort
 from fedbrats.federation.parts import Parts
@@ -39,7 +40,7 @@ def global_record(
     rows, mean = mean_of_stays(grid, fed, cohort, round_, expected)
     rounds.append(fed.folder, rows)
     arrays = fed.models[cohort.arm].arrays | mean
-    return True, to_record({name: arrays[name] for name in parts.signature})
+    return True, to_record(like({name: arrays[name] for name in parts.signature}, parts.signature))
 
 
 def write_personalization(folder: Path, config: Config, parts: Parts) -> str:

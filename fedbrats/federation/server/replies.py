@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +11,15 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 
 from fedbrats.arrays import BadArrays, Signature, require_finite
+from fedbrats.federation.server.reply_rows import forms, read_rows
 from fedbrats.federation.wire import from_record, size_bytes
-from fedbrats.metrics.table import VOLUMES
-from fedbrats.runs.case_tables import BIN_NUMBERS, STEP_NUMBERS
+from fedbrats.metrics.table import Facts
 from fedbrats.tasks import segmentation as task
 
 REASON_LENGTH = 300
+LOSSES = (-1e6, 1e6)  # of a training loss or a mean over cases, whatever the loss function
+SECONDS = (0.0, 1e7)  # four months
+MOST_STEPS = 1e7  # of one round
 STOPPED = "stopped: "  # begins the status of a site that trains no further
 
 
@@ -68,7 +70,7 @@ class EvaluateReply:
     loss: float
     scores: dict[str, float]  # main score by region
     seconds: float
-    rows: list[dict[str, Any]]  # one per case and region, with the site's own pseudonyms
+    rows: list[dict[str, Any]] = field(default_factory=list)  # one per case and region, under pseudonyms
     steps: list[dict[str, Any]] = field(default_factory=list)  # scores after each step of post-processing
     reliability: list[dict[str, Any]] = field(default_factory=list)  # by region and bin of the probability
 
@@ -91,11 +93,13 @@ def content_of(message: Message, **kinds: type) -> Any:
     return content
 
 
-def number_of(metrics: Any, key: str) -> float:
-    """The finite number `key` of `metrics`. Raises BadReply."""
+def number_of(metrics: Any, key: str, low: float = -math.inf, high: float = math.inf) -> float:
+    """The finite number `key` of `metrics`, which lies in [low, high]. Raises BadReply."""
     value = metrics.get(key)
     if not isinstance(value, int | float) or not math.isfinite(value):
         raise BadReply(f"{key} is {value!r}, expected a finite number")
+    if not low <= value <= high:
+        raise BadReply(f"{key} is {value:g}, expected a value in [{low:g}, {high:g}]")
     return float(value)
 
 
@@ -132,11 +136,14 @@ def check_train_reply(
 
     Raises:
         BadReply: site error; missing or unexpected records or arrays; other shape (a broadcastable one too) or
-            dtype; non-finite values or loss; a weight that is not the registered number of cases.
+            dtype; non-finite values; a loss, a number of steps or seconds beyond what there can be; a weight that is
+            not the registered number of cases, or none.
     """
     wanted = {"arrays": expected, **({"beside": beside} if beside else {})}
     content = content_of(message, metrics=MetricRecord, **dict.fromkeys(wanted, ArrayRecord))
     metrics, found = content["metrics"], {"beside": dict[str, np.ndarray]()}
+    if registered_cases < 1:
+        raise BadReply("the site registered no training case, so its reply has no weight")
     _check_weight(metrics, registered_cases)
     try:
         for name, form in wanted.items():
@@ -144,11 +151,12 @@ def check_train_reply(
             require_finite(found[name])
     except BadArrays as error:
         raise BadReply(str(error)[:REASON_LENGTH]) from error
-    seconds, steps, loss = number_of(metrics, "seconds"), number_of(metrics, "steps"), None
+    seconds, loss = number_of(metrics, "seconds", *SECONDS), None
+    steps = number_of(metrics, "steps", high=MOST_STEPS)
     if not steps >= 1 or steps != int(steps):
         raise BadReply(f"steps is {steps:g}, expected a whole number of at least 1")
     if with_loss:
-        loss = number_of(metrics, "loss")
+        loss = number_of(metrics, "loss", *LOSSES)
     elif "loss" in metrics:
         raise BadReply("a training loss, which a private site keeps at home")
     return TrainReply(
@@ -157,7 +165,10 @@ def check_train_reply(
 
 
 def check_evaluate_reply(
-    message: Message, regions: tuple[str, ...], registered_cases: int, metrics: Collection[str] | None = None
+    message: Message,
+    regions: tuple[str, ...],
+    registered_cases: int,
+    metrics: Mapping[str, Facts] | None = None,
 ) -> EvaluateReply:
     """Decode an evaluation reply.
 
@@ -168,8 +179,9 @@ def check_evaluate_reply(
         metrics: that every row of the test at the end must hold, one per case and region; None: there are no rows.
 
     Raises:
-        BadReply: site error, missing or unexpected records, a loss that is not finite, a main score outside
-            [0, 1], a weight that is not the registered number of cases, rows that are not what `cases.csv` needs.
+        BadReply: site error, missing or unexpected records, a loss beyond `LOSSES`, a main score outside [0, 1], a
+            weight that is not the registered number of cases, rows that are not what `cases.csv` needs or beyond what
+            their metric can be.
     """
     kinds: dict[str, type] = {"metrics": MetricRecord} | ({} if metrics is None else {"cases": ConfigRecord})
     content = content_of(message, **kinds)
@@ -179,39 +191,19 @@ def check_evaluate_reply(
     for region, value in scores.items():
         if not 0 <= value <= 1:
             raise BadReply(f"{task.MAIN_TITLE} {region} is {value}, expected a value in [0, 1]")
-    tables: dict[str, list[dict[str, Any]]] = {"rows": [], "steps": [], "reliability": []}
-    if metrics is not None:
-        columns = _test_columns(metrics)
-        tables = {name: _rows(content["cases"].get(name), *columns[name]) for name in columns}
-    loss, seconds = number_of(found, "loss"), number_of(found, "seconds")
+    tables: dict[str, list[dict[str, Any]]] = {}
+    try:
+        for name, form in forms(metrics or {}, regions, registered_cases).items() if metrics else ():
+            tables[name] = read_rows(content["cases"].get(name), form, regions)
+    except ValueError as error:
+        raise BadReply(f"case rows cannot be used: {error}"[:REASON_LENGTH]) from error
+    for row in tables.get("rows", []):
+        row["status"] = row["status"][:REASON_LENGTH]
+    loss, seconds = number_of(found, "loss", *LOSSES), number_of(found, "seconds", *SECONDS)
     return EvaluateReply(registered_cases, loss, scores, seconds, **tables)
-
-
-def _test_columns(metrics: Collection[str]) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
-    """The tables of a test reply: columns of words and of numbers."""
-    return {
-        "rows": (("case", "region", "status"), (*metrics, *VOLUMES, "uncertainty")),
-        "steps": (("case", "region", "step"), STEP_NUMBERS),
-        "reliability": (("region",), BIN_NUMBERS),
-    }
 
 
 def _check_weight(metrics: Any, registered_cases: int) -> None:
     cases = number_of(metrics, "num-examples")
     if cases != registered_cases:
         raise BadReply(f"weight {cases:g}, but the site registered {registered_cases} cases")
-
-
-def _rows(text: Any, words: tuple[str, ...], numbers: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Rows that travel as JSON; each has text in the columns `words` and finite values in `numbers`."""
-    try:
-        rows = json.loads(text)
-        for row in rows:
-            values = [row[key] for key in numbers]
-            if not all(isinstance(row[key], str) for key in words) or not all(map(math.isfinite, values)):
-                raise ValueError(f"row {row}")
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise BadReply(
-            f"case rows cannot be used: {type(error).__name__}: {error}"[:REASON_LENGTH]
-        ) from error
-    return rows

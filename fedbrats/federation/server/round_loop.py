@@ -14,6 +14,7 @@ import time
 from flwr.serverapp import Grid
 from torch import Tensor
 
+from fedbrats.arrays import like
 from fedbrats.config.schema import POOLED
 from fedbrats.federation import questions
 from fedbrats.federation.arms import Cohort
@@ -97,7 +98,8 @@ def _train_phase(grid: Grid, fed: Federation, round_: int) -> tuple[list[rounds.
 
 def _told(fed: Federation, cohort: Cohort) -> dict[str, Tensor]:
     model = fed.models[cohort.arm]
-    return cohort.algorithm.told(model.arrays, model.memory, fed.group(cohort))
+    told = cohort.algorithm.told(model.arrays, model.memory, fed.group(cohort))
+    return like(told, fed.expected(cohort.arm))
 
 
 def _stop_after_failures(fed: Federation, round_: int, rows: list[rounds.Row]) -> None:

@@ -13,7 +13,8 @@ from fedbrats.algorithms.base import Group
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.arrays import Signature, signature
 from fedbrats.federation.arms import Cohort
-from fedbrats.metrics.table import METRICS
+from fedbrats.metrics.hd95 import CONVENTIONS
+from fedbrats.metrics.table import METRICS, Facts, facts_of
 from fedbrats.runs.checkpoint import Model
 from fedbrats.runs.rounds import Row
 from fedbrats.tasks import segmentation as task
@@ -77,7 +78,8 @@ class Federation:
     rounds: int
     observer: Observer
     regions: tuple[str, ...] = task.REGIONS  # that the network predicts
-    metrics: tuple[str, ...] = tuple(metric.name for metric in METRICS)  # of the test at the end
+    # Of the test at the end.
+    metrics: dict[str, Facts] = field(default_factory=lambda: facts_of(METRICS, CONVENTIONS[0]))
     trainable: frozenset[str] = frozenset()  # the arrays that are trained; others are running statistics
     evaluate_every: int = 1
     checkpoint_every: int = 1
@@ -107,5 +109,6 @@ class Federation:
         ]
 
     def training(self, cohort: Cohort) -> list[str]:
-        """The sites of `cohort` that still train."""
-        return [site for site in cohort.sites if not (cohort.federated and site in self.stopped)]
+        """The sites of `cohort` that have something to train on and have not stopped."""
+        left = [site for site in cohort.sites if site not in self.members or self.members[site].train]
+        return [site for site in left if not (cohort.federated and site in self.stopped)]

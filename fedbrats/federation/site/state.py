@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fedbrats.federation.wire import to_record
+from fedbrats.federation.wire import own_tensor, to_record
 from fedbrats.files import replacing
 
 ARRAYS, FACTS = "arrays", "facts"  # records of Flower's context, after the name of the folder
@@ -73,5 +72,5 @@ def recall(folder: Path, before_round: int, context: RecordDict | None = None) -
     if context is not None and facts in context and context[facts].get("round") == older[-1]:
         arrays = context[f"{folder.name}-{ARRAYS}"]
         assert isinstance(arrays, ArrayRecord)
-        return {name: torch.from_numpy(array.numpy().copy()) for name, array in arrays.items()}
+        return {name: own_tensor(array) for name, array in arrays.items()}
     return load_file(_file(folder, older[-1]))

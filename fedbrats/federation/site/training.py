@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedbrats.algorithms.base import Beside
-from fedbrats.arrays import stored, trainable, travelling
+from fedbrats.arrays import like, stored, trainable, travelling
 from fedbrats.config.schema import FEDERATED
 from fedbrats.federation import arms
 from fedbrats.federation.site.budget import BudgetReached
@@ -53,7 +53,8 @@ def train(site: Site, content: RecordDict) -> dict[str, Any]:
     sent = {name: tensor for name, tensor in travelling(work.network).items() if name not in stays}
     metrics: dict[str, Any] = {"num-examples": len(site.cases.train), "steps": work.steps}
     metrics |= {"loss": loss} if work.epsilon is None else {"epsilon": work.epsilon}
-    records = {"arrays": to_record(sent), **({"beside": to_record(left.sent)} if left.sent else {})}
+    beside = to_record(like(left.sent, site.parts.signature))
+    records = {"arrays": to_record(sent), **({"beside": beside} if left.sent else {})}
     metrics["seconds"] = time.perf_counter() - started
     return {**records, "metrics": MetricRecord(metrics)}
 

@@ -72,7 +72,9 @@ class Warm:
         if loaded is None or loaded[0] is not record or loaded[1] != owner:
             expected = {name: form for name, form in self.parts.signature.items() if name not in own}
             received = from_record(record, expected)
-            arrays.load(self.network, received | {name: tensor.numpy() for name, tensor in own.items()})
+            arrays.load(
+                self.network, received | {name: arrays.as_numpy(tensor) for name, tensor in own.items()}
+            )
             for name, buffer in self.network.named_buffers():
                 if name in self._counters:
                     buffer.copy_(self._counters[name])
