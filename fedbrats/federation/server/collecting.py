@@ -71,7 +71,10 @@ class Collected:
         fed, cohort = self._fed, self._cohort
         model, asked = fed.models[cohort.arm], len(self._asked)
         if not asked:
-            status = f"{STOPPED}every site has reached its privacy budget; the model stays"
+            why = "every site has reached its privacy budget"
+            if not any(fed.members[site].train for site in cohort.sites):
+                why = "no site has a training case"
+            status = f"{STOPPED}{why}; the model stays"
             return rounds.row(round_, cohort.arm, rounds.SERVER, "round", status)
         needed, problem = cohort.algorithm.needed(asked), ""
         if self._found.replies < needed:

@@ -37,6 +37,13 @@ REFUSED: dict[str, tuple[list[Answer], str]] = {
     "twice": ([joins("A"), joins("A")], "two nodes joined as site A"),
     "no counts": ([joins("A"), joins("B", train=None)], "without its name and case counts"),
     "negative count": ([joins("A"), joins("B", val=-1)], "without its name and case counts"),
+    "a trillion cases": (
+        [joins("A"), joins("B", train=10**12)],
+        r"site B registered 1000000000000 cases, more than strategy\.max_cases=10000",
+    ),
+    "a trillion to test": ([joins("A"), joins("B", test=10**12)], r"site B registered 1000000000000"),
+    "a stranger": ([joins("A"), joins("B"), joins("C")], "not of this federation: C"),
+    "nothing to train on": ([joins("A", train=0), joins("B", train=0)], "no site registered a training case"),
     "no facts": (
         [joins("A"), lambda m: Message(RecordDict(), reply_to=m)],
         "without its name and case counts",
@@ -49,3 +56,10 @@ def test_a_federation_that_is_not_the_agreed_one_does_not_start(kind: str) -> No
     handlers, reason = REFUSED[kind]
     with pytest.raises(FederationError, match=reason):
         join(FakeGrid(handlers), EXPECTED, ["A", "B"], 0.2)
+
+
+def test_more_cases_where_they_are_expected_and_in_the_pooled_site() -> None:
+    grid = [joins("A", train=20_000), joins("pooled", train=30_000)]
+    assert join(FakeGrid(grid), EXPECTED, ["A", "pooled"], 5, most_cases=20_000)["A"].train == 20_000
+    with pytest.raises(FederationError, match="max_cases=20000"):
+        join(FakeGrid([joins("A"), joins("pooled", train=50_000)]), EXPECTED, ["A", "pooled"], 5, (), 20_000)

@@ -26,7 +26,7 @@ from tests.federation.toy import (
     request,
     train_reply,
 )
-from tests.scored import SCORES
+from tests.scored import facts
 
 NAN = float("nan")
 
@@ -36,7 +36,7 @@ def check(message: Message) -> None:
 
 
 def check_test(message: Message) -> EvaluateReply:
-    return check_evaluate_reply(message, REGIONS, 2, SCORES)
+    return check_evaluate_reply(message, REGIONS, 2, facts("brats2023"))
 
 
 # Training
@@ -209,3 +209,101 @@ def test_rows_are_due_at_the_test_and_only_there() -> None:
         check_test(evaluate_reply())
     with pytest.raises(BadReply, match="expected metrics"):
         check_evaluate_reply(evaluate_reply([]), REGIONS, 2)
+
+
+# What there can be
+
+
+def rows_of(cases: int) -> list[dict[str, Any]]:
+    return [case_row(f"A#{i:04d}", region) for i in range(cases) for region in REGIONS]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"dice": 5.0}, r"dice is 5\.0, expected a value in \[0, 1\]"),
+        ({"dice": -0.01}, "dice is -0.01"),
+        ({"specificity": 1.5}, "specificity is 1.5"),
+        ({"lesion_dice": 1e12}, "lesion_dice is"),
+        ({"hd95": -1.0}, r"hd95 is -1\.0, expected a value in \[0, 2000\]"),
+        ({"lesion_hd95": 1e6}, "lesion_hd95 is 1000000.0"),
+        ({"uncertainty": 1.2}, "uncertainty is 1.2"),
+        ({"volume_pred_ml": -3.0}, "volume_pred_ml is -3.0"),
+        ({"volume_true_ml": 1e12}, "volume_true_ml is"),
+        ({"region": "WT2"}, "region 'WT2', expected WT, TC, ET"),
+        ({"case": "A" * 5000}, "row "),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_row_beyond_what_its_metric_can_be_is_refused(change: dict[str, Any], reason: str) -> None:
+    rows = rows_of(2)
+    assert len(check_test(evaluate_reply(rows)).rows) == 6
+    with pytest.raises(BadReply, match=f"case rows cannot be used: {reason}"):
+        check_test(evaluate_reply([*rows[:-1], {**rows[-1], **change}]))
+
+
+def test_a_length_may_exceed_its_penalty_and_a_sum_round() -> None:
+    rows = rows_of(2)
+    rows[0] |= {"hd95": 600.0, "dice": 1 + 1e-9}
+    assert check_test(evaluate_reply(rows)).rows[0]["hd95"] == 600.0
+
+
+def test_more_rows_than_there_are_cases_are_refused() -> None:
+    with pytest.raises(BadReply, match=r"9 rows, expected a list of at most 6"):
+        check_test(evaluate_reply(rows_of(3)))
+    with pytest.raises(BadReply, match=r"two rows of the same case, region"):
+        check_test(evaluate_reply([*rows_of(1), *rows_of(1)]))
+    with pytest.raises(BadReply, match="no text of at most 6 rows"):  # before it is decoded
+        check_test(evaluate_reply(rows_of(100_000)))
+    with pytest.raises(BadReply, match="no text of at most 6 rows"):
+        check_test(evaluate_reply([{**case_row("A#0000", "WT"), "more": "x" * 40_000}]))
+
+
+@pytest.mark.parametrize(
+    ("table", "rows"),
+    [
+        ("steps", [{**STEP, "order": 32}]),
+        ("steps", [{**STEP, "dice": 5.0}]),
+        ("steps", [STEP, STEP]),
+        ("steps", [{**STEP, "region": "all"}]),
+        ("steps", [{**STEP, "changed_voxels": -1}]),
+        ("reliability", [{**BIN, "bin_high": 2.0}]),
+        ("reliability", [BIN, BIN]),
+        ("reliability", [{**BIN, "bin_low": i / 1000} for i in range(301)]),
+        ("reliability", [{**BIN, "sum_truth": -5}]),
+    ],
+)
+def test_the_other_tables_too(table: str, rows: list[dict[str, Any]]) -> None:
+    with pytest.raises(BadReply, match="case rows cannot be used"):
+        check_test(evaluate_reply([], **{table: json.dumps(rows)}))
+
+
+def test_a_long_reason_is_cut() -> None:
+    row = case_row("A#0000", "WT", status="failed: " + "x" * 3000)
+    assert len(check_test(evaluate_reply([row])).rows[0]["status"]) == 300
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"loss": 1e12}, "loss is 1e"),
+        ({"loss": -1e9}, "loss is -1e"),
+        ({"seconds": -1.0}, "seconds is -1"),
+        ({"seconds": 1e12}, "seconds is 1e"),
+    ],
+)
+def test_numbers_beyond_what_there_can_be_are_refused(change: dict[str, float], reason: str) -> None:
+    with pytest.raises(BadReply, match=reason):
+        check(train_reply(**change))
+    with pytest.raises(BadReply, match=reason):
+        check_evaluate_reply(evaluate_reply(**change), REGIONS, 2)
+
+
+def test_steps_beyond_a_round_are_refused() -> None:
+    with pytest.raises(BadReply, match="steps is 1e"):
+        check(train_reply(steps=1e15))
+
+
+def test_a_site_without_a_training_case_has_no_weight() -> None:
+    with pytest.raises(BadReply, match="registered no training case"):
+        check_train_reply(train_reply(**{"num-examples": 0}), EXPECTED, 0)

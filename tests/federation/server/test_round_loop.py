@@ -260,3 +260,20 @@ def test_without_patience_every_round_is_trained(tmp_path: Path) -> None:
     fed = federation(tmp_path, {"C": Member(2, 5, 2, 0)}, rounds=4)
     round_loop.serve(FakeGrid([_validating({"federated": [1.0, 2.0, 3.0, 4.0]}, asked)]), fed)
     assert [r for _, kind, r in asked if "train" in kind] == [1, 2, 3, 4]
+
+
+def test_a_site_without_a_training_case_is_not_asked(tmp_path: Path) -> None:
+    """It has no weight; its reply alone would divide by zero."""
+    asked: list[str] = []
+
+    def listening(message: Message) -> Message:
+        asked.append(str(message.metadata.dst_node_id))
+        return sends(8.0, 0)(message)
+
+    empty = {"A": Member(2, 0, 0, 1), "B": Member(3, 2, 0, 0)}
+    fed = federation(tmp_path, empty, [Cohort("federated", ("A", "B")), Cohort("local:A", ("A",))])
+    rows = round_loop.run_round(FakeGrid([listening, sends(4.0, 2)]), fed, 1)
+    assert not asked
+    assert values(fed) == [4.0, 4.0]
+    status = {row["arm"]: row["status"] for row in rows if row["phase"] == "round"}
+    assert status == {"federated": "ok", "local:A": "stopped: no site has a training case; the model stays"}

@@ -24,7 +24,7 @@ from fedbrats.federation.site import evaluation
 from fedbrats.federation.site.app import make_client_app
 from tests.federation.toy import request, toy_config, toy_network, write_toy_run
 from tests.federation.toy_sites import Process, question
-from tests.scored import SCORES
+from tests.scored import facts
 
 HOSPITAL = {
     "A": {
@@ -87,7 +87,7 @@ def test_its_replies_pass_the_servers_checks(run: Path) -> None:
     )
     validated = check_evaluate_reply(ask("A", questions.VALIDATE), REGIONS, 1)
     assert validated.cases == 1
-    tested = check_evaluate_reply(ask("A", questions.TEST), REGIONS, 2, SCORES)
+    tested = check_evaluate_reply(ask("A", questions.TEST), REGIONS, 2, facts("brats2023"))
     assert [(r["case"], r["region"]) for r in tested.rows] == [
         (case, region) for case in ("A#0000", "A#0001") for region in REGIONS
     ]
@@ -170,7 +170,7 @@ def test_a_wrong_model_is_refused_by_the_site(run: Path) -> None:
 def test_one_failing_test_case_does_not_take_the_others_along(run: Path, tmp_path: Path) -> None:
     (tmp_path / "cache" / "cases" / "0004" / "image.npy").unlink()  # A's first test case
     reply = client(run)("A", questions.TEST)
-    tested = check_evaluate_reply(reply, REGIONS, 2, SCORES)
+    tested = check_evaluate_reply(reply, REGIONS, 2, facts("brats2023"))
     statuses = [r["status"] for r in tested.rows]
     assert statuses[3:] == ["ok"] * 3
     assert all(s.startswith("failed: ") for s in statuses[:3])
