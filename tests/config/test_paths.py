@@ -24,7 +24,8 @@ from fedbrats.privacy.ledger import LedgerError
 from tests.federation.toy_private import DP, budget, runtime
 
 ROOT = Path(__file__).resolve().parents[2]
-WORDS = {  # settings of the schema that are text and no place on the disk
+WORDS = {
+    "run.trust",  # settings of the schema that are text and no place on the disk
     *(
         "arms",
         "partition.holdout",
@@ -142,7 +143,8 @@ def test_a_config_that_an_older_version_saved_is_read_from_where_it_is_resumed(
 ) -> None:
     config = Config()
     config.partition.table = "sites.csv"
-    config.loss, config.strategy = {"_target_": "x"}, {"_target_": "x"}
+    config.loss = {"_target_": "fedbrats.losses.dice.Dice"}
+    config.strategy = {"_target_": "fedbrats.algorithms.fedavg.FedAvg"}
     save_config(config, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml").partition.table == "sites.csv"
     monkeypatch.chdir(tmp_path)
