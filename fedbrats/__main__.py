@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 
 from fedbrats import __version__
+from fedbrats.interrupts import INTERRUPTED
 
 # name -> module with `main(arguments) -> exit status`, what it does
 COMMANDS = {
@@ -34,7 +35,11 @@ def main() -> int:
         print(f"fedbrats: no command {name!r}; choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
     sys.argv = [f"fedbrats {name}", *arguments]  # as the command says its own name, and as a run records it
-    return int(import_module(COMMANDS[name][0]).main(arguments))
+    try:
+        return int(import_module(COMMANDS[name][0]).main(arguments))
+    except KeyboardInterrupt:
+        print(f"fedbrats {name}: stopped", file=sys.stderr)
+        return INTERRUPTED
 
 
 def overview() -> str:

@@ -25,17 +25,31 @@ MAX_YAML_BYTES = 2**20  # of a configuration; a run's own takes 10 kB
 MAX_DEPTH = 64  # lists and mappings inside each other
 
 
+PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600  # nobody else may look in
+
+
+def private_folder(folder: Path) -> Path:
+    """`folder`, made if missing, which nobody else may look into; one that was there before is closed too."""
+    folder.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
+    folder.chmod(PRIVATE_FOLDER)
+    return folder
+
+
 @contextmanager
-def replacing(file: Path) -> Iterator[Path]:
+def replacing(file: Path, private: bool = False) -> Iterator[Path]:
     """A path in the folder of `file` (made if missing) to write to; it becomes `file` when the context ends well.
 
     The name ends like that of `file`, so that libraries which go by it do the same. Several processes may replace the
-    same file at once; one of them wins.
+    same file at once; one of them wins. Nobody else may read a `private` one.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_name(f".partial-{os.urandom(4).hex()}-{file.name}")
     try:
+        if private:
+            os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE_FILE))
         yield unfinished
+        if private:
+            unfinished.chmod(PRIVATE_FILE)  # some libraries make the file anew
         _to_disk(unfinished)
         os.replace(unfinished, file)
         _to_disk(file.parent)
@@ -56,19 +70,19 @@ def replace_folder(unfinished: Path, folder: Path) -> None:
     _to_disk(folder.parent)
 
 
-def write_text(file: Path, text: str) -> None:
-    """Replace `file` by `text`."""
-    with replacing(file) as unfinished:
+def write_text(file: Path, text: str, private: bool = False) -> None:
+    """Replace `file` by `text`; nobody else may read a `private` one."""
+    with replacing(file, private) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
-def write_json(file: Path, content: Any) -> None:
-    """Replace `file` by `content`, which has no NaN and no infinity.
+def write_json(file: Path, content: Any, private: bool = False) -> None:
+    """Replace `file` by `content`, which has no NaN and no infinity; nobody else may read a `private` one.
 
     Raises:
         ValueError: it has; the file stays as it was.
     """
-    write_text(file, json.dumps(content, indent=1, allow_nan=False))
+    write_text(file, json.dumps(content, indent=1, allow_nan=False), private)
 
 
 def read_text(file: Path, limit: int = MAX_BYTES, encoding: str = "utf-8") -> str:
@@ -174,14 +188,20 @@ def from_cell(text: str) -> str:
 
 
 def write_csv(
-    file: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]], line_end: str = "\r\n"
+    file: Path,
+    columns: Sequence[str],
+    rows: Iterable[Mapping[str, Any]],
+    line_end: str = "\r\n",
+    private: bool = False,
 ) -> None:
     """Replace `file` by `rows` under `columns`, each cell as `to_cell` makes it; what a row lacks stays empty.
+
+    Nobody else may read a `private` one.
 
     Raises:
         ValueError: a row has something else; the file stays as it was.
     """
-    with replacing(file) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as handle:
+    with replacing(file, private) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as handle:
         csv.writer(handle, lineterminator=line_end).writerow(map(to_cell, columns))
         write_rows(handle, columns, rows, line_end)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from fedbrats.files import finite, from_cell, replacing, to_cell, write_csv, write_json, write_text
+from fedbrats.files import (
+    finite,
+    from_cell,
+    private_folder,
+    replacing,
+    to_cell,
+    write_csv,
+    write_json,
+    write_text,
+)
 
 PACKAGE = Path(__file__).resolve().parents[1] / "fedbrats"
 # Calls that write, and where they may stand: a cache's entries are put together in a folder of their own and checked by
@@ -171,3 +181,20 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_what_json_cannot_hold_becomes_text() -> None:
     assert finite({"a": [1.5, float("inf")], "b": (float("nan"),)}) == {"a": [1.5, "inf"], "b": ["nan"]}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no modes")
+def test_private_files_are_read_by_nobody_else(tmp_path: Path) -> None:
+    folder = private_folder(tmp_path / "a" / "sites")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "open").mkdir(mode=0o755)
+    assert private_folder(tmp_path / "open").stat().st_mode & 0o777 == 0o700
+    write_json(tmp_path / "private.json", {}, private=True)
+    write_json(tmp_path / "public.json", {})
+    write_json(tmp_path / "public.json", {}, private=True)  # closed when it is replaced
+    with replacing(tmp_path / "made.npz", private=True) as unfinished:
+        assert unfinished.stat().st_mode & 0o777 == 0o600  # before there is anything in it
+        unfinished.unlink()
+        unfinished.write_bytes(b"1")  # as libraries do
+    for name in ("private.json", "public.json", "made.npz"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o600, name

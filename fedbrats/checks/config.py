@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from fedbrats.algorithms.base import Company
 from fedbrats.checks.privacy import check_privacy
@@ -19,6 +19,7 @@ from fedbrats.config.schema import (
     PartitionConfig,
     RuntimeConfig,
     TrainConfig,
+    refuse_environment,
     typed,
 )
 from fedbrats.config.targets import ConfigError
@@ -66,6 +67,7 @@ def checked(config: DictConfig | Config, base: Path | None = None) -> Config:
             message names the key and the fix.
     """
     if isinstance(config, DictConfig):
+        refuse_environment(OmegaConf.to_container(config, resolve=False))
         check_size(config)
         config = with_size(config)
     found = with_absolute_paths(typed(config), base)

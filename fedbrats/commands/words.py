@@ -10,6 +10,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fedbrats.config.schema import refuse_environment
 from fedbrats.config.targets import ConfigError
 
 
@@ -30,11 +31,12 @@ def assign(config: Any, schema: type, argument: str, under: str = "") -> None:
         under: beginning of the keys that `schema` has in `config`, with its dot.
 
     Raises:
-        ConfigError: no `=`, an unknown key, or a value of the wrong type; the key is named.
+        ConfigError: no `=`, an unknown key, a value of the wrong type or of the environment; the key is named.
     """
     key, equals, value = argument.partition("=")
     if not equals:
         raise ConfigError(f"{argument}: expected key=value")
+    refuse_environment(value, key)
     try:
         OmegaConf.update(config, key, _value(_hint(schema, key.removeprefix(under)), value))
     except (OmegaConfBaseException, yaml.YAMLError) as error:

@@ -17,6 +17,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from fedbrats.config.targets import ConfigError
 from fedbrats.files import read_yaml, write_text
 
+ENVIRONMENT = "oc.env"  # OmegaConf's word for it
 FEDERATED, POOLED, LOCAL = "federated", "pooled", "local"
 ARMS = (FEDERATED, POOLED, LOCAL)
 
@@ -225,6 +226,27 @@ def load_config(file: Path) -> Config:
         raise ConfigError(f"{file}: not a configuration of this version of fedbrats ({error})") from error
     _check_settled(OmegaConf.to_container(merged, resolve=False), str(file))
     return cast(Config, OmegaConf.to_object(merged))
+
+
+def refuse_environment(node: Any, key: str = "") -> None:
+    """Refuse values that are taken from the environment: settled, they would stand in whatever a run writes.
+
+    `node`: of a configuration as it was composed, interpolations as written.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    if isinstance(node, dict):
+        for name, value in node.items():
+            refuse_environment(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            refuse_environment(value, f"{key}[{index}]")
+    elif isinstance(node, str) and ENVIRONMENT in node and "${" in node:
+        raise ConfigError(
+            f"{key}={node}: what a variable of the environment holds would be written into config.yaml and the report; "
+            "if it may stand there, let the shell put it in ($NAME), else leave it out."
+        )
 
 
 def _check_settled(node: Any, file: str, key: str = "") -> None:

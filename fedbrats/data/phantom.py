@@ -31,6 +31,7 @@ from fedbrats.data.cases import MODALITIES
 from fedbrats.data.phantom_anatomy import draw_anatomy, make_grid
 from fedbrats.data.phantom_scanner import draw_scanner, random_stream, scan
 from fedbrats.files import read_json, write_text
+from fedbrats.interrupts import left_to_parent
 
 FETS2022_SIZES = (511, 382, 47, 35, 35, 34, 33, 30, 22, 15, 14, 13, 12, 11, 9, 8, 8, 7, 6, 6, 5, 4, 4)
 PRESETS: dict[str, dict[str, int]] = {
@@ -186,9 +187,14 @@ def _write_cases(root: Path, settings: Settings, cases: list[tuple[str, int]], w
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
-        jobs = [pool.submit(write_case, root, settings, site, number) for site, number in cases]
-        for job in jobs:
-            job.result()
+        with left_to_parent():  # while it starts its processes
+            jobs = [pool.submit(write_case, root, settings, site, number) for site, number in cases]
+        try:
+            for job in jobs:
+                job.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _end_with_parent() -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import signal
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import ArrayRecord, Message
 
 from fedbrats.engines.shared import Envelope, Placed, SharedArea
-from fedbrats.engines.warm import worker_context
+from fedbrats.engines.warm import FORKS, worker_context
 from fedbrats.engines.worker import Settings, Work, serve
+from fedbrats.interrupts import left_to_parent
 
 SLOTS = 2  # replies with arrays that a worker may be ahead of the server
 
@@ -76,7 +77,8 @@ class WorkerProcess:
             name=f"fedbrats-worker-{self.index}",
             daemon=True,
         )
-        with theirs:
+        # A fork server may be importing still; it has its children never get Ctrl-C itself.
+        with theirs, nullcontext() if FORKS else left_to_parent():
             self.process.start()
 
     def send(self, item: Work | int | None) -> None:

@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Any
 
+from fedbrats.interrupts import left_to_parent
+
 FORKS = sys.platform == "linux"  # elsewhere forking after such imports is not safe
 MODULES = ["fedbrats.federation.site.app"]
 
@@ -31,7 +33,8 @@ def warm_up() -> None:
     os.environ.update(dict.fromkeys(names, "1"))
     try:
         multiprocessing.get_context("forkserver").set_forkserver_preload(MODULES)
-        forkserver.ensure_running()
+        with left_to_parent():
+            forkserver.ensure_running()
     finally:
         for name, value in before.items():
             if value is None:

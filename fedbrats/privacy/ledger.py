@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fedbrats.files import read_json, write_text
+from fedbrats.files import PRIVATE_FILE, private_folder, read_json, write_text
 from fedbrats.privacy.accounting import Entry
 
 try:
@@ -93,10 +93,13 @@ class Ledger:
             raise ValueError(f"{', '.join(taken)}: a field of the ledger, not a fact.")
         record: dict[str, Any] = asdict(entry)
         record |= {"run": run, "round": round_, "mechanism": mechanism, **facts}
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        if not self.file.parent.is_dir():
+            private_folder(self.file.parent)
         with self._locked() as lock:
             records = [*self.records(), record]
-            write_text(self.file, json.dumps({**self._head, "entries": records}, indent=1, allow_nan=False))
+            write_text(
+                self.file, json.dumps({**self._head, "entries": records}, indent=1, allow_nan=False), True
+            )
             os.pwrite(lock, f"{len(records)}\n".encode(), 0)  # never shorter than before, so never cut
             os.fsync(lock)
 
@@ -106,7 +109,7 @@ class Ledger:
             raise LedgerError(
                 f"{self.file}: this system has no file locks, so a ledger cannot be kept safely."
             )
-        lock = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(self.lock, os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield lock

@@ -35,7 +35,7 @@ CENTRAL_ROUNDS = Table(
 
 def write_site_steps(storage: Path, round_: int, rows: Iterable[Mapping[str, Any]]) -> None:
     """Let a site keep what the private steps of a round did; `storage` is that of its privacy."""
-    replace(STEPS, name=f"round_{round_:05d}.csv").write(storage / "steps", rows)
+    replace(STEPS, name=f"round_{round_:05d}.csv").write(storage / "steps", rows, private=True)
 
 
 def collect_steps(folder: Path, sites: Sequence[str]) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.partition import Site
-from fedbrats.files import read_json, write_json
+from fedbrats.files import private_folder, read_json, write_json
 
+SITES = "sites"
 SPLITS = ("train", "val", "test")
 
 
@@ -32,7 +33,7 @@ class SiteCases:
 
 def site_folder(run_folder: Path, site: str) -> Path:
     """Storage of `site`; in a simulation below the run folder, in a deployment inside the hospital."""
-    return run_folder / "sites" / site
+    return run_folder / SITES / site
 
 
 def write_site_cases(
@@ -46,8 +47,8 @@ def write_site_cases(
         ]
         for name in SPLITS
     }
-    file = site_folder(run_folder, site.name) / "cases.json"
-    write_json(file, splits)
+    private_folder(run_folder / SITES)
+    write_json(private_folder(site_folder(run_folder, site.name)) / "cases.json", splits, private=True)
 
 
 def read_site_cases(run_folder: Path, site: str) -> SiteCases:

@@ -34,13 +34,13 @@ class Table:
     needed: tuple[str, ...]
     line_end: str = "\r\n"
 
-    def write(self, folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Replace the file in `folder`; what a row lacks stays empty.
+    def write(self, folder: Path, rows: Iterable[Mapping[str, Any]], private: bool = False) -> None:
+        """Replace the file in `folder`; what a row lacks stays empty. Nobody else may read a `private` one.
 
         Raises:
             ValueError: a row has something else; the file stays as it was.
         """
-        write_csv(folder / self.name, self.columns, rows, self.line_end)
+        write_csv(folder / self.name, self.columns, rows, self.line_end, private)
 
     def append(self, folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows to the file in `folder`, which `write` has begun."""

@@ -120,7 +120,7 @@ def write_inputs(folder: Path, config: Config, prepared: Prepared, overrides: Se
     pooled = arms.pooled_site(prepared.sites)
     write_site_cases(folder, pooled, prepared.cached, prepared.patients.of)
     members = {site.name: len(site.train) for site in training}
-    write_json(site_folder(folder, pooled.name) / "members.json", members)
+    write_json(site_folder(folder, pooled.name) / "members.json", members, private=True)
 
 
 def _federation(

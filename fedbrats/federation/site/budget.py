@@ -86,7 +86,7 @@ class Budget:
             except BudgetError as error:
                 raise BudgetReached(f"privacy budget: {error}") from error
         plan = Plan(uuid.uuid4().hex, float(sigma), float(rate), steps, self.patients)
-        write_json(self._plan_file, asdict(plan))
+        write_json(self._plan_file, asdict(plan), private=True)
         return plan
 
     def reserve(self, round_: int) -> tuple[Plan, float]:

@@ -195,7 +195,7 @@ def _save_slice(site: Site, arm: str, case: CachedCase, prediction: np.ndarray) 
     area = truth.astype(bool).sum(axis=(0, 1))
     z = int(area.argmax()) if area.any() else truth.shape[2] // 2
     image = case.image
-    with replacing(site.storage / "slices" / arm / f"{case.name}.npz") as unfinished:
+    with replacing(site.storage / "slices" / arm / f"{case.name}.npz", private=True) as unfinished:
         np.savez_compressed(
             unfinished,
             t1ce=image[1, :, :, z],

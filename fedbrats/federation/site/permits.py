@@ -187,7 +187,7 @@ def _count(site: Site, asked: str) -> None:
         "config.yaml allows",
     )
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, {**before, asked: times + 1})
+    write_json(file, {**before, asked: times + 1}, private=True)
 
 
 def _short(text: str) -> str:

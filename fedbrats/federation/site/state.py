@@ -36,7 +36,7 @@ def save_state(folder: Path, round_: int, tensors: dict[str, Tensor], *, keep_fr
         tensors: by name.
         keep_from: round of the server's newest checkpoint; the newest state at or before it is kept.
     """
-    with replacing(_file(folder, round_)) as unfinished:
+    with replacing(_file(folder, round_), private=True) as unfinished:
         save_file(tensors, unfinished)
     resumable = [r for r in _rounds(folder) if r <= keep_from]
     for old in resumable[:-1]:
