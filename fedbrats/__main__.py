@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import import_module
 
 from fedbrats import __version__
-from fedbrats.interrupts import INTERRUPTED
 
 # name -> module with `main(arguments) -> exit status`, what it does
 COMMANDS = {
@@ -39,7 +39,7 @@ def main() -> int:
         return int(import_module(COMMANDS[name][0]).main(arguments))
     except KeyboardInterrupt:
         print(f"fedbrats {name}: stopped", file=sys.stderr)
-        return INTERRUPTED
+        return 128 + signal.SIGINT
 
 
 def overview() -> str:

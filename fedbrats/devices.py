@@ -1,8 +1,12 @@
-"""Which device computes, and how many cores there are."""
+"""Which device computes, how many cores there are, and to whom Ctrl-C goes."""
 
 from __future__ import annotations
 
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -17,3 +21,20 @@ def pick_device(name: str) -> torch.device:
 def cores() -> int:
     """Processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+@contextmanager
+def left_to_parent() -> Iterator[None]:
+    """Processes that start inside never get Ctrl-C, from their first line on; who started them ends them.
+
+    In these milliseconds this process does not get it either. (A blocked signal would wait instead, but multiprocessing
+    unblocks it.) Nothing changes where it is called in another thread than the main one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

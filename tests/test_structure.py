@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "fedbrats"
 
 # From the ground up; the rooms of one floor may import each other, as long as no circle comes of it.
 FLOORS = (
-    ("arrays", "files", "devices", "seeding", "environment", "interrupts"),
+    ("arrays", "files", "devices", "seeding", "environment"),
     ("config",),
     ("data",),
     ("algorithms", "tasks", "losses", "metrics", "models", "runs"),

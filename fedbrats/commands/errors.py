@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -19,7 +20,6 @@ from fedbrats.config.names import shown
 from fedbrats.config.schema import refuse_environment
 from fedbrats.config.targets import ConfigError
 from fedbrats.files import write_json, write_text
-from fedbrats.interrupts import INTERRUPTED
 
 EXPECTED = (ConfigError, ValueError, OSError, RuntimeError)  # explained in one line; anything else is a bug
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def explain_errors(config: DictConfig, folder: Path, failures: Failures) -> Iter
         yield
     except KeyboardInterrupt:
         _say(f"stopped{_how_to_resume(folder) or '; nothing was begun that could be resumed'}")
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(128 + signal.SIGINT) from None
     except Exception as error:
         going_on = _how_to_resume(folder) if isinstance(error, OSError | RuntimeError) else ""
         _record_failure(config, folder, error)

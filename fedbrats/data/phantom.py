@@ -30,8 +30,8 @@ from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import MODALITIES
 from fedbrats.data.phantom_anatomy import draw_anatomy, make_grid
 from fedbrats.data.phantom_scanner import draw_scanner, random_stream, scan
+from fedbrats.devices import left_to_parent
 from fedbrats.files import read_json, write_text
-from fedbrats.interrupts import left_to_parent
 
 FETS2022_SIZES = (511, 382, 47, 35, 35, 34, 33, 30, 22, 15, 14, 13, 12, 11, 9, 8, 8, 7, 6, 6, 5, 4, 4)
 PRESETS: dict[str, dict[str, int]] = {

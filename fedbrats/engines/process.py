@@ -11,10 +11,10 @@ from typing import Any
 
 from flwr.app import ArrayRecord, Message
 
+from fedbrats.devices import left_to_parent
 from fedbrats.engines.shared import Envelope, Placed, SharedArea
 from fedbrats.engines.warm import FORKS, worker_context
 from fedbrats.engines.worker import Settings, Work, serve
-from fedbrats.interrupts import left_to_parent
 
 SLOTS = 2  # replies with arrays that a worker may be ahead of the server
 

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from fedbrats.interrupts import left_to_parent
+from fedbrats.devices import left_to_parent
 
 FORKS = sys.platform == "linux"  # elsewhere forking after such imports is not safe
 MODULES = ["fedbrats.federation.site.app"]

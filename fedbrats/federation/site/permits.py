@@ -17,7 +17,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from fedbrats.config.schema import FEDERATED, LOCAL, POOLED
 from fedbrats.federation import arms, questions
 from fedbrats.federation.site.site import Site
-from fedbrats.files import write_json
+from fedbrats.files import read_json, write_json
 from fedbrats.personalization.unseen import AVERAGE
 from fedbrats.postprocess.steps import check_parameters
 from fedbrats.privacy.dp_sgd import DpSgd
@@ -179,7 +179,7 @@ _CHECKS: dict[str, Callable[[Site, Any], None]] = {
 def _count(site: Site, asked: str) -> None:
     """Note one more answer to a question, before it is given; it counts whatever becomes of it."""
     file, limit = site.storage / "privacy" / "asked.json", site.parts.privacy.asks
-    before = json.loads(file.read_text()) if file.is_file() else {}
+    before = read_json(file) if file.is_file() else {}
     times = int(before.get(asked, 0))
     _require(
         times < limit,
