@@ -50,7 +50,7 @@ def own_folder(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
             rest.append(argument)
             continue
         given = value if equals else next(waiting, "")
-        folder = Path(given)
+        folder = Path(given).expanduser()
         if not given or not folder.is_dir():
             raise ConfigError(f"--config-dir {given}: no such folder.")
     if folder:

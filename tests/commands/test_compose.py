@@ -54,6 +54,8 @@ def test_the_folder_is_taken_out_of_the_arguments(
     assert own_folder(["a=1", *(part.format(own) for part in form), "b=2"]) == (own, ["a=1", "b=2"])
     monkeypatch.chdir(own)
     assert own_folder(["-cd", "."]) == (Path("."), [])
+    monkeypatch.setenv("HOME", str(own.parent))
+    assert own_folder([f"--config-dir=~/{own.name}"]) == (own, [])
     assert own_folder(["a=1", "data.root=--config-dir"]) == (None, ["a=1", "data.root=--config-dir"])
 
 

@@ -59,6 +59,9 @@ def main(arguments: list[str]) -> int:
         labelled = len({row["case"] for row in scores.rows})
         by_region = ", ".join(f"{region} {mean:.4f}" for region, mean in means.items())
         print(f"mean {task.MAIN_TITLE} of {labelled} labelled cases: {by_region}")
+    unscored = sum(any(note.startswith("not scored") for note in result.notes) for result in results)
+    if unscored:
+        print(f"not scored, as their labels cannot be used: {unscored}; cases.csv says why")
     failed = sum(not result.ok for result in results)
     print(f"{len(results) - failed} cases predicted, {failed} failed: {config.output}")
     return 1 if failed else 0

@@ -31,8 +31,9 @@ LOOKS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "
 def main(arguments: list[str]) -> int:
     """Run what Hydra makes of the arguments; its own options (-m, --cfg job, --help, --config-dir) are among them."""
     try:
-        own_folder(arguments)
-        arguments = readable(arguments, sweep=bool({"-m", "--multirun"} & set(arguments)))
+        own, rest = own_folder(arguments)
+        rest = readable(rest, sweep=bool({"-m", "--multirun"} & set(rest)))
+        arguments = [*(["--config-dir", str(own)] if own else []), *rest]
     except ConfigError as error:
         print(f"fedbrats: {shown(str(error))}", file=sys.stderr)
         return 2

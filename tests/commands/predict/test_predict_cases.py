@@ -186,7 +186,9 @@ def test_bad_cases_are_reported_and_stop_no_other(
     assert set(json.loads((output / "summary.json").read_text())["failed"]) == {"B", "C"}
 
 
-def test_an_unreadable_label_costs_the_score_only(trained: Path, tmp_path: Path) -> None:
+def test_an_unreadable_label_costs_the_score_only(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_case(tmp_path / "data", "A")
     (tmp_path / "data" / "A" / "A_seg.nii.gz").write_bytes(b"")
     table, _ = predict(trained, tmp_path / "data", tmp_path / "out")
@@ -194,6 +196,8 @@ def test_an_unreadable_label_costs_the_score_only(trained: Path, tmp_path: Path)
     assert "not scored: " in table.loc["A", "notes"]
     assert "A_seg.nii.gz: empty file" in table.loc["A", "notes"]
     assert not (tmp_path / "out" / "scores.csv").exists()
+    assert main([f"checkpoint={trained}", f"data={tmp_path / 'data'}", f"output={tmp_path / 'out'}"]) == 0
+    assert "not scored, as their labels cannot be used: 1; cases.csv says why" in capsys.readouterr().out
 
 
 def test_nothing_of_an_earlier_prediction_stays(trained: Path, tmp_path: Path) -> None:
