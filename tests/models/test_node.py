@@ -78,7 +78,8 @@ def test_what_the_user_sets_himself_wins(name: str) -> None:
     changed = {key for key in full if full[key] != small[key]} - {"model.size"}
     assert any(key.startswith("model.") for key in changed)
     for key in changed:
-        own = settings(f"model={name}", "model.size=small", f"{key}={full[key]}".replace(" ", ""))
+        value = "null" if full[key] is None else str(full[key]).replace(" ", "")
+        own = settings(f"model={name}", "model.size=small", f"{key}={value}")
         assert own[key] == full[key]
         assert all(own[k] in (small[k], full[k]) for k in own)
         if name in BY_HAND:
