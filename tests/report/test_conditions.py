@@ -44,6 +44,9 @@ def test_steps_in_a_row_are_those_of_the_longest_site_in_rounds_that_count(run: 
         "local": Steps(8 * 20, 2 * 8 * 20),
     }
     assert steps_in_words(run) == "federated 140 (260 at all sites), pooled 160, local 160 (320 at all sites)"
+    lost = (run.rounds["arm"] == "pooled") & (run.rounds["phase"] == "round") & (run.rounds["round"] == 3)
+    missed = replace(run, rounds=run.rounds.assign(status=run.rounds["status"].mask(lost, "failed: quorum")))
+    assert steps_of_arms(missed)["pooled"] == Steps(7 * 20, 7 * 20)
     older = replace(run, rounds=run.rounds.assign(steps=float("nan")))
     assert steps_of_arms(older) == {}
     assert steps_in_words(older) == "not recorded"
