@@ -99,7 +99,7 @@ def _named_cases(files: Sequence[Path], say: Say) -> list[Case]:
     return [_case(group) for group in groups.values()]
 
 
-_INNER = re.compile(r"(.+)_(?:brain|final)", re.IGNORECASE)  # 00000057_brain_t1, 00000057_final_seg
+_INNER = re.compile(r"(\d+)_(?:brain|final)", re.IGNORECASE)  # 00000057_brain_t1, 00000057_final_seg
 
 
 def _named_files(files: Sequence[Path]) -> list[tuple[Path, str, str]]:

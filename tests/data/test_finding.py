@@ -158,8 +158,10 @@ def test_inner_names_of_a_case_folder(tmp_path: Path) -> None:
         for i, kind in enumerate(("t1", "t1ce", "t2", "flair", "seg")):
             word = "final" if kind == "seg" else "brain"
             save(tmp_path / folder / f"{number:08d}_{word}_{kind}.nii", image(10 * number + i))
+    for kind in ("t1", "t1ce", "t2", "flair", "seg"):  # whose name says more than a number keeps it
+        save(tmp_path / "x" / "anat" / f"sub-01_brain_{kind}.nii", image(5))
     cases, _ = found(tmp_path)
-    assert list(cases) == ["00000058", "00000059", "BraTS2021_00000"]
+    assert list(cases) == ["00000058", "00000059", "BraTS2021_00000", "sub-01_brain"]
     assert all(len(case.images) == 4 and case.label for case in cases.values())
 
 
