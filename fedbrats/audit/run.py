@@ -132,7 +132,7 @@ def account_checks(run: Audited) -> Iterator[Check]:
         if not budget.storage.is_dir():
             continue  # deployed: the ledger lies at the site
         try:
-            held = budget.ledger().entries()
+            held = budget.entries()
         except LedgerError as error:
             yield Check(
                 name=f"ledger of {one.site}", passed=False, measured=math.inf, bound=0, says=str(error)
@@ -170,7 +170,7 @@ def round_reserved(run: Audited) -> Check:
         plan = trial.budget.plan(1)
 
         def spent() -> list[Entry]:
-            return trial.budget.ledger().entries()
+            return trial.budget.entries()
 
         def round_(watch: Callable[[], None]) -> None:
             def watched(case: CachedCase, values: np.ndarray) -> np.ndarray:

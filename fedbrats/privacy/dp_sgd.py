@@ -52,6 +52,9 @@ class DpSgd:
     engine: microbatch (one patient at a time) or vmap (`chunk` patients at once); they agree to rounding.
     validation: exact (scores leave as they are), home (none leave) or noisy (with noise of `validation_sigma`,
         accounted for the validation patients).
+    validation_epsilon: what the noisy scores may spend for the validation patients; None takes the budget of training.
+    noise_limit: a site whose ledger has spent so much that its target asks for more than this times the noise of a
+        fresh ledger does not train; a higher limit confirms that noise.
     public: statistics fitted outside the mechanism that are declared public: histogram, thresholds.
     ledger: folder of the sites' ledgers when they must outlive the run; None keeps them with the run.
     asks: how often a site answers the same question: a round, a validation, the test of a model at the end. More than
@@ -71,6 +74,8 @@ class DpSgd:
     chunk: int = 4
     validation: str = "exact"
     validation_sigma: float | None = None
+    validation_epsilon: float | None = None
+    noise_limit: float = 4.0
     public: Sequence[str] = ()
     ledger: str | None = None
     asks: int = 5
@@ -87,7 +92,7 @@ class DpSgd:
             raise ValueError(
                 "privacy.sigma and privacy.target_epsilon exclude each other: set one and the other to null."
             )
-        for key in ("sigma", "target_epsilon", "max_epsilon", "clip", "expected_patients"):
+        for key in (*OF_A_SITE, "validation_epsilon"):
             value = getattr(self, key)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"privacy.{key}={value}: must be a positive number.")
@@ -107,6 +112,14 @@ class DpSgd:
             )
         if self.validation_sigma is not None and not self.validation_sigma > 0:
             raise ValueError(f"privacy.validation_sigma={self.validation_sigma}: must be positive.")
+        if self.validation_epsilon is not None and self.validation != "noisy":
+            raise ValueError("privacy.validation_epsilon: only with validation=noisy; null with the others.")
+        if self.validation == "noisy" and self.validation_budget is None:
+            raise ValueError(
+                "privacy.validation=noisy needs a budget: set privacy.validation_epsilon (or privacy.max_epsilon)."
+            )
+        if not self.noise_limit >= 1:
+            raise ValueError(f"privacy.noise_limit={self.noise_limit}: must be at least 1.")
         if strangers := sorted(set(self.public) - set(STATISTICS)):
             raise ValueError(
                 f"privacy.public={strangers}: only {', '.join(STATISTICS)} can be declared public."
@@ -132,6 +145,13 @@ class DpSgd:
     def budget(self) -> float | None:
         """Epsilon that the site may reach."""
         return self.target_epsilon if self.max_epsilon is None else self.max_epsilon
+
+    @property
+    def validation_budget(self) -> float | None:
+        """Epsilon that the validation patients may reach; None where no score leaves with noise."""
+        if self.validation != "noisy":
+            return None
+        return self.budget if self.validation_epsilon is None else self.validation_epsilon
 
     def sample_rate(self, patients: int) -> float:
         """q, the probability with which each of N `patients` is drawn in a step."""

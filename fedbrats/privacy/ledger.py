@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +24,13 @@ except ImportError:  # not POSIX: a ledger can be read but not written
     fcntl = None  # type: ignore[assignment]
 
 PATIENT = "patient"
-PATIENT_ADJACENCY = "add or remove one patient; the number of patients of a site is public"
+# THE statement of what neighbours are: README, privacy page, report and every ledger say it in these words.
+PATIENT_ADJACENCY = (
+    "all scans of one patient of a site contribute or contribute nothing (zero-out); how many patients and scans a "
+    "site has is public, who they are is not"
+)
+# What ledgers of earlier versions say for the same; theirs are read on.
+SAME_ADJACENCY = {"add or remove one patient; the number of patients of a site is public": PATIENT_ADJACENCY}
 FIELDS = ("sigma", "sample_rate", "steps", "run", "round", "mechanism")
 
 
@@ -40,14 +46,23 @@ class Ledger:
         site: whose it is; a file of another site is refused.
         unit: what is protected.
         adjacency: what neighbours are, in words.
+        roles: train, val or test by patient (any name that is always the same). A patient keeps the role that the
+            ledger first saw: what it counts for those who train is not all that was said of one who was tested before.
     """
 
     def __init__(
-        self, file: Path, site: str, *, unit: str = PATIENT, adjacency: str = PATIENT_ADJACENCY
+        self,
+        file: Path,
+        site: str,
+        *,
+        unit: str = PATIENT,
+        adjacency: str = PATIENT_ADJACENCY,
+        roles: Mapping[str, str] | None = None,
     ) -> None:
         self.file = file
         self.lock = file.with_name(f"{file.name}.lock")
         self._head = {"site": site, "unit": unit, "adjacency": adjacency}
+        self._roles = dict(roles or {})
 
     def entries(self) -> list[Entry]:
         """All that was ever reserved; empty if nothing was.
@@ -63,14 +78,28 @@ class Ledger:
         Raises:
             LedgerError: the file cannot be read in full, or fewer entries are left than were once written.
         """
+        return self._content()[0]
+
+    def _content(self) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        """The reservations and the roles of the patients."""
         durable = self._durable()  # before the ledger, which only grows
-        records = self._read() if self.file.exists() else []
+        records, roles = self._read() if self.file.exists() else ([], {})
         if len(records) < durable:
             raise LedgerError(
                 f"{self.file}: holds {len(records)} entries, but {durable} were written ({self.lock.name}). It was "
                 "deleted, cut or replaced by an old copy; restore it, or the epsilon would be too small."
             )
-        return records
+        return records, roles
+
+    def hold_roles(self) -> None:
+        """Write down who has which role, durably, before anything about these patients leaves.
+
+        Raises:
+            LedgerError: as `reserve`.
+            OSError: the disk refuses; nothing may be released.
+        """
+        if self._roles.items() - self._content()[1].items():
+            self._append([])
 
     def reserve(
         self, entry: Entry, *, run: str, round_: int, mechanism: str = "dp_sgd", **facts: Any
@@ -93,13 +122,16 @@ class Ledger:
             raise ValueError(f"{', '.join(taken)}: a field of the ledger, not a fact.")
         record: dict[str, Any] = asdict(entry)
         record |= {"run": run, "round": round_, "mechanism": mechanism, **facts}
+        self._append([record])
+
+    def _append(self, more: list[dict[str, Any]]) -> None:
         if not self.file.parent.is_dir():
             private_folder(self.file.parent)
         with self._locked() as lock:
-            records = [*self.records(), record]
-            write_text(
-                self.file, json.dumps({**self._head, "entries": records}, indent=1, allow_nan=False), True
-            )
+            records, roles = self._content()
+            records, roles = [*records, *more], roles | self._roles
+            content = {**self._head, **({"roles": roles} if roles else {}), "entries": records}
+            write_text(self.file, json.dumps(content, indent=1, allow_nan=False), True)
             os.pwrite(lock, f"{len(records)}\n".encode(), 0)  # never shorter than before, so never cut
             os.fsync(lock)
 
@@ -126,13 +158,15 @@ class Ledger:
                 f"{self.lock}: cannot be read ({error}); restore it with its ledger."
             ) from error
 
-    def _read(self) -> list[dict[str, Any]]:
+    def _read(self) -> tuple[list[dict[str, Any]], dict[str, str]]:
         try:
             found = read_json(self.file)
             head = {key: found[key] for key in self._head}
+            head["adjacency"] = SAME_ADJACENCY.get(head["adjacency"], head["adjacency"])
             records: list[dict[str, Any]] = found["entries"]
-            if not isinstance(records, list):
-                raise TypeError("entries are not a list")
+            roles: dict[str, str] = found.get("roles", {})
+            if not isinstance(records, list) or not isinstance(roles, dict):
+                raise TypeError("entries are not a list, or roles not a mapping")
             for r in records:
                 if not isinstance(r["round"], int):
                     raise ValueError(f"an entry that is not one: {r}")
@@ -144,4 +178,19 @@ class Ledger:
             ) from error
         if head != self._head:
             raise LedgerError(f"{self.file}: is of {head}, asked for {self._head}.")
-        return records
+        self._check_roles(roles)
+        return records, roles
+
+    def _check_roles(self, known: Mapping[str, str]) -> None:
+        changed = sorted(
+            f"{known[patient]} to {role}"
+            for patient, role in self._roles.items()
+            if known.get(patient, role) != role
+        )
+        if changed:
+            which = ", ".join(f"{changed.count(change)} from {change}" for change in dict.fromkeys(changed))
+            raise LedgerError(
+                f"{self.file}: {len(changed)} patients have changed their role since it began ({which}), so its "
+                "entries are not all that was released about them. Split the patients as before (partition.seed, val, "
+                "test, fold, holdout); a new ledger would be right only for other patients."
+            )

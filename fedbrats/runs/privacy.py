@@ -38,6 +38,11 @@ def write_site_steps(storage: Path, round_: int, rows: Iterable[Mapping[str, Any
     replace(STEPS, name=f"round_{round_:05d}.csv").write(storage / "steps", rows, private=True)
 
 
+def rounds_with_steps(storage: Path) -> list[int]:
+    """The rounds whose private steps a site has taken, by the files that it kept of them."""
+    return sorted(int(file.stem.removeprefix("round_")) for file in (storage / "steps").glob("round_*.csv"))
+
+
 def collect_steps(folder: Path, sites: Sequence[str]) -> None:
     """In a simulation, where all storages lie below the run: join the sites' own step files in `privacy_steps.csv`."""
     rows: list[dict[str, str]] = []

@@ -45,6 +45,15 @@ def start(folder: Path, up_to_round: int) -> None:
     TABLE.write(folder, [r for r in kept if int(r["round"]) <= up_to_round and r["phase"] not in AT_THE_END])
 
 
+def used(folder: Path, arm: str) -> dict[str, int]:
+    """Rounds in which a training reply in `arm` was used, by site; of those that `start` kept and what was added."""
+    found: dict[str, set[int]] = {}
+    for r in TABLE.rows(folder):
+        if (r["arm"], r["phase"], r["status"]) == (arm, "train", "ok"):
+            found.setdefault(str(r["site"]), set()).add(int(r["round"]))
+    return {site: len(numbers) for site, numbers in found.items()}
+
+
 def append(folder: Path, rows: Iterable[Row]) -> None:
     """Add `rows` to the file, which `start` has begun."""
     TABLE.append(folder, rows)

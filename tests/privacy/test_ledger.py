@@ -44,7 +44,7 @@ def test_what_is_reserved_is_there_for_the_next_process(file: Path) -> None:
     assert json.loads(file.read_text()) == {
         "site": "a",
         "unit": "patient",
-        "adjacency": "add or remove one patient; the number of patients of a site is public",
+        "adjacency": PATIENT_ADJACENCY,
         "entries": [
             {"sigma": 1.5, "sample_rate": 0.25, "steps": 8, "run": "first", "round": r, "mechanism": "dp_sgd"}
             for r in (1, 2)

@@ -179,8 +179,9 @@ def _federate(folder: Path, config: Config, prepared: Prepared, progress: Progre
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
+        used = rounds.used(folder, FEDERATED) if fed.losses_stay else {}
         how = (fed.algorithm.timeout, parts.stays, fed.algorithm.max_cases)
-        fed.members = join(grid, parts.signature, names, *how)
+        fed.members = join(grid, parts.signature, names, *how, used)
         serve(grid, fed)
         rows.extend(test_all(grid, fed, config, parts, prepared.sites))
         write_privacy(grid, fed, parts)

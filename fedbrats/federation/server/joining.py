@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flwr.app import RecordDict
@@ -24,15 +24,18 @@ def join(
     timeout: float,
     stays: Sequence[str] = (),
     most_cases: int = MOST_CASES,
+    used: Mapping[str, int] | None = None,
 ) -> dict[str, Member]:
     """Ask every node which site it is and what it holds.
 
     All must have the arrays `expected` and keep `stays` of them at home. `most_cases` may be registered for a split,
     as a site weighs with its number of cases; for the pooled site, which holds those of all, as many for each site.
+    `used`: rounds of this run in which a reply of a private site was used, by site; its ledger must know of as many.
 
     Raises:
         FederationError: a site is missing, joins twice or is none of `sites`, answers with an error or with facts that
-            cannot be used, or has other arrays than the server; or no site has a training case.
+            cannot be used, has other arrays than the server, or a ledger that knows of fewer rounds than were used; or
+            no site has a training case.
     """
     nodes = {str(node): Member(node, 0, 0, 0) for node in grid.get_node_ids()}
     requests = [Request(Cohort("join", ()), name, RecordDict()) for name in nodes]
@@ -58,6 +61,7 @@ def join(
                 f"site {site} has another network than the server, or keeps other arrays at home: check `model` and "
                 "`personalization`."
             )
+        _check_rounds(site, facts.get("rounds"), (used or {}).get(site, 0))
         if site in members:
             raise FederationError(f"two nodes joined as site {site}")
         members[site] = Member(reply.metadata.src_node_id, *counts)
@@ -69,3 +73,11 @@ def join(
     if not any(member.train for member in members.values()):
         raise FederationError("no site registered a training case")
     return members
+
+
+def _check_rounds(site: str, counted: Any, used: int) -> None:
+    if used and not (isinstance(counted, int) and counted >= used):
+        raise FederationError(
+            f"site {site}: its ledger knows of {counted or 0} rounds of this run, but replies of {used} were used; it "
+            "was deleted or replaced. Restore it at the site, or the epsilon would be too small."
+        )

@@ -159,6 +159,8 @@ def check_train_reply(
         loss = number_of(metrics, "loss", *LOSSES)
     elif "loss" in metrics:
         raise BadReply("a training loss, which a private site keeps at home")
+    elif not (isinstance(epsilon := metrics.get("epsilon"), int | float) and epsilon >= 0):
+        raise BadReply(f"epsilon is {epsilon!r}, expected what the site has spent")
     return TrainReply(
         found["arrays"], registered_cases, int(steps), loss, found["beside"], seconds, size_bytes(content)
     )

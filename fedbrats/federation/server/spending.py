@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from fedbrats.federation import questions
@@ -18,12 +18,14 @@ from fedbrats.federation.server.asking import Question, Request, ask
 from fedbrats.federation.server.replies import BadReply, content_of
 from fedbrats.federation.server.state import Federation
 from fedbrats.files import finite, write_json
-from fedbrats.privacy.accounting import Entry, rdp_epsilon
+from fedbrats.privacy.accounting import Entry, final_epsilon, rdp_epsilon
 from fedbrats.privacy.dp_sgd import NOT_COVERED, DpSgd
 from fedbrats.privacy.ledger import PATIENT, PATIENT_ADJACENCY
+from fedbrats.runs import rounds
 from fedbrats.runs.privacy import ROUNDS
 
 MAX_TEXT = 10_000_000  # characters of one site's answer
+TOLERANCE = 0.01  # between the accountants of two installations
 NUMBERS = ("epsilon", "epsilon_rdp", "delta", "clip", "spent_before")
 COUNTS = ("steps", "rounds", "patients", "patches")
 VALIDATION = {
@@ -50,17 +52,27 @@ def ask_spent(
     """What each site of `cohort` has spent, and the reasons of those who did not say."""
     config = ConfigRecord({"arm": cohort.arm, "round": fed.finished_round})
     requests = [Request(cohort, site, RecordDict({"config": config})) for site in cohort.sites]
-    question = Question(questions.SPENT, "spent", lambda message, request: SpentReply(check_spent(message)))
+    used = rounds.used(fed.folder, cohort.arm)
+
+    def checked(message: Message, request: Request) -> SpentReply:
+        return SpentReply(check_spent(message, used.get(request.site, 0)))
+
+    question = Question(questions.SPENT, "spent", checked)
     answers = list(ask(grid, fed, question, requests, fed.finished_round))
     found = {answer.request.site: answer.reply.values for answer in answers if answer.reply}
     return found, {a.request.site: str(a.row["status"]) for a in answers if a.reply is None}
 
 
-def check_spent(message: Any) -> dict[str, Any]:
+def check_spent(message: Message, used: int = 0) -> dict[str, Any]:
     """Decode a site's reply and recompute its epsilon from the history it gives.
 
+    Args:
+        message: the site's reply.
+        used: rounds of this run in which a reply of the site was used.
+
     Raises:
-        BadReply: a value is missing or of another kind, or epsilon is not what its history allows.
+        BadReply: a value is missing or of another kind, epsilon is not what its history allows, or the history is
+            shorter than what was used.
     """
     content = content_of(message, spent=ConfigRecord, metrics=MetricRecord)
     text = content["spent"].get("values")
@@ -71,11 +83,17 @@ def check_spent(message: Any) -> dict[str, Any]:
         values |= {key: float(values[key]) for key in NUMBERS}
         if not all(isinstance(values[key], int) for key in COUNTS):
             raise ValueError(f"{', '.join(COUNTS)} must be whole numbers")
-        again = rdp_epsilon([Entry(*entry) for entry in values["history"]], values["delta"])
+        entries = [Entry(*entry) for entry in values["history"]]
+        again = rdp_epsilon(entries, values["delta"])
         if not math.isclose(again, values["epsilon_rdp"], rel_tol=1e-6, abs_tol=1e-9):
             raise ValueError(f"its history gives epsilon {again:.6g} (RDP), not {values['epsilon_rdp']:.6g}")
-        if not 0 <= values["epsilon"] <= again * (1 + 1e-6) + 1e-9:
-            raise ValueError(f"epsilon {values['epsilon']:.6g} is not between 0 and RDP's {again:.6g}")
+        least, _ = final_epsilon(entries, values["delta"])
+        if not least * (1 - TOLERANCE) <= values["epsilon"] <= again * (1 + 1e-6) + 1e-9:
+            raise ValueError(
+                f"epsilon {values['epsilon']:.6g} is not between {least:.6g}, the least that its history allows, and "
+                f"RDP's {again:.6g}"
+            )
+        _check_amount(values, sum(entry.steps for entry in entries), used)
         for row in values["table"]:
             row[1] = float(row[1])
     except (
@@ -89,6 +107,16 @@ def check_spent(message: Any) -> dict[str, Any]:
     ) as error:
         raise BadReply(f"what was spent cannot be used: {error}"[:300]) from error
     return dict(values)
+
+
+def _check_amount(values: Mapping[str, Any], steps: int, used: int) -> None:
+    if values["rounds"] < used or values["steps"] < used:
+        raise ValueError(
+            f"its ledger has {values['rounds']} rounds of this run ({values['steps']} steps), but replies of {used} "
+            "were used; it was deleted or replaced, and what was spent is more"
+        )
+    if steps < values["steps"]:
+        raise ValueError(f"its history has {steps} steps, fewer than the {values['steps']} of this run")
 
 
 def write_spent(

@@ -7,8 +7,8 @@ from them. Gradient norms, losses and the patients drawn stay (`steps/`).
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from fedbrats.privacy.accounting import BudgetError, Entry, final_epsilon, find_
 from fedbrats.privacy.dp_sgd import DpSgd, private_steps
 from fedbrats.privacy.ledger import PATIENT, PATIENT_ADJACENCY, Ledger, LedgerError
 from fedbrats.privacy.mechanism import Drawn
-from fedbrats.runs.privacy import STEPS, write_site_steps
+from fedbrats.runs.privacy import STEPS, rounds_with_steps, write_site_steps
 
 ROUNDING = 1 + 1e-6  # of a budget that sigma was found for
+TRAINING, VALIDATION = "dp_sgd", "validation scores"  # mechanisms in the ledger
 
 
 class BudgetReached(RuntimeError):
@@ -38,6 +39,7 @@ class Plan:
     sample_rate: float
     steps: int  # of a round
     patients: int
+    before: int = 0  # entries of other runs in the ledger when it was made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,7 @@ class Budget:
     """The budget of one site in one run.
 
     settings: the site's own; storage: folder of everything about its privacy in this run; patients: that train;
-    rounds: of the run.
+    rounds: of the run; roles: train, val or test of every patient, by a name that tells nothing else.
     """
 
     site: str
@@ -54,13 +56,57 @@ class Budget:
     patients: int
     train: TrainConfig
     rounds: int
+    roles: Mapping[str, str] = field(default_factory=dict)
 
-    def ledger(self, name: str = "ledger") -> Ledger:
-        """The ledger of the patients who train, or with `name` "validation" of those who validate."""
-        suffix = "" if name == "ledger" else f".{name}"
-        if self.settings.ledger is not None:
-            return Ledger(self._vault / f"{self.site}{suffix}.json", self.site)
-        return Ledger(self.storage / f"ledger{suffix}.json", self.site)
+    def ledger(self) -> Ledger:
+        """The one ledger of the site, for patients of every role."""
+        if self.settings.ledger is None:
+            return Ledger(self.storage / "ledger.json", self.site, roles=self.roles)
+        return Ledger(self._vault / f"{self.site}.json", self.site, roles=self.roles)
+
+    def hold_roles(self) -> None:
+        """Write into the ledger who has which role, before anything leaves. Raises LedgerError: somebody changed it."""
+        self.records()
+        self.ledger().hold_roles()
+
+    def records(self) -> list[dict[str, Any]]:
+        """The reservations in the ledger.
+
+        Raises:
+            LedgerError: it cannot be read, or it knows less than the site has done in this run: it was deleted together
+                with its lock, or replaced by an old copy.
+        """
+        own = self.ledger()
+        found, plan = own.records(), self._known_plan()
+        older = own.file.with_name(f"{own.file.stem}.validation.json")  # earlier versions kept these apart
+        found += Ledger(older, self.site).records()
+        run, before = (plan.run, plan.before) if plan else ("", 0)
+        there = {record["round"] for record in found if record["run"] == run}
+        missing = sorted(set(rounds_with_steps(self.storage)) - there)
+        lost = before - sum(record["run"] != run for record in found)
+        scores = self._scores_released() - sum(
+            record["mechanism"] == VALIDATION and record["run"] == self._validation_run() for record in found
+        )
+        if missing or lost > 0 or scores > 0:
+            what = [
+                f"{len(missing)} rounds of this run whose steps were taken" if missing else "",
+                f"{lost} entries of runs before it" if lost > 0 else "",
+                f"{scores} validations of this run" if scores > 0 else "",
+            ]
+            raise LedgerError(
+                f"{own.file}: knows nothing of {' and of '.join(filter(None, what))} ({self.storage}). It was deleted "
+                "together with its lock, or replaced by an old copy; restore it, or the epsilon would be too small."
+            )
+        return found
+
+    def rounds_counted(self) -> int:
+        """Rounds of this run that are in the ledger. Raises LedgerError, as `records`."""
+        plan = self._known_plan()
+        return len({r["round"] for r in self.records() if plan is not None and r["run"] == plan.run})
+
+    def entries(self, mechanism: str = TRAINING) -> list[Entry]:
+        """What the patients who train have paid, or with VALIDATION those who validate. Raises LedgerError."""
+        return [_entry(record) for record in self.records() if record["mechanism"] == mechanism]
 
     def steps(self) -> int:
         """Private steps of the site in a round."""
@@ -80,12 +126,9 @@ class Budget:
         if sigma is None:
             assert settings.target_epsilon is not None
             left = steps * (self.rounds - round_ + 1)
-            spent = self.ledger().entries()
-            try:
-                sigma = find_sigma(settings.target_epsilon, settings.delta, rate, left, spent)
-            except BudgetError as error:
-                raise BudgetReached(f"privacy budget: {error}") from error
-        plan = Plan(uuid.uuid4().hex, float(sigma), float(rate), steps, self.patients)
+            sigma = self._sigma_for(rate, left)
+        before = len(self.records())
+        plan = Plan(uuid.uuid4().hex, float(sigma), float(rate), steps, self.patients, before)
         write_json(self._plan_file, asdict(plan), private=True)
         return plan
 
@@ -102,19 +145,32 @@ class Budget:
             BudgetReached: the round would spend more than the site's budget.
             LedgerError: as in `plan`.
         """
-        plan, own = self.plan(round_), self.ledger()
+        plan = self.plan(round_)
         entry = Entry(plan.sigma, plan.sample_rate, plan.steps)
-        self._check([*own.entries(), entry])
-        own.reserve(entry, run=plan.run, round_=round_, clip=self.settings.clip, patients=plan.patients)
+        facts: dict[str, Any] = {"clip": self.settings.clip, "patients": plan.patients}
+        self._check([*self.entries(), entry])
+        self.ledger().reserve(entry, run=plan.run, round_=round_, **facts)
         # Another run may have written to the same ledger in between; then this round is counted but not trained.
-        return plan, self._check(own.entries())
+        return plan, self._check(self.entries())
 
     def reserve_validation(self, round_: int) -> None:
-        """Write one noisy release of validation scores into the ledger of the validation patients."""
-        sigma = self.settings.validation_sigma
-        assert sigma is not None
-        entry = Entry(float(sigma), 1.0, 1)
-        self.ledger("validation").reserve(entry, run="", round_=round_, mechanism="validation scores")
+        """Write one noisy release of validation scores into the ledger, for the validation patients.
+
+        Raises:
+            BudgetReached: it would spend more than `validation_budget`.
+            LedgerError: as in `plan`.
+        """
+        settings, run = self.settings, self._validation_run()
+        assert settings.validation_sigma is not None
+        entry, budget = Entry(float(settings.validation_sigma), 1.0, 1), settings.validation_budget
+        after = final_epsilon([*self.entries(VALIDATION), entry], settings.delta)[0]
+        if budget is not None and after > budget * ROUNDING:
+            raise BudgetReached(
+                f"privacy budget of validation: another release of scores would spend epsilon {after:.3g} of "
+                f"{budget:g} at delta {settings.delta:g} (privacy.validation_epsilon)"
+            )
+        self.ledger().reserve(entry, run=run, round_=round_, mechanism=VALIDATION)
+        write_json(self._validation_file, {"run": run, "releases": self._scores_released() + 1}, private=True)
 
     def record(self, round_: int, done: Sequence[Drawn]) -> None:
         """Keep what the steps of a round did, at the site; a round trained again replaces its file."""
@@ -129,8 +185,10 @@ class Budget:
 
     def summary(self) -> dict[str, Any]:
         """What was spent, by the ledger: the values of `privacy.json`, and `table` for `privacy_rounds.csv`."""
-        settings, own, plan = self.settings, self.ledger(), self._known_plan()
-        records, entries = own.records(), own.entries()
+        settings, plan = self.settings, self._known_plan()
+        every = self.records()
+        records = [record for record in every if record["mechanism"] == TRAINING]
+        entries, checked = [_entry(record) for record in records], self.entries(VALIDATION)
         epsilon, accountant = final_epsilon(entries, settings.delta)
         mine = [plan is not None and record["run"] == plan.run for record in records]
         before = [entry for entry, is_mine in zip(entries, mine, strict=True) if not is_mine]
@@ -139,7 +197,6 @@ class Budget:
             for i, (record, is_mine) in enumerate(zip(records, mine, strict=True))
             if is_mine
         ]
-        checked = self.ledger("validation").entries()
         return {
             "epsilon": epsilon,
             "epsilon_rdp": rdp_epsilon(entries, settings.delta),
@@ -158,8 +215,41 @@ class Budget:
             "history": [list(asdict(entry).values()) for entry in entries],
             "spent_before": rdp_epsilon(before, settings.delta),
             "validation_epsilon": final_epsilon(checked, settings.delta)[0] if checked else None,
+            "validation_budget": settings.validation_budget,
             "table": rounds,
         }
+
+    def _sigma_for(self, rate: float, steps: int) -> float:
+        """The noise with which `steps` steps reach the target, on top of what is spent; raises as `plan`."""
+        settings, spent = self.settings, self.entries()
+        assert settings.target_epsilon is not None
+        target = (settings.target_epsilon, settings.delta, rate, steps)
+        try:
+            sigma = find_sigma(*target, spent)
+        except BudgetError as error:
+            raise BudgetReached(f"privacy budget: {error}") from error
+        fresh = find_sigma(*target) if spent else sigma
+        if sigma > settings.noise_limit * fresh:
+            raise BudgetReached(
+                f"privacy budget: epsilon {rdp_epsilon(spent, settings.delta):.3g} of {settings.target_epsilon:g} is "
+                f"spent, so that the rest asks for sigma {sigma:.3g}, {sigma / fresh:.1f} times the {fresh:.3g} of a "
+                f"fresh ledger (privacy.noise_limit={settings.noise_limit:g}); raise privacy.target_epsilon, take "
+                "fewer rounds, or confirm that noise with a higher privacy.noise_limit"
+            )
+        return sigma
+
+    @property
+    def _validation_file(self) -> Path:
+        return self.storage / "validated.json"
+
+    def _validation_run(self) -> str:
+        """The name under which the ledger has the validations of this run; its own, as a site may never train."""
+        if not self._validation_file.is_file():
+            return uuid.uuid4().hex
+        return str(read_json(self._validation_file)["run"])
+
+    def _scores_released(self) -> int:
+        return int(read_json(self._validation_file)["releases"]) if self._validation_file.is_file() else 0
 
     @property
     def _vault(self) -> Path:
@@ -189,3 +279,7 @@ class Budget:
                 f"at delta {self.settings.delta:g}"
             )
         return after
+
+
+def _entry(record: Mapping[str, Any]) -> Entry:
+    return Entry(record["sigma"], record["sample_rate"], record["steps"])

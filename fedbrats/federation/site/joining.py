@@ -8,11 +8,16 @@ from flwr.app import ConfigRecord, RecordDict
 
 from fedbrats import __version__
 from fedbrats.arrays import fingerprint
+from fedbrats.federation import arms
 from fedbrats.federation.site.site import Site
+from fedbrats.privacy.dp_sgd import DpSgd
 
 
 def join(site: Site, content: RecordDict) -> dict[str, Any]:
-    """Name, numbers of cases, and a hash of the arrays that the site would exchange."""
+    """Name, numbers of cases, and a hash of the arrays that the site would exchange.
+
+    A private site adds how many rounds of this run its ledger holds. Raises LedgerError: that cannot be trusted.
+    """
     cases = site.cases
     facts: dict[str, Any] = {
         "site": site.name,
@@ -22,4 +27,6 @@ def join(site: Site, content: RecordDict) -> dict[str, Any]:
         "arrays": fingerprint(site.parts.signature, site.parts.stays),
         "version": __version__,
     }
+    if cases.train and isinstance(site.parts.privacy, DpSgd) and site.name != arms.POOLED_SITE:
+        facts["rounds"] = site.budget.rounds_counted()
     return {"facts": ConfigRecord(facts)}

@@ -186,8 +186,9 @@ def _count(site: Site, asked: str) -> None:
         f"{asked}: site {site.name} has answered this {times} times, as often as privacy.asks={limit} of its "
         "config.yaml allows",
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, {**before, asked: times + 1}, private=True)
+    if asked.split(" ")[1] not in site.warm.baseline_arms:
+        site.budget.hold_roles()
 
 
 def _short(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 from dataclasses import replace
 from functools import cached_property
@@ -21,7 +22,7 @@ from fedbrats.federation.site.warm import Warm
 from fedbrats.files import read_json
 from fedbrats.inference.members import Member
 from fedbrats.privacy.dp_sgd import DpSgd
-from fedbrats.runs.site_cases import SiteCases, pseudonym, read_site_cases, site_folder
+from fedbrats.runs.site_cases import SPLITS, SiteCases, pseudonym, read_site_cases, site_folder
 from fedbrats.training.amount import pooled_steps, steps_per_round
 
 ALGORITHM = "algorithm"  # folder of what the federated algorithm keeps at the site
@@ -82,6 +83,13 @@ class Site:
             patients=len(self.cases.by_patient("train")),
             train=self.config.train,
             rounds=self.config.rounds,
+            roles={
+                hashlib.sha256(f"{self.name}\n{self.cases.patients[case.name]}".encode()).hexdigest()[
+                    :16
+                ]: split
+                for split in SPLITS
+                for case in getattr(self.cases, split)
+            },
         )
 
     def steps(self) -> int:

@@ -25,6 +25,16 @@ def test_members_know_their_node_and_their_cases() -> None:
     assert found == {"B": Member(2, 4, 0, 2), "A": Member(3, 1, 3, 2)}
 
 
+def test_a_ledger_that_knows_of_fewer_rounds_than_were_used_does_not_join() -> None:
+    grid = FakeGrid([joins("A", rounds=19), joins("B", rounds=31)])
+    assert set(join(grid, EXPECTED, ["A", "B"], 5, used={"A": 19, "B": 31})) == {"A", "B"}
+    for facts in ({"rounds": 19}, {"rounds": 0}, {}, {"rounds": "31"}):
+        with pytest.raises(
+            FederationError, match=r"site A: its ledger knows of .* but replies of 31 were used"
+        ):
+            join(FakeGrid([joins("A", **facts), joins("B")]), EXPECTED, ["A", "B"], 5, used={"A": 31})
+
+
 REFUSED: dict[str, tuple[list[Answer], str]] = {
     "another network": (
         [joins("A"), joins("B", arrays="0123")],

@@ -20,7 +20,7 @@ from tests.federation.toy import error_message, request
 HISTORY = [[1.0, 0.5, 10], [1.0, 0.5, 10]]
 RDP = rdp_epsilon([Entry(1.0, 0.5, 20)], 1e-5)
 SAID: dict[str, Any] = {
-    "epsilon": 5.5,
+    "epsilon": 15.5,
     "epsilon_rdp": RDP,
     "accountant": "PRV",
     "delta": 1e-5,
@@ -62,6 +62,9 @@ def test_a_good_answer_comes_through() -> None:
         {"epsilon": "little"},
         {"epsilon": "nan"},
         {"epsilon": -1.0},
+        {"epsilon": 0.0},  # after 20 steps
+        {"epsilon": 5.5},  # above 0 and below RDP, but below what PRV can prove
+        {"epsilon": 0.0, "epsilon_rdp": 0.0, "history": []},
         {"epsilon": RDP * 1.01},
         {"steps": 1.5},
         {"delta": 0},
@@ -71,6 +74,13 @@ def test_a_good_answer_comes_through() -> None:
 def test_an_answer_that_does_not_add_up_is_refused(changed: dict[str, Any]) -> None:
     with pytest.raises(BadReply):
         check_spent(reply(**changed))
+
+
+def test_an_answer_that_knows_of_fewer_rounds_than_were_used_is_refused() -> None:
+    """Reproduced before: 31 rounds were computed, and the epsilon of 19 was reported."""
+    assert check_spent(reply(), used=2) == SAID
+    with pytest.raises(BadReply, match=r"2 rounds of this run \(20 steps\), but replies of 3 were used"):
+        check_spent(reply(), used=3)
 
 
 def test_a_flood_of_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flwr.app import RecordDict
 
-from fedbrats.federation.site.budget import BudgetReached
+from fedbrats.federation.site.budget import VALIDATION, BudgetReached
 from fedbrats.federation.site.evaluation import validation_scores
+from fedbrats.federation.site.joining import join
 from fedbrats.privacy.accounting import Entry, gaussian_epsilon, rdp_epsilon
 from fedbrats.privacy.ledger import Ledger, LedgerError
 from fedbrats.privacy.mechanism import PrivateStep
@@ -73,12 +76,12 @@ def test_a_target_fixes_sigma_once_and_the_whole_run_spends_it(tmp_path: Path) -
     spent = [train(found, round_)["epsilon"] for round_ in (1, 2, 3, 4)]
     assert spent == sorted(spent)
     assert 4.95 < spent[-1] <= 5.0
-    sigmas = {entry.sigma for entry in budget(found).ledger().entries()}
+    sigmas = {entry.sigma for entry in budget(found).entries()}
     assert len(sigmas) == 1
     with pytest.raises(BudgetReached, match="of 5 at delta 1e-05"):
         train(found, 5)
-    assert budget(found).ledger().entries()[-1].steps == 2  # what was refused is not counted
-    assert len(budget(found).ledger().entries()) == 4
+    assert budget(found).entries()[-1].steps == 2  # what was refused is not counted
+    assert len(budget(found).entries()) == 4
 
 
 def test_a_lost_round_costs_the_last_one_and_never_the_budget(tmp_path: Path) -> None:
@@ -102,7 +105,7 @@ def test_sites_may_have_budgets_of_their_own(tmp_path: Path) -> None:
         except BudgetReached:
             stopped += 1
     assert 0 < stopped < 18
-    assert rdp_epsilon(budget(found).ledger().entries(), 1e-5) <= 12
+    assert rdp_epsilon(budget(found).entries(), 1e-5) <= 12
 
 
 @pytest.mark.slow
@@ -158,21 +161,26 @@ def test_the_summary_can_be_recomputed_by_hand(tmp_path: Path) -> None:
 
 
 def test_noisy_validation_is_paid_by_the_validation_patients(tmp_path: Path) -> None:
-    found = runtime(tmp_path, {**DP, "validation": "noisy", "validation_sigma": 3.0, "insecure_seed": 1})
+    found = runtime(
+        tmp_path,
+        {**DP, "validation": "noisy", "validation_sigma": 3.0, "insecure_seed": 1, "validation_epsilon": 9.0},
+    )
     found.load(model(), "A", "federated", 1)
     scores = [validation_scores(found.site("A"), "federated", round_) for round_ in (1, 2)]
     assert scores[0]["num-examples"] == 2
     assert all(0 <= value <= 1 for key, value in scores[0].items() if key != "num-examples")
     assert scores[0] != scores[1]  # the same model, other noise
     plain = Process(found.folder)
-    exact = replace(plain.warm.parts.privacy, validation="exact", validation_sigma=None)
+    exact = replace(
+        plain.warm.parts.privacy, validation="exact", validation_sigma=None, validation_epsilon=None
+    )
     plain.warm.parts = replace(plain.warm.parts, privacy=exact)
     plain.load(model(), "A", "federated", 1)
     told = [validation_scores(plain.site("A"), "federated", round_) for round_ in (1, 2)]
     assert told[0] == told[1] != scores[0]
-    entries = budget(found).ledger("validation").entries()
+    entries = budget(found).entries(VALIDATION)
     assert [asdict(entry) for entry in entries] == [{"sigma": 3.0, "sample_rate": 1.0, "steps": 1}] * 2
-    assert budget(found).ledger().entries() == []
+    assert budget(found).entries() == []
     spent = budget(found).summary()["validation_epsilon"]
     assert spent == pytest.approx(gaussian_epsilon(math.sqrt(2) / 3, 1e-5))
 
@@ -182,3 +190,110 @@ def test_baselines_train_without_the_mechanism(tmp_path: Path) -> None:
     told = found.train("A", model(), "local:A", 1)
     assert "loss" in told
     assert not ledger_file(found).exists()
+
+
+def vaulted(tmp_path: Path, name: str, **privacy: Any) -> Process:
+    return runtime(tmp_path / name, {**DP, "ledger": str(tmp_path / "vault"), **privacy})
+
+
+@pytest.mark.parametrize("where", ["vault", "run"])
+def test_a_ledger_deleted_together_with_its_lock_is_missed(where: str, tmp_path: Path) -> None:
+    """Reproduced before: the site trained on, and reported what came after the deletion."""
+    found = vaulted(tmp_path, "one") if where == "vault" else runtime(tmp_path)
+    for round_ in (1, 2):
+        train(found, round_)
+    assert budget(found).rounds_counted() == 2
+    file = budget(found).ledger().file
+    file.unlink()
+    file.with_name(f"{file.name}.lock").unlink()
+    again = Process(found.folder)
+    for asks in (budget(again).summary, lambda: train(again, 3), lambda: join(again.site(), RecordDict())):
+        with pytest.raises(LedgerError, match="nothing of 2 rounds of this run whose steps were taken"):
+            asks()
+    assert not file.exists()  # nothing began anew
+
+
+def test_an_old_copy_of_a_ledger_and_its_lock_is_missed(tmp_path: Path) -> None:
+    found = vaulted(tmp_path, "one")
+    train(found, 1)
+    shutil.copytree(tmp_path / "vault", tmp_path / "copy")
+    train(found, 2)
+    shutil.rmtree(tmp_path / "vault")
+    shutil.copytree(tmp_path / "copy", tmp_path / "vault")
+    with pytest.raises(LedgerError, match="nothing of 1 rounds of this run"):
+        train(Process(found.folder), 3)
+
+
+def test_what_other_runs_had_spent_is_missed_too(tmp_path: Path) -> None:
+    train(vaulted(tmp_path, "one"), 1)
+    second = vaulted(tmp_path, "two")
+    assert budget(second).plan(1).before == 1
+    shutil.rmtree(tmp_path / "vault")
+    with pytest.raises(LedgerError, match="nothing of 1 entries of runs before it"):
+        train(Process(second.folder), 1)
+
+
+def test_a_site_that_joins_says_how_many_rounds_its_ledger_holds(tmp_path: Path) -> None:
+    found = runtime(tmp_path)
+    train(found)
+    train(found)  # the same round again
+    train(found, 2)
+    assert join(found.site(), RecordDict())["facts"]["rounds"] == 2
+
+
+@pytest.mark.parametrize("swapped", [("train", "test"), ("val", "train"), ("test", "val")])
+def test_a_patient_keeps_the_role_that_the_ledger_first_saw(swapped: tuple[str, str], tmp_path: Path) -> None:
+    """Another split seed or fold: what was paid for those who train is not all that was said of one who was tested."""
+    train(vaulted(tmp_path, "one"))
+    second = vaulted(tmp_path, "two")
+    file = second.folder / "sites" / "A" / "cases.json"
+    splits, (old, new) = json.loads(file.read_text()), swapped
+    moved = splits[old].pop()
+    splits[new].append(moved)
+    file.write_text(json.dumps(splits))
+    second = Process(second.folder)
+    with pytest.raises(LedgerError, match=f"1 patients have changed their role .*1 from {old} to {new}"):
+        budget(second).plan(1)
+    splits[new].remove(moved)
+    splits["train"].append({**moved, "name": "new", "patient": "new"})  # another patient may come
+    file.write_text(json.dumps(splits))
+    assert budget(Process(second.folder)).plan(1).before == 1
+    assert f'"{moved["name"]}"' not in (tmp_path / "vault" / "A.json").read_text()
+
+
+def test_a_ledger_nearly_spent_does_not_train_on_at_any_noise(tmp_path: Path) -> None:
+    """Reproduced before: it trained at sigma 42 without a word."""
+    target = {"sigma": None, "target_epsilon": 1.002 * rdp_epsilon([Entry(0.9, 0.5, 2)], 1e-5)}
+    train(vaulted(tmp_path, "one", sigma=0.9))
+    with pytest.raises(BudgetReached, match=r"is spent, .* times the .* of a fresh ledger .*noise_limit=4"):
+        train(vaulted(tmp_path, "three", **target))
+    confirmed = vaulted(tmp_path, "four", **target, noise_limit=1000)
+    assert budget(confirmed).plan(1).sigma > 10
+
+
+def test_noisy_validation_stops_at_its_own_budget(tmp_path: Path) -> None:
+    noisy = {"validation": "noisy", "validation_sigma": 2.0, "validation_epsilon": 3.3}
+    found = runtime(tmp_path, {**DP, **noisy})
+    found.load(model(), "A", "federated", 1)
+    one, two = (gaussian_epsilon(math.sqrt(n) / 2, 1e-5) for n in (1, 2))
+    assert one < two < 3.3 < gaussian_epsilon(math.sqrt(3) / 2, 1e-5)
+    for round_ in (1, 2):
+        validation_scores(found.site("A"), "federated", round_)
+    with pytest.raises(BudgetReached, match=r"privacy budget of validation: .* of 3.3 at delta 1e-05"):
+        validation_scores(found.site("A"), "federated", 3)
+    told = budget(found).summary()
+    assert (told["validation_epsilon"], told["validation_budget"]) == (pytest.approx(two), 3.3)
+    assert train(found)["epsilon"] == rdp_epsilon(
+        [Entry(1.0, 0.5, 2)], 1e-5
+    )  # those who train paid nothing of it
+
+
+def test_the_validations_of_a_deleted_ledger_are_missed(tmp_path: Path) -> None:
+    noisy = {"validation": "noisy", "validation_sigma": 2.0, "validation_epsilon": 4.0}
+    found = runtime(tmp_path, {**DP, **noisy})
+    found.load(model(), "A", "federated", 1)
+    validation_scores(found.site("A"), "federated", 1)
+    for file in budget(found).storage.glob("ledger.json*"):
+        file.unlink()
+    with pytest.raises(LedgerError, match="nothing of 1 validations of this run"):
+        validation_scores(found.site("A"), "federated", 2)

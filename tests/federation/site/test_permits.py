@@ -17,6 +17,7 @@ from fedbrats.engines.sites import answer, new_context
 from fedbrats.federation import questions
 from fedbrats.federation.site import work
 from fedbrats.federation.site.app import ANSWERS, SECONDS, make_client_app
+from fedbrats.federation.site.budget import VALIDATION
 from fedbrats.federation.site.permits import KEYS, WITH_MODEL
 from fedbrats.privacy.accounting import rdp_epsilon
 from tests.federation.toy import request
@@ -91,7 +92,7 @@ def plays_join(server: Server) -> None:
 def plays_train(server: Server) -> None:
     found = learned(everything(server, questions.TRAIN))
     models = [content for content in found if "arrays" in content]
-    records = budget(Process(server.folder)).ledger().entries()
+    records = budget(Process(server.folder)).entries()
     assert len(models) == len(records) > 0
     assert rdp_epsilon(records, 1e-5) <= BUDGET
     assert all(
@@ -104,7 +105,7 @@ def plays_train(server: Server) -> None:
 
 def plays_validate(server: Server) -> None:
     found = learned(everything(server, questions.VALIDATE))
-    assert len(found) == len(budget(Process(server.folder)).ledger("validation").entries()) > 0
+    assert len(found) == len(budget(Process(server.folder)).entries(VALIDATION)) > 0
     assert all(content.keys() == {"metrics"} for content in found)
 
 
@@ -173,7 +174,7 @@ def test_even_without_the_rules_an_unknown_arm_is_trained_privately(tmp_path: Pa
     found = runtime(tmp_path)
     told = found.train("A", model(), "local:A", 1)
     assert "loss" not in told
-    assert len(budget(found).ledger().entries()) == 1
+    assert len(budget(found).entries()) == 1
 
 
 def test_home_is_kept_by_the_site(tmp_path: Path) -> None:
