@@ -85,7 +85,7 @@ def learned(replies: list[Message]) -> list[RecordDict]:
 def plays_join(server: Server) -> None:
     found = learned([server.send(questions.JOIN, RecordDict()), *everything(server, questions.JOIN)])
     assert {name for content in found for name in content} == {"facts"}
-    known = {"site", "train", "val", "test", "arrays", "version"}
+    known = {"site", "train", "val", "test", "arrays", "version", "rounds"}
     assert all(content["facts"].keys() <= known for content in found)
 
 
