@@ -54,16 +54,20 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Families:
-    """The families of some cases. by_case: not of every case in `odd`, which fit none that they could belong to."""
+    """The families of some cases. by_case: of those in `odd` too where names tell one, to write predictions by."""
 
     by_case: dict[str, Family]
-    odd: dict[str, str]  # case -> why it cannot be read
+    odd: dict[str, str]  # case -> why its label cannot be read
     sentence: str  # which numbers are read, and who decided that
 
     @property
     def lesions(self) -> str:
         """Which lesion-wise constants hold for how many cases."""
-        counts = Counter((family.title, str(family.lesions)) for family in self.by_case.values())
+        counts = Counter(
+            (family.title, str(family.lesions))
+            for name, family in self.by_case.items()
+            if name not in self.odd
+        )
         rules = {rule for _, rule in counts}
         if len(rules) == 1:
             return f"reference {rules.pop()}"
@@ -185,7 +189,7 @@ class _Found:
             self.odd[case.name] = (
                 f"unexpected labels {wrong}, {family.title} has {sorted(family.labels.numbers)} ({family.labels}){hint}"
             )
-        self.by_case |= {case.name: families[case.name] for case in fitting}
+        self.by_case |= {case.name: families[case.name] for case in members}
         for family, count in Counter(families[case.name] for case in fitting).items():
             self.sentences.append(f"{family} {why} {_cases(count)}")
 

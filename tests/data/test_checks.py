@@ -180,7 +180,8 @@ def test_a_bad_case_does_not_settle_the_label_numbers(tmp_path: Path) -> None:
     check = check_cases(find_cases(tmp_path))
     assert check.bad_cases == {"BraTS2021_00002"}
     assert check.families is not None
-    assert check.families.by_case == {"BraTS2021_00001": BY_NAME["brats2021"]}
+    assert set(check.families.odd) == {"BraTS2021_00002"}
+    assert check.families.by_case["BraTS2021_00001"] == BY_NAME["brats2021"]
     assert "unexpected labels [3, 9]" in check.problems[0].what
     assert check.problems[0].file.endswith("BraTS2021_00002_seg.nii.gz")
 
