@@ -205,7 +205,7 @@ def patients(home: Home) -> None:
     for rule in ("2 scans of 1 patient, rule UCSF", "2 scans of 1 patient, rule BIDS", "rule UCSD"):
         assert rule in said.text
     assert "2 scans of 2 patients: no rule knows the names" in said.text  # of HOSP_0001
-    private = ("privacy=dp_sgd", "privacy.epsilon=8", "privacy.ledger=ledgers", "model.norm=group")
+    private = ("privacy=dp_sgd", "privacy.target_epsilon=8", "report.select=last")
     refused = home.fedbrats(
         "run",
         *tiny_overrides(home.cases / "cache" / "runs", *private),
