@@ -13,8 +13,7 @@ from fedbrats.algorithms.base import Group
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.arrays import Signature, signature
 from fedbrats.federation.arms import Cohort
-from fedbrats.metrics.hd95 import CONVENTIONS
-from fedbrats.metrics.table import METRICS, Facts, facts_of
+from fedbrats.metrics.table import CONVENTIONS, METRICS, Facts, facts_of
 from fedbrats.runs.checkpoint import Model
 from fedbrats.runs.rounds import Row
 from fedbrats.tasks import segmentation as task
