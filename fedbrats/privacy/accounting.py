@@ -2,7 +2,9 @@
 
 Every release is the Poisson-subsampled Gaussian mechanism: each unit (a patient, a site) takes part with probability
 `sample_rate` q, contributes a vector of norm at most C, and the sum gets Gaussian noise of deviation sigma * C.
-Neighbours differ by one unit that is added or removed while the number that the sum is divided by stays public.
+Neighbours differ in whether one unit takes part; the number that the sum is divided by is public. For a patient: all
+scans of one patient of a site contribute or contribute nothing (zero-out); how many patients and scans a site has is
+public, who they are is not.
 
 Three accountants, all of them upper bounds of the same quantity:
 

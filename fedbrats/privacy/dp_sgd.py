@@ -2,7 +2,8 @@
 
 DP-SGD (Abadi et al., CCS 2016, Algorithm 1) with the patient as the unit: each step draws patients independently with
 probability q (Poisson), averages the gradients of K patches of a patient, clips that average to C, sums, adds Gaussian
-noise of deviation sigma C and divides by the public number q N. Every site is its own mechanism and has its own ledger;
+noise of deviation sigma C and divides by the public number q N. What neighbours are says
+`ledger.PATIENT_ADJACENCY`. Every site is its own mechanism and has its own ledger;
 patients belong to one site, so the guarantees of the sites do not add up.
 """
 
@@ -27,10 +28,12 @@ from fedbrats.training.amount import steps_of_site
 OF_A_SITE = ("sigma", "target_epsilon", "max_epsilon", "clip", "expected_patients")
 STATISTICS = ("histogram", "thresholds")
 NOT_COVERED = (
-    "The number of patients and of scans of each site, which cases it trains on, how long it computes and "
-    "whether a round fails are public.",
+    "How many patients and scans a site has, how long it computes (to 10 seconds) and whether a round fails are "
+    "public.",
     "Choosing settings by trying several (hyper-parameter search) spends privacy that no ledger counts.",
     "The scores of the final test leave each site exactly; its test patients are not protected.",
+    "The noise is of floating point (float64) and rounded to a public grid: known attacks on digits find nothing, but "
+    "an exact discrete mechanism is not claimed.",
 )
 
 

@@ -1,7 +1,8 @@
 """Validation scores that leave a site with noise, so that they are private for the patients they were measured on.
 
 The mechanism is Gaussian, with the patient as the unit and without sampling: one release is `Entry(sigma, 1.0, 1)`, in
-a ledger of the site's validation patients. They are others than the training patients, so the two do not add up.
+the ledger of the site, an entry of its own kind. Those who validate are others than those who train, so that the two do
+not add up.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import pandas as pd
 
 from fedbrats.commands.run.summary import arms_summary
 from fedbrats.files import finite, write_json
+from fedbrats.privacy.ledger import PATIENT_ADJACENCY
 from fedbrats.runs.case_tables import RELIABILITY, STEPS, UNCERTAINTY, cases_table
 from fedbrats.runs.privacy import CENTRAL_ROUNDS, ROUNDS
 from fedbrats.runs.privacy import STEPS as STEPS_OF_PRIVACY
@@ -103,7 +104,7 @@ def site_budget(patients: int, epsilon: float, **changes: object) -> dict:
     return {
         **{"epsilon": epsilon, "epsilon_rdp": epsilon * 1.1, "delta": 1e-5, "sigma": 0.9},
         **{"sample_rate": min(1.0, 4 / patients), "steps": 80, "rounds": 8, "clip": 0.5},
-        **{"patients": patients, "patches": 2, "unit": "patient", "adjacency": "add or remove one patient"},
+        **{"patients": patients, "patches": 2, "unit": "patient", "adjacency": PATIENT_ADJACENCY},
         **{
             "accountant": "PRV",
             "budget": 8.0,
@@ -121,7 +122,7 @@ def write_privacy(folder: Path, sites: dict[str, dict], rounds: int = 8, **chang
     known = {
         "mechanism": "dp_sgd",
         "unit": "patient",
-        "adjacency": "add or remove one patient; the number of patients of a site is public",
+        "adjacency": PATIENT_ADJACENCY,
         **{"insecure_seed": None, "validation": "exact", "public": [], "personal": "", "sites": sites},
         "unknown": {},
         "not_covered": ["Choosing settings by trying several spends privacy that no ledger counts."],

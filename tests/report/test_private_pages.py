@@ -13,6 +13,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from fedbrats.privacy.ledger import PATIENT_ADJACENCY
 from fedbrats.report import html as html_module
 from fedbrats.report.cells import SEEN_ONLY, Footnotes, arm_rows
 from fedbrats.report.html import write_report
@@ -74,7 +75,8 @@ def test_privacy_of_a_run(page: str) -> None:
     assert f"Insecure seed 0. {RED}" in seen
     assert html.index('class="alarm"') < html.index("Every training institution")
     for part in (
-        "add or remove one patient, N = 17 public",
+        f"Neighbouring data: {PATIENT_ADJACENCY}.",
+        "A N = 17 patients",
         "Unknown epsilon: C did not say what it spent (failed: <timeout>)",
         "The largest known epsilon of an institution is 86.00",
         "A stopped training: privacy budget: <9> of 8.",

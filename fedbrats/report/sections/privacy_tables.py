@@ -132,7 +132,7 @@ def site_rows(privacy: Privacy, rounds: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {
             "site": site.site,
-            "adjacency": f"add or remove one {privacy.unit}, N = {site.patients} public",
+            "patients": f"N = {plural(site.patients, 'patient')}",
             "band": band(site.epsilon),
             "worth": SAID_OF_BAND.get(band(site.epsilon), ""),
             "epsilon": Cell(

@@ -20,6 +20,7 @@ from fedbrats.commands.run.run import run
 from fedbrats.config.targets import ConfigError
 from fedbrats.inference.members import load_member, parse_spec
 from fedbrats.privacy.accounting import Entry, gaussian_epsilon, rdp_epsilon
+from fedbrats.privacy.ledger import PATIENT_ADJACENCY
 from tests.tiny import ROOT, tiny, tiny_overrides
 
 pytestmark = pytest.mark.slow  # whole runs
@@ -62,7 +63,7 @@ def test_a_private_run_says_what_it_spent_and_a_reviewer_can_recompute_it(
     train = [r for r in read(folder / "rounds.csv") if r["phase"] == "train"]
     assert all(r["status"] == "ok" and r["loss"] == "" for r in train)
     page = (folder / "report.html").read_text()
-    assert "add or remove one patient" in page
+    assert PATIENT_ADJACENCY in page
     assert any(
         "hyper-parameter" in sentence and sentence.split(" (")[0] in page for sentence in told["not_covered"]
     )
@@ -113,6 +114,7 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path[:0] = [{root!r}]
+from fedbrats.privacy.ledger import PATIENT_ADJACENCY
 from tests.tiny import tiny
 from fedbrats.privacy.mechanism import PrivateStep
 import fedbrats.privacy.mechanism as mechanism

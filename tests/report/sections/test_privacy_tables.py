@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from fedbrats.privacy.ledger import PATIENT_ADJACENCY
 from fedbrats.report.sections.privacy_tables import (
     central_row,
     privacy_sentences,
@@ -36,7 +37,7 @@ def test_rows_hold_what_the_epsilon_follows_from(tmp_path: Path) -> None:
     stopped = site_budget(12, 7.98, stopped="privacy budget: x", spent_before=1.25, validation_epsilon=2.0)
     privacy = privacy_of(tmp_path, stopped, site_budget(2, 86.0, budget=None))
     first, second = site_rows(privacy, read_rounds(tmp_path))
-    assert first["adjacency"] == "add or remove one patient, N = 12 public"
+    assert first["patients"] == "N = 12 patients"
     assert (first["epsilon"].text, first["epsilon"].small, first["band"]) == ("7.98", "PRV; RDP 8.78", "")
     texts = ["1e-05", "0.9", "0.3333", "0.5", "2", "80", "8", "8.00", "1.25", "after round 1"]
     assert first["texts"] == texts  # delta, sigma, q, C, K, steps, rounds, budget, spent before, stopped
@@ -60,7 +61,7 @@ def test_largest_epsilon_and_who_stopped_are_said(tmp_path: Path) -> None:
     said = " ".join(privacy_sentences(privacy_of(tmp_path, *sites, public=["histogram"]), {"federated"}))
     assert "The largest epsilon of an institution is 7.50 at delta 1e-05 (B)." in said
     assert "do not add up (parallel composition)" in said
-    assert "Neighbouring data: add or remove one patient; the number of patients of a site is public." in said
+    assert f"Neighbouring data: {PATIENT_ADJACENCY}." in said
     assert "B stopped training: privacy budget: 8.2 of 8." in said
     assert "A stopped" not in said
     assert "without noise: histogram." in said
