@@ -57,7 +57,7 @@ def test_values_out_of_range_are_named(changed: dict[str, Any], key: str) -> Non
 
 
 def test_one_patch_and_one_patient_at_a_time_and_little_noise_are_enough() -> None:
-    assert settings(validation="noisy", validation_sigma=0.5).validation_sigma == 0.5
+    assert settings(validation="noisy", validation_sigma=0.5, validation_epsilon=9).validation_sigma == 0.5
     assert (settings(patches=1).patches, settings(chunk=1).chunk) == (1, 1)
 
 
