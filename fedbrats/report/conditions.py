@@ -84,11 +84,14 @@ def without_truth(run: RunFolder) -> pd.DataFrame:
     return frame.loc[order.sort_values(["place", "rank"]).index].reset_index(drop=True)
 
 
-def truth_sentences(run: RunFolder) -> list[str]:
-    """How many cases lack a region, how they are scored, and the federated score with and without them."""
+def truth_sentences(empty: pd.DataFrame) -> list[str]:
+    """How many cases lack a region, how they are scored, and the federated score with and without them.
+
+    Args:
+        empty: result of `without_truth`.
+    """
     out = []
-    table = without_truth(run)
-    for row in table[table["arm"] == "federated"].to_dict(orient="records"):
+    for row in empty[empty["arm"] == "federated"].to_dict(orient="records"):
         right = round(row["right"] * row["empty"])
         out.append(
             f"{row['empty']} of its {row['n']} test cases have no {task.IN_WORDS[row['region']]}: such a case scores 1 "

@@ -1,4 +1,4 @@
-"""`report.html`: one file that needs nothing else, built from a run folder."""
+"""`report.html`: the report for the inside, one file that needs nothing else, built from a run folder."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ from fedbrats.runs.privacy_files import asks_for_privacy
 from fedbrats.runs.run_folder import read_run
 
 REPORT_NAME = "report.html"
+WHICH = (
+    "Report for the inside",
+    "It holds names of cases, scores and images of single patients, paths, the command and the complete configuration: "
+    "do not hand it out. What may leave is in report_public.html.",
+)
 SECTIONS: tuple[Callable[[Results], Section | None], ...] = (  # in the order of the page
     result.section,
     institutions.section,
@@ -69,6 +74,7 @@ def head(results: Results) -> dict[str, Any]:
     run = results.run
     lost = results.privacy is None and asks_for_privacy(run.config)
     return {
+        "which": WHICH,
         "title": words.title(run),
         "folder": "/".join(run.path.resolve().parts[-2:]),
         "status": run.status,

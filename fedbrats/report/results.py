@@ -9,6 +9,8 @@ from typing import Any
 import pandas as pd
 
 from fedbrats.report.cells import Footnotes, arm_rows
+from fedbrats.report.conditions import without_truth
+from fedbrats.report.released import released_empty, released_privacy, released_table
 from fedbrats.report.tables import EVERY_SITE, institution_table
 from fedbrats.runs.personal_files import asks_for_personal, read_personalization
 from fedbrats.runs.privacy_files import Privacy, read_privacy
@@ -19,16 +21,26 @@ from fedbrats.runs.run_folder import RunFolder
 class Results:
     """A run and what is worked out from it for more than one section, once and when it is asked for.
 
+    With `public` the tables and budgets hold what may be handed out (`released.py`).
+
     Raises:
         RunFolderError: by a property whose file cannot be read.
     """
 
     run: RunFolder
+    public: bool = False
 
     @cached_property
     def table(self) -> pd.DataFrame:
         """Arms by institution, as `institution_table` gives them."""
-        return institution_table(self.run)
+        table = institution_table(self.run)
+        return released_table(table) if self.public else table
+
+    @cached_property
+    def empty(self) -> pd.DataFrame:
+        """Test cases without a region, as `without_truth` gives them."""
+        found = without_truth(self.run)
+        return released_empty(found) if self.public else found
 
     @cached_property
     def _printed(self) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
@@ -56,7 +68,8 @@ class Results:
     @cached_property
     def privacy(self) -> Privacy | None:
         """What the run wrote about its differential privacy, None for nothing."""
-        return read_privacy(self.run.path)
+        found = read_privacy(self.run.path)
+        return released_privacy(found) if found and self.public else found
 
     @cached_property
     def personalization(self) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from fedbrats.config.names import shown
 from fedbrats.metrics.table import BY_NAME
 from fedbrats.report.arms import OF_TRAINING_SITES, arm_title
 from fedbrats.report.cells import MISSING, SEEN_ONLY, number
-from fedbrats.report.conditions import steps_in_words, truth_sentences
+from fedbrats.report.conditions import steps_in_words, truth_sentences, without_truth
 from fedbrats.report.epsilon import NO_EPSILON, band, epsilon_text
 from fedbrats.report.style import shorten
 from fedbrats.report.tables import EVERY_SITE, institution_table, worst_institution
@@ -74,7 +74,7 @@ def _print_table(run: RunFolder, table: pd.DataFrame, whole: pd.DataFrame, conso
     )
     if notes:
         console.print(plain(f"{MISSING} = {'; '.join(notes)}."))
-    for line in (f"Optimiser steps in a row: {steps_in_words(run)}.", *truth_sentences(run)):
+    for line in (f"Optimiser steps in a row: {steps_in_words(run)}.", *truth_sentences(without_truth(run))):
         console.print(plain(line))
     seen = [arm_title(arm) for arm in dict.fromkeys(whole["arm"]) if arm in OF_TRAINING_SITES]
     if seen and run.holdout:

@@ -11,6 +11,7 @@ import pandas as pd
 from fedbrats.metrics.interval import INTERVALS
 from fedbrats.report.arms import arm_title
 from fedbrats.report.conditions import Steps, steps_in_words, steps_of_arms, truth_sentences
+from fedbrats.report.released import WITHHELD
 from fedbrats.report.tables import EVERY_SITE, failures, worst_institution
 from fedbrats.runs.run_folder import RunFolder
 from fedbrats.tasks import segmentation as task
@@ -151,19 +152,22 @@ def flat(content: Any, prefix: str = "") -> list[tuple[str, str]]:
     return [] if content is None and not prefix else [(prefix, str(content))]
 
 
-def result_sentences(run: RunFolder, table: pd.DataFrame) -> list[str]:
+def result_sentences(run: RunFolder, table: pd.DataFrame, empty: pd.DataFrame) -> list[str]:
     """The result in a few sentences.
 
     Args:
         table: result of `institution_table`.
+        empty: result of `without_truth`.
     """
-    whole = table[(table["site"] == EVERY_SITE) & (table["n"] > 0)]
+    scored = table[(table["site"] == EVERY_SITE) & (table["n"] > 0)]
+    whole = scored[scored[task.MAIN].notna()]
     out, steps = [], steps_of_arms(run)
     for arm in dict.fromkeys(whole["arm"]):
         out.append(_arm_sentence(whole[whole["arm"] == arm], arm, steps))
         if arm == "federated":
-            out += truth_sentences(run) + _worst_sentence(table) + _unseen_sentence(table)
-    out = out or ["No test case was scored, so there is no result yet."]
+            out += truth_sentences(empty) + _worst_sentence(table) + _unseen_sentence(table)
+    none = "No test case was scored, so there is no result yet."
+    out = out or [f"No result: {WITHHELD}." if len(scored) else none]
     bad = failures(run)
     rounds, replies = int((bad["phase"] == "round").sum()), int((bad["phase"] != "round").sum())
     skipped = len({entry.get("case") for entry in skipped_cases(run)})

@@ -66,12 +66,12 @@ def test_cases_without_a_region(run: RunFolder) -> None:
 
 
 def test_the_first_sentence_names_every_region_its_share_of_pooled_and_the_steps(run: RunFolder) -> None:
-    first, second, *_ = result_sentences(run, institution_table(run))
+    first, second, *_ = result_sentences(run, institution_table(run), without_truth(run))
     for part in ("whole tumour", "tumour core", "enhancing tumour", "after 140 optimiser steps in a row"):
         assert part in first
     assert first.count("% of the pooled model") == 1
     assert first.endswith("which had 160 steps in a row.")
-    (said,) = truth_sentences(run)
+    (said,) = truth_sentences(without_truth(run))
     assert second == said
     assert said.startswith("2 of its ")
     assert "which was so in 1, and 0 where anything is" in said
@@ -84,7 +84,7 @@ def test_page_and_terminal_say_both(run: RunFolder) -> None:
     printed = " ".join(console.export_text().split())
     for text in (seen, printed):
         assert steps_in_words(run) in text
-        assert truth_sentences(run)[0] in text
+        assert truth_sentences(without_truth(run))[0] in text
     assert "Test cases without a region" in seen
 
 

@@ -128,6 +128,8 @@ def test_numbers_that_are_null_in_the_summary(tmp_path: Path) -> None:
 def test_command_rebuilds_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_run(tmp_path / "run", ["A"], [8], unseen=(), rounds=1, arms=("federated",))
     assert main([str(folder)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == str(folder / "report.html")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-2:] == [f"to hand out: {folder / 'report_public.html'}", str(folder / "report.html")]
+    assert all((folder / name).is_file() for name in ("report.html", "report_public.html"))
     assert main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.strip() == f"error: {tmp_path}: not a run folder, config.yaml is missing"

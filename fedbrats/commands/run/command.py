@@ -90,4 +90,5 @@ def _run(config: DictConfig, failures: Failures) -> None:
         # Hydra may have changed directory (hydra.job.chdir); paths start from where the command was called.
         run(config, folder, list(hydra_config.overrides.task), Path(hydra_config.runtime.cwd))
         print_result_table(folder, Console())
-        print(f"report: {folder / 'report.html'}")
+        if config.report.html:
+            print(f"report: {folder / 'report.html'}, to hand out: {folder / 'report_public.html'}")

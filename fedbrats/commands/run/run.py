@@ -45,6 +45,7 @@ from fedbrats.models.node import why_this_size
 from fedbrats.privacy.central import Central
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.report.html import write_report
+from fedbrats.report.public import write_public_report
 from fedbrats.runs import rounds
 from fedbrats.runs.case_tables import cases_table
 from fedbrats.runs.checkpoint import Model, load_checkpoint
@@ -101,11 +102,13 @@ def run(
             write_summary(folder, f"failed: {error}", **_facts(settled, prepared))
             if settled.report.html:
                 write_report(folder)
+                write_public_report(folder)
             raise
         _write_results(folder, settled, prepared, rows, time.perf_counter() - started)
         if settled.report.html:
-            progress.message("writing the report")
+            progress.message("writing the reports")
             write_report(folder)
+            write_public_report(folder)
     return folder
 
 

@@ -14,6 +14,7 @@ def section(results: Results) -> Section:
         "regions": run.regions,
         "shown": run.shown,
         "convention": run.convention,
+        "public": results.public,
         "scored": bool(results.overall),
         "pairs": counts_pairs(run, results.table),
         "personal": results.personalised,

@@ -7,10 +7,8 @@ from typing import Any
 from fedbrats.report import words
 from fedbrats.report.arms import arm_title
 from fedbrats.report.cells import number, worst_rows
-from fedbrats.report.conditions import without_truth
 from fedbrats.report.page import Section
 from fedbrats.report.results import Results
-from fedbrats.runs.run_folder import RunFolder
 
 
 def section(results: Results) -> Section:
@@ -20,18 +18,18 @@ def section(results: Results) -> Section:
         "regions": run.regions,
         "shown": run.shown,
         "convention": run.convention,
-        "sentences": words.result_sentences(run, results.table),
+        "sentences": words.result_sentences(run, results.table, results.empty),
         "overall": results.overall,
         "worst": worst_rows(results.table),
-        "empty": _without_truth(run),
+        "empty": _without_truth(results),
     }
     return Section("result", "Result", context, nav="Result")
 
 
-def _without_truth(run: RunFolder) -> list[dict[str, Any]]:
-    """Printable rows of `without_truth`."""
+def _without_truth(results: Results) -> list[dict[str, Any]]:
+    """Printable rows of the cases without a region."""
     return [
         {**row, "title": arm_title(row["arm"]), "right": number(100 * row["right"], 0)}
         | {name: number(row[name], 3) for name in ("mean", "mean_with", "mean_without")}
-        for row in without_truth(run).to_dict(orient="records")
+        for row in results.empty.to_dict(orient="records")
     ]
