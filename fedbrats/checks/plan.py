@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from fedbrats.checks.privacy import planned_validations
 from fedbrats.checks.settings import check_private_sites, check_unseen_by_localiser
 from fedbrats.config.names import check_institutions, check_names
 from fedbrats.config.schema import Config
@@ -48,9 +49,23 @@ def check_plan(config: Config, say: Callable[[str], None], cases: Sequence[Case]
     check_site_names(config.train, [site.name for site in sites if not site.holdout])
     if config.train.init is not None:
         initial_arrays(parts_of(config), config.train.init)  # whether they fit this network
+    _say_validation(config, say)
     if known:
         check_dealt(config, sites, patients.of)
         _check_sizes(config, say, sites, patients.of)
+
+
+def _say_validation(config: Config, say: Callable[[str], None]) -> None:
+    """Say what noisy validation will spend, as a ledger that outlives the run may hold more already."""
+    settings = parts_of(config).privacy
+    if not isinstance(settings, DpSgd) or settings.validation != "noisy":
+        return
+    releases, epsilon = planned_validations(config, settings)
+    say(
+        f"noisy validation: {counted(releases, 'release')} of each site will spend epsilon {epsilon:.3g} of "
+        f"{settings.validation_budget:g} for its validation patients; a site whose ledger has spent more before stops "
+        "there, and trains on"
+    )
 
 
 def check_dealt(config: Config, sites: Sequence[Site], of: Mapping[str, str]) -> None:

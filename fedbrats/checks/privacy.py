@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
 from fedbrats.federation.parts import Parts
 from fedbrats.models.facts import mixing_modules
+from fedbrats.privacy.accounting import BudgetError, Entry, final_epsilon, find_sigma
 from fedbrats.privacy.central import Central, check_central
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.tasks.segmentation import targets
@@ -103,7 +105,38 @@ def _check_statistics(parts: Parts, settings: DpSgd) -> None:
             raise ConfigError(f"privacy.public=[{name}]: this run fits nothing of the kind; leave it out.")
 
 
+def planned_validations(config: Config, settings: DpSgd) -> tuple[int, float]:
+    """How many noisy validations a site will be asked for (every `runtime.evaluate_every` rounds and in the last), and
+    the epsilon that they spend for its validation patients."""
+    assert settings.validation_sigma is not None
+    releases = math.ceil(config.rounds / config.runtime.evaluate_every)
+    spent = [Entry(float(settings.validation_sigma), 1.0, releases)]
+    return releases, final_epsilon(spent, settings.delta)[0]
+
+
+def _check_noisy(config: Config, settings: DpSgd) -> None:
+    releases, epsilon = planned_validations(config, settings)
+    for site in ("", *(settings.sites or {})):
+        budget = settings.of(site).validation_budget
+        if budget is None or epsilon <= budget:
+            continue
+        try:
+            noise = (
+                f"privacy.validation_sigma={find_sigma(budget, settings.delta, 1.0, releases) + 0.005:.2f}"
+            )
+        except BudgetError:  # below what that accountant can certify
+            noise = "a larger privacy.validation_sigma"
+        raise ConfigError(
+            f"privacy.validation=noisy: {releases} validations ({config.rounds} rounds, runtime.evaluate_every="
+            f"{config.runtime.evaluate_every}) at privacy.validation_sigma={settings.validation_sigma:g} would spend "
+            f"epsilon {epsilon:.3g} of {budget:g}{f' at {site}' if site else ''}, and no score would leave after that; "
+            f"set {noise}, privacy.validation_epsilon={epsilon + 0.005:.2f}, or a larger runtime.evaluate_every."
+        )
+
+
 def _check_validation(config: Config, settings: DpSgd) -> None:
+    if settings.validation == "noisy":
+        _check_noisy(config, settings)
     if settings.validation != "home":
         return
     if config.report.select == "best":

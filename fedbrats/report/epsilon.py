@@ -17,6 +17,13 @@ def epsilon_text(epsilon: float | None) -> str:
     return "infinite" if math.isinf(epsilon) else f"{epsilon:.{0 if epsilon >= 100 else 2}f}"
 
 
+def of_budget(spent: float | None, budget: float | None) -> str:
+    """What noisy scores have spent, "2.00 of 3.30"; a dash where none may leave."""
+    if budget is None:
+        return epsilon_text(spent)
+    return f"{epsilon_text(spent or 0.0)} of {epsilon_text(budget)}"
+
+
 def band(epsilon: float) -> str:
     """How much the guarantee is worth: "" (a guarantee), "weak" or "empty"."""
     return "empty" if epsilon > EMPTY else "weak" if epsilon > WEAK else ""

@@ -11,9 +11,10 @@ import pandas as pd
 from fedbrats.report.cells import Footnotes, arm_rows
 from fedbrats.report.conditions import without_truth
 from fedbrats.report.released import released_empty, released_privacy, released_table
+from fedbrats.report.spent import read_spent
 from fedbrats.report.tables import EVERY_SITE, institution_table
 from fedbrats.runs.personal_files import asks_for_personal, read_personalization
-from fedbrats.runs.privacy_files import Privacy, read_privacy
+from fedbrats.runs.privacy_files import Privacy
 from fedbrats.runs.run_folder import RunFolder
 
 
@@ -68,7 +69,7 @@ class Results:
     @cached_property
     def privacy(self) -> Privacy | None:
         """What the run wrote about its differential privacy, None for nothing."""
-        found = read_privacy(self.run.path)
+        found = read_spent(self.run.path, self.run.config)
         return released_privacy(found) if found and self.public else found
 
     @cached_property

@@ -14,11 +14,12 @@ from fedbrats.metrics.table import BY_NAME
 from fedbrats.report.arms import OF_TRAINING_SITES, arm_title
 from fedbrats.report.cells import MISSING, SEEN_ONLY, number
 from fedbrats.report.conditions import steps_in_words, truth_sentences, without_truth
-from fedbrats.report.epsilon import NO_EPSILON, band, epsilon_text
+from fedbrats.report.epsilon import NO_EPSILON, band, epsilon_text, of_budget
+from fedbrats.report.spent import read_spent
 from fedbrats.report.style import shorten
 from fedbrats.report.tables import EVERY_SITE, institution_table, worst_institution
 from fedbrats.report.words import listed
-from fedbrats.runs.privacy_files import asks_for_privacy, read_privacy
+from fedbrats.runs.privacy_files import asks_for_privacy
 from fedbrats.runs.run_folder import RunFolder, read_run
 from fedbrats.tasks import segmentation as task
 
@@ -87,7 +88,7 @@ def privacy_lines(run: RunFolder) -> list[Text]:
     Raises:
         RunFolderError: `privacy.json` cannot be read.
     """
-    privacy = read_privacy(run.path)
+    privacy = read_spent(run.path, run.config)
     if privacy is None:
         return [Text(NO_EPSILON, style="red")] if asks_for_privacy(run.config) else []
     if privacy.central is not None:
@@ -99,6 +100,12 @@ def privacy_lines(run: RunFolder) -> list[Text]:
         worth = {"weak": ", weak", "empty": ", worth nothing"}.get(band(epsilon), "")
         text = f"  {shown(name)}: epsilon {epsilon_text(epsilon)} at delta {delta:g} ({accountant}){worth}"
         out.append(Text(text + (", stopped" if stopped else "")))
+    out += [
+        Text(f"  {shown(shorten(s.site, 18))}: noisy validation, epsilon {said} for those who validate")
+        for s in privacy.sites
+        if (said := of_budget(s.validation_epsilon, s.validation_budget)) != MISSING
+    ]
+    out += [Text(shown(fault), style="bold red") for fault in privacy.faults]
     out += [
         Text(f"  {shown(shorten(name, 18))}: epsilon unknown", style="red") for name, _ in privacy.unknown
     ]

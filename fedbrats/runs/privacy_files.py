@@ -24,7 +24,8 @@ class SiteBudget:
     """What one institution spent. `sigma`, `sample_rate` (q) and `clip` (C) are None where it never trained.
 
     `epsilon` by `accountant`, `epsilon_rdp` beside it, both of everything in the ledger; `spent_before` (RDP) of what
-    was in it before this run. `history`: (sigma, q, steps), enough to compute the epsilon again.
+    was in it before this run. `history`: (sigma, q, steps), enough to compute the epsilon again. The scores that left
+    with noise have spent `validation_epsilon` of `validation_budget` for those who validate; None where none may leave.
     """
 
     site: str
@@ -43,6 +44,7 @@ class SiteBudget:
     stopped: str
     spent_before: float
     validation_epsilon: float | None
+    validation_budget: float | None
     history: tuple[tuple[float, float, int], ...]
 
 
@@ -66,7 +68,8 @@ class Privacy:
     """`privacy.json`: what both mechanisms have in common, and `sites` (by name) or `central`.
 
     `insecure_seed` is the seed that makes the noise reproducible, "" for noise that nobody can reproduce. `unknown`:
-    institutions that did not say what they spent, with reasons.
+    institutions that did not say what they spent, with reasons. `faults`: where the numbers told less than was done
+    and were made larger, in sentences.
     """
 
     mechanism: str
@@ -79,6 +82,7 @@ class Privacy:
     sites: tuple[SiteBudget, ...]
     unknown: tuple[tuple[str, str], ...]
     central: CentralBudget | None
+    faults: tuple[str, ...] = ()
 
     @property
     def epsilon(self) -> float:
@@ -152,6 +156,9 @@ def _site(name: str, values: Values) -> SiteBudget:
         stopped=values.said("stopped"),
         spent_before=values.number("spent_before"),
         validation_epsilon=values.optional("validation_epsilon"),
+        validation_budget=values.optional("validation_budget")
+        if "validation_budget" in values.values
+        else None,
         history=tuple((sigma, rate, int(steps)) for sigma, rate, steps in rows),
     )
 

@@ -14,10 +14,11 @@ from fedbrats.metrics.table import Facts
 from fedbrats.report.arms import merge_local_arms
 from fedbrats.report.cells import MISSING
 from fedbrats.report.epsilon import NO_EPSILON
+from fedbrats.report.spent import read_spent
 from fedbrats.report.style import shorten
 from fedbrats.report.tables import institution_table
 from fedbrats.runs.case_tables import KEYS
-from fedbrats.runs.privacy_files import Privacy, asks_for_privacy, read_privacy
+from fedbrats.runs.privacy_files import Privacy, asks_for_privacy
 from fedbrats.runs.reading import RunFolderError, natural
 from fedbrats.runs.run_folder import RunFolder, read_config, read_run
 from fedbrats.tasks import segmentation as task
@@ -96,7 +97,7 @@ def read_job(folder: Path, sweep: Path) -> Job:
 
 
 def _privacy(run: RunFolder) -> Privacy | None:
-    privacy = read_privacy(run.path)
+    privacy = read_spent(run.path, run.config)
     if privacy is None and asks_for_privacy(run.config):
         raise RunFolderError(f"{run.path}: {NO_EPSILON}")
     return privacy

@@ -113,6 +113,19 @@ def test_what_was_understood_and_who_is_too_few_is_said(config: Config) -> None:
     ]
 
 
+def test_what_noisy_validation_will_spend_is_said(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy = {"validation": "noisy", "validation_sigma": 2.0, "validation_epsilon": 9.0}
+    found = SimpleNamespace(privacy=DpSgd(sigma=1.0, **noisy), steps=())
+    for module in (plan, settings):
+        monkeypatch.setattr(module, "parts_of", lambda config: found)
+    said: list[str] = []
+    plan.check_plan(replace(config, rounds=4), said.append, planned(NAMES))
+    assert any(
+        line.startswith("noisy validation: 4 releases of each site will spend epsilon 4.38 of 9 for")
+        for line in said
+    )
+
+
 def test_a_run_and_check_data_refuse_alike_and_no_volume_was_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

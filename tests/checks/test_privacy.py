@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from monai.losses import DiceLoss
 from torch import Tensor, nn
 
 from fedbrats.algorithms.fedavg import FedAvg
-from fedbrats.checks.privacy import check_privacy
+from fedbrats.checks.privacy import check_privacy, planned_validations
 from fedbrats.config.schema import Config, PostprocessConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.federation.parts import Parts
@@ -20,6 +21,7 @@ from fedbrats.metrics.table import METRICS
 from fedbrats.personalization.base import Personalization
 from fedbrats.personalization.bn_local import BnLocal
 from fedbrats.personalization.bn_stats_local import BnStatsLocal
+from fedbrats.privacy.accounting import gaussian_epsilon
 from fedbrats.privacy.central import Central
 from fedbrats.privacy.dp_sgd import DpSgd
 
@@ -125,3 +127,34 @@ def test_layers_that_look_at_one_patient_pass() -> None:
     for layer in (nn.GroupNorm(2, 4), nn.InstanceNorm3d(4, affine=True), nn.LayerNorm([4, 8, 8, 8])):
         check(nn.Sequential(nn.Conv3d(4, 4, 1), layer, nn.Conv3d(4, 3, 1)))
     assert torch.is_grad_enabled()
+
+
+def noisy(**changed: Any) -> tuple[Config, DpSgd]:
+    config = Config(model={"_target_": "unused"}, rounds=10)
+    config.train.clip_norm, config.runtime.evaluate_every = None, 3
+    kept = {"sigma": 1.0, "validation": "noisy", "validation_sigma": 2.0, "validation_epsilon": 4.7}
+    return config, DpSgd(**{**kept, **changed})
+
+
+def check_noisy(config: Config, settings: DpSgd) -> None:
+    network = nn.Sequential(nn.Conv3d(4, 4, 1), nn.GroupNorm(2, 4), nn.Conv3d(4, 3, 1))
+    check_privacy(config, parts(network, settings), 3, 3)
+
+
+def test_noisy_validations_beyond_their_budget_are_refused_before_the_run() -> None:
+    """Rounds 3, 6, 9 and the last: four releases at sigma 2 are one at sigma 1, epsilon 4.38 at delta 1e-5."""
+    assert planned_validations(*noisy()) == (4, pytest.approx(gaussian_epsilon(1.0, 1e-5)))
+    check_noisy(*noisy())
+    with pytest.raises(
+        ConfigError, match=r"4 validations \(10 rounds, runtime.evaluate_every=3\)"
+    ) as refused:
+        check_noisy(*noisy(validation_epsilon=4.0))
+    assert "epsilon 4.38 of 4" in str(refused.value)
+    sigma = re.search(
+        r"set privacy.validation_sigma=([\d.]+), privacy.validation_epsilon=4.38", str(refused.value)
+    )
+    assert sigma
+    check_noisy(*noisy(validation_epsilon=4.0, validation_sigma=float(sigma[1])))  # the fix that it names
+    site = {"A": {"max_epsilon": 4.0}}
+    with pytest.raises(ConfigError, match="of 4 at A, and no score"):
+        check_noisy(*noisy(validation_epsilon=None, max_epsilon=9.0, sites=site))

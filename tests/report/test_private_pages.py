@@ -203,3 +203,24 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
     for read in (write_report, printed):
         with pytest.raises(RunFolderError, match=r"privacy\.json"):
             read(run)
+
+
+def test_what_validation_has_spent_and_what_was_told_too_small_is_seen(tmp_path: Path) -> None:
+    run = small(tmp_path / "run")
+    noisy = {"validation_epsilon": 2.0, "validation_budget": 3.3}
+    write_privacy(run, {"A": site_budget(17, 7.98, **noisy), "B<i>": site_budget(2, 86.0)}, rounds=1)
+    facts = json.loads((run / "privacy.json").read_text())
+    facts["sites"]["B<i>"] |= {"rounds": 1, "steps": 10}
+    (run / "privacy.json").write_text(json.dumps(facts))
+    html = section(write_report(run).read_text(), "privacy")
+    seen = " ".join(text_of(html).split())
+    assert (
+        "The noisy validation scores of A have spent epsilon 2.00 of 3.30 for its validation patients" in seen
+    )
+    fault = "B<i>: privacy.json tells of 1 round, but 2 were used by rounds.csv"
+    assert f"Too little was told. {fault}" in seen
+    assert seen.count("Too little was told") == 1
+    out = printed(run)
+    assert "  A: noisy validation, epsilon 2.00 of 3.30 for those who validate\n" in out
+    assert "B<i>: noisy" not in out
+    assert fault in " ".join(out.split())

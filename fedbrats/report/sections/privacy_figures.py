@@ -181,7 +181,8 @@ def privacy_context(run: RunFolder, privacy: Privacy) -> dict[str, Any]:
         "warnings": warnings(privacy),
         "not_covered": privacy.not_covered,
         "unknown": privacy.unknown,
-        "validated": any(site.validation_epsilon is not None for site in privacy.sites),
+        "faults": privacy.faults,
+        "validated": any((s.validation_epsilon, s.validation_budget) != (None, None) for s in privacy.sites),
         "recompute": recompute_lines(privacy),
     }
     parts = _central_parts(run, privacy.central) if privacy.central else _site_parts(run, privacy)

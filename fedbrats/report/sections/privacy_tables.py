@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from fedbrats.report.cells import MISSING, Cell, short
-from fedbrats.report.epsilon import EMPTY, WEAK, band, epsilon_text
+from fedbrats.report.epsilon import EMPTY, WEAK, band, epsilon_text, of_budget
 from fedbrats.report.words import listed, plural
 from fedbrats.runs.privacy_files import CentralBudget, Privacy, SiteBudget
 from fedbrats.runs.reading import natural
@@ -47,6 +47,13 @@ def privacy_sentences(privacy: Privacy, arms: Collection[str]) -> list[str]:
         )
     out += [
         f"{site.site} stopped training: {site.stopped.rstrip('.')}." for site in privacy.sites if site.stopped
+    ]
+    out += [
+        f"The noisy validation scores of {site.site} have spent epsilon "
+        f"{of_budget(site.validation_epsilon, site.validation_budget)} for its validation patients; a release that "
+        "would spend more does not leave."
+        for site in privacy.sites
+        if site.validation_budget is not None
     ]
     if privacy.public:
         out.append(f"Declared public, and fitted on the patients without noise: {', '.join(privacy.public)}.")
@@ -150,7 +157,7 @@ def site_rows(privacy: Privacy, rounds: pd.DataFrame) -> list[dict[str, Any]]:
                 epsilon_text(site.spent_before),
                 _stopped(site, last.get(site.site)),
             ],
-            "validation": epsilon_text(site.validation_epsilon),
+            "validation": of_budget(site.validation_epsilon, site.validation_budget),
         }
         for site in privacy.sites
     ]
