@@ -12,8 +12,9 @@ import json
 import math
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,6 +26,7 @@ MAX_YAML_BYTES = 2**20  # of a configuration; a run's own takes 10 kB
 MAX_DEPTH = 64  # lists and mappings inside each other
 
 
+PARTIAL = re.compile(r"\.partial-[0-9a-f]{8}-")  # a file that is not finished, by `replacing`
 PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600  # nobody else may look in
 
 
@@ -55,6 +57,21 @@ def replacing(file: Path, private: bool = False) -> Iterator[Path]:
         _to_disk(file.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def remove_partial(folder: Path, older_than: float = 0.0) -> None:
+    """Remove what killed processes left of files that `replacing` was writing below `folder`; links are not followed.
+
+    Args:
+        folder: may be missing.
+        older_than: seconds since a file was last written to; 0 only where no other process writes.
+    """
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if PARTIAL.match(name):
+                with suppress(OSError):  # another process was faster, or it is not ours to remove
+                    if time.time() - os.lstat(Path(parent, name)).st_mtime >= older_than:
+                        os.unlink(Path(parent, name))
 
 
 def replace_folder(unfinished: Path, folder: Path) -> None:

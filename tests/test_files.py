@@ -17,6 +17,7 @@ from fedbrats.files import (
     finite,
     from_cell,
     private_folder,
+    remove_partial,
     replacing,
     to_cell,
     write_csv,
@@ -177,6 +178,15 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.txt")])
     assert done.returncode == -signal.SIGKILL
     assert (tmp_path / "a.txt").read_text() == "old"
+    (left,) = tmp_path.glob(".partial-*")
+    remove_partial(tmp_path, older_than=60)  # perhaps of a process that lives
+    assert left.exists()
+    os.utime(left, (0, 0))
+    for name in (".partial-of-mine", "x.partial-01234567-a"):
+        (tmp_path / name).touch()
+    remove_partial(tmp_path.parent, older_than=60)
+    assert {file.name for file in tmp_path.iterdir()} == {"a.txt", ".partial-of-mine", "x.partial-01234567-a"}
+    remove_partial(tmp_path / "nowhere")
 
 
 def test_what_json_cannot_hold_becomes_text() -> None:

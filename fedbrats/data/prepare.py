@@ -17,12 +17,14 @@ from fedbrats.data.brain import LEAST_BACKGROUND, is_stripped
 from fedbrats.data.cache import CachedCase, prepare_cases
 from fedbrats.data.cases import Case
 from fedbrats.data.checks import Problem, check_cases
+from fedbrats.data.entries import STALE_SECONDS
 from fedbrats.data.finding import find_cases
 from fedbrats.data.institutions import CONTROLS, assign, patients_of
 from fedbrats.data.partition import Site, make_partition, partition_table
 from fedbrats.data.patients import Patients
 from fedbrats.data.phantom import GENERATOR, write_phantom
 from fedbrats.data.walking import bounds_of
+from fedbrats.files import remove_partial
 
 SHOWN = 20  # problems named in an error message
 Say = Callable[[str], None]
@@ -96,6 +98,7 @@ def prepare(
     """
     root = data_root(data, workers, say)
     cache = Path(data.cache).expanduser()
+    remove_partial(cache, STALE_SECONDS)
     cases = find_cases(root, say, links=data.links)
     bounds = bounds_of(root, data.max_voxels, data.links)
     allow(cases)

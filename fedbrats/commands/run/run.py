@@ -39,7 +39,7 @@ from fedbrats.federation.server.personal import write_personalization
 from fedbrats.federation.server.round_loop import serve
 from fedbrats.federation.server.state import Federation, FederationError
 from fedbrats.federation.site.app import make_client_app
-from fedbrats.files import write_json
+from fedbrats.files import remove_partial, write_json
 from fedbrats.metrics.table import Facts, facts_of
 from fedbrats.models.node import why_this_size
 from fedbrats.privacy.central import Central
@@ -83,6 +83,8 @@ def run(
             f"{folder} already holds a run: continue it with run.resume={folder} or choose another."
         )
     folder.mkdir(parents=True, exist_ok=True)
+    if resumed:
+        remove_partial(folder)
     with Progress() as progress:
         started = time.perf_counter()
         if isinstance(config, DictConfig) and not resumed and (said := why_this_size(config)):

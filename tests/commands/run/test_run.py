@@ -183,10 +183,16 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     process.wait()
     assert not (killed / "summary.json").exists()
     assert not (killed / "cases.csv").exists()
+    left = [folder / ".partial-0123abcd-cut.json" for folder in (killed, killed / "sites", cache / "checks")]
+    young = cache / "checks" / ".partial-4567abcd-cut.json"  # perhaps of a process that lives
+    for file in (*left, young):
+        file.touch()
+    os.utime(left[2], (0, 0))
     resumed = _start([f"run.resume={killed}"])
     _, errors = resumed.communicate(timeout=180)
     assert resumed.returncode == 0, errors.decode()
     assert results_of(killed) == results_of(whole)
+    assert [file for file in (*left, young) if file.exists()] == [young]
 
 
 def test_a_killed_worker_fails_its_sites_for_one_round_and_comes_back(cache: Path, tmp_path: Path) -> None:
