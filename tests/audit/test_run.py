@@ -204,7 +204,7 @@ def test_a_wrong_step_is_found_in_the_run(folder: Path) -> None:
 
 def test_noisy_scores_of_the_run_are_attacked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = audited(folder)
-    noisy = replace(run.settings, validation="noisy", validation_sigma=3.0)
+    noisy = replace(run.settings, validation="noisy", validation_sigma=3.0, validation_epsilon=9.0)
     run.site.budget = replace(run.site.budget, settings=noisy)
     assert [check.passed for check in released_scores(run)] == [True, True]
     monkeypatch.setattr(audit, "noisy_scores", lambda scores, sigma, secret: scores_of_float32(scores, sigma))

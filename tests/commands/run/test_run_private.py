@@ -64,6 +64,7 @@ def test_a_private_run_says_what_it_spent_and_a_reviewer_can_recompute_it(
     assert all(r["status"] == "ok" and r["loss"] == "" for r in train)
     page = (folder / "report.html").read_text()
     assert PATIENT_ADJACENCY in page
+    assert "Too little was told" not in page
     assert any(
         "hyper-parameter" in sentence and sentence.split(" (")[0] in page for sentence in told["not_covered"]
     )
