@@ -81,7 +81,8 @@ def test_real_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert check_data("data=brats", f"data.root={REAL}/brats", f"partition.table={table}") == 0
     out = capsys.readouterr().out
     assert "8 cases, 5 institutions" in out
-    assert "Enhancing tumour is label 4 (NCR 1, ED 2, ET 4)" in out
+    assert "BraTS 2017 to 2021 (NCR 1, ED 2, ET 4) by the names of 7 cases" in " ".join(out.split())
+    assert "UPENN-GBM (NCR 1, ED 2, ET 4) by the names of 1 case" in " ".join(out.split())
 
 
 def test_every_hostile_volume_is_named_and_counted(

@@ -58,7 +58,8 @@ def choosing(file: str) -> list[str]:
 @pytest.mark.slow  # all of its cases together
 @pytest.mark.parametrize("file", FILES)
 def test_every_file_composes_and_what_it_names_can_be_built(file: str) -> None:
-    config = config_of(*choosing(file))
+    table = ["partition.table=partitioning_1.csv"] if file == "partition/fets" else []
+    config = config_of(*choosing(file), *table)
     with torch.device("meta"):
         network = build_network(config.model)
     assert callable(network)
@@ -78,7 +79,8 @@ def test_what_a_model_brings_can_be_replaced(model: str) -> None:
     other = ["loss=dice_topk", "train/optimizer=adamw", "inference=default", "postprocess=largest_component"]
     config = config_of(f"model={model}", *other)
     assert config.loss["_target_"].endswith("WeightedSum")
-    assert [step["_target_"].rsplit(".")[-1] for step in config.postprocess.steps] == ["LargestComponent"]
+    names = [step["_target_"].rsplit(".")[-1] for step in config.postprocess.steps]
+    assert names == ["InsideBrain", "LargestComponent"]
 
 
 def test_every_group_has_its_files() -> None:
