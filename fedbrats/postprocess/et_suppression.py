@@ -19,7 +19,7 @@ import numpy as np
 
 from fedbrats.data.regions import ET, NCR, REGIONS, labels_from_regions
 from fedbrats.metrics.overlap import dice
-from fedbrats.postprocess.fitting import FitCase, first_best
+from fedbrats.postprocess.fitting import FitCase, Predicted, first_best
 from fedbrats.postprocess.relabel import check_at_least_zero, given, known, voxel_ml
 from fedbrats.tasks.segmentation import CLASS
 
@@ -56,19 +56,13 @@ class EtSuppression:
     def regions(self) -> tuple[str, ...]:
         return REGIONS
 
-    def apply(
-        self,
-        labels: np.ndarray,
-        probabilities: np.ndarray,
-        spacing: Sequence[float],
-        brain: np.ndarray | None = None,
-    ) -> np.ndarray:
+    def apply(self, case: Predicted) -> np.ndarray:
         """New labels, ET relabelled where the rule holds."""
-        changed = labels.copy()
-        et, ncr = _volumes(labels, spacing)
+        changed = case.labels.copy()
+        et, ncr = _volumes(case.labels, case.spacing)
         if et <= given(self.et_ml) and ncr > given(self.ncr_ml):
-            there = labels == ET
-            changed[there] = _next_best(probabilities[:, there])
+            there = case.labels == ET
+            changed[there] = _next_best(case.probabilities[:, there])
         return changed
 
     def fit(self, cases: Iterable[FitCase]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What fitting a step needs: the cases it is fitted on, and how the best candidate is picked."""
+"""What a step works on and is fitted on, and how the best candidate is picked."""
 
 from __future__ import annotations
 
@@ -15,14 +15,20 @@ Candidate = TypeVar("Candidate")
 
 
 @dataclass(frozen=True)
-class FitCase:
-    """A validation case: what a model made of it, and the truth."""
+class Predicted:
+    """What a model made of a case."""
 
-    labels: np.ndarray  # canonical uint8 [X, Y, Z], predicted, after the steps before the one that is fitted
+    labels: np.ndarray  # canonical uint8 [X, Y, Z], after the steps before
     probabilities: np.ndarray  # of the channels, float32 [C, X, Y, Z], see `fedbrats.tasks.segmentation`
-    truth: np.ndarray  # canonical uint8 [X, Y, Z]
     spacing: Sequence[float]  # mm
     brain: np.ndarray | None = None  # bool [X, Y, Z], where it is known
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitCase(Predicted):
+    """A validation case: what a model made of it, and the truth."""
+
+    truth: np.ndarray  # canonical uint8 [X, Y, Z]
 
 
 def first_best(candidates: Sequence[Candidate], scores: Sequence[float] | np.ndarray) -> Candidate:

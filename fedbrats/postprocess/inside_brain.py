@@ -6,14 +6,14 @@ them as tumour. Not from a paper; nnU-Net crops to what is not 0, which leaves t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
 from fedbrats.data.regions import BACKGROUND
-from fedbrats.postprocess.fitting import FitCase
+from fedbrats.postprocess.fitting import FitCase, Predicted
 from fedbrats.postprocess.relabel import known
 
 
@@ -33,15 +33,12 @@ class InsideBrain:
     def regions(self) -> tuple[str, ...]:
         return ()
 
-    def apply(
-        self,
-        labels: np.ndarray,
-        probabilities: np.ndarray,
-        spacing: Sequence[float],
-        brain: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """New labels, background outside `brain` (bool [X, Y, Z])."""
-        return labels.copy() if brain is None else np.where(brain, labels, BACKGROUND).astype(labels.dtype)
+    def apply(self, case: Predicted) -> np.ndarray:
+        """New labels, background outside the brain."""
+        kept = case.labels.copy()
+        if case.brain is not None:
+            kept[~case.brain] = BACKGROUND
+        return kept
 
     def fit(self, cases: Iterable[FitCase]) -> dict[str, float]:
         """Nothing."""

@@ -6,13 +6,13 @@ and the report shows whether it helps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
-from fedbrats.postprocess.fitting import FitCase
+from fedbrats.postprocess.fitting import FitCase, Predicted
 from fedbrats.postprocess.relabel import check_region, components, known, region_mask, without
 
 
@@ -44,16 +44,10 @@ class LargestComponent:
     def regions(self) -> tuple[str, ...]:
         return (self.region,)
 
-    def apply(
-        self,
-        labels: np.ndarray,
-        probabilities: np.ndarray,
-        spacing: Sequence[float],
-        brain: np.ndarray | None = None,
-    ) -> np.ndarray:
+    def apply(self, case: Predicted) -> np.ndarray:
         """New labels with one component of the region at most."""
-        numbers, sizes = components(region_mask(labels, self.region))
-        return without(labels, numbers != int(sizes.argmax()), self.region)
+        numbers, sizes = components(region_mask(case.labels, self.region))
+        return without(case.labels, numbers != int(sizes.argmax()), self.region)
 
     def fit(self, cases: Iterable[FitCase]) -> dict[str, float]:
         return {}

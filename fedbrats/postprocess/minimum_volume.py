@@ -11,14 +11,14 @@ The reason is BraTS's rule for empty masks: where there is no ET, one predicted 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
 from fedbrats.metrics.overlap import dice
-from fedbrats.postprocess.fitting import FitCase, first_best
+from fedbrats.postprocess.fitting import FitCase, Predicted, first_best
 from fedbrats.postprocess.relabel import (
     check_at_least_zero,
     check_region,
@@ -63,21 +63,15 @@ class MinimumVolume:
     def regions(self) -> tuple[str, ...]:
         return (self.region,)
 
-    def apply(
-        self,
-        labels: np.ndarray,
-        probabilities: np.ndarray,
-        spacing: Sequence[float],
-        brain: np.ndarray | None = None,
-    ) -> np.ndarray:
+    def apply(self, case: Predicted) -> np.ndarray:
         """New labels, `region` emptied where it is smaller than the threshold (just as large stays)."""
-        mask = region_mask(labels, self.region)
+        mask = region_mask(case.labels, self.region)
         count = int(np.count_nonzero(mask))
         if self.voxels is not None:
             too_small = count < self.voxels
         else:
-            too_small = count * voxel_ml(spacing) < given(self.ml)
-        return without(labels, mask, self.region) if too_small else labels.copy()
+            too_small = count * voxel_ml(case.spacing) < given(self.ml)
+        return without(case.labels, mask, self.region) if too_small else case.labels.copy()
 
     def fit(self, cases: Iterable[FitCase]) -> dict[str, float]:
         """The threshold in mL with the best mean Dice of the region (two empty masks: 1) over `cases`.

@@ -16,14 +16,14 @@ p(TC) - p(ET) would be no better: a voxel that is surely core, but undecided bet
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
 from fedbrats.data.regions import ED, ET, NCR, REGIONS, regions_from_labels
-from fedbrats.postprocess.fitting import FitCase, first_best
+from fedbrats.postprocess.fitting import FitCase, Predicted, first_best
 from fedbrats.postprocess.relabel import given, known
 from fedbrats.tasks.segmentation import CLASS
 
@@ -74,16 +74,12 @@ class SequentialThresholds:
     def _given(self) -> tuple[float | None, ...]:
         return tuple(getattr(self, name) for name in NAMES)
 
-    def apply(
-        self,
-        labels: np.ndarray,
-        probabilities: np.ndarray,
-        spacing: Sequence[float],
-        brain: np.ndarray | None = None,
-    ) -> np.ndarray:
+    def apply(self, case: Predicted) -> np.ndarray:
         """New labels, painted from `probabilities` alone."""
-        painted = np.zeros_like(labels)
-        for value, threshold, label in zip(_values(probabilities), self._given, (ED, NCR, ET), strict=True):
+        painted = np.zeros_like(case.labels)
+        for value, threshold, label in zip(
+            _values(case.probabilities), self._given, (ED, NCR, ET), strict=True
+        ):
             painted[value > np.float32(given(threshold))] = label
         return painted
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
-from fedbrats.postprocess.fitting import FitCase
+from fedbrats.postprocess.fitting import FitCase, Predicted
 from fedbrats.postprocess.relabel import (
     check_at_least_zero,
     check_region,
@@ -52,16 +52,10 @@ class SmallComponents:
     def regions(self) -> tuple[str, ...]:
         return (self.region,)
 
-    def apply(
-        self,
-        labels: np.ndarray,
-        probabilities: np.ndarray,
-        spacing: Sequence[float],
-        brain: np.ndarray | None = None,
-    ) -> np.ndarray:
+    def apply(self, case: Predicted) -> np.ndarray:
         """New labels without the small components (just as large stays)."""
-        numbers, sizes = components(region_mask(labels, self.region))
-        return without(labels, (sizes * voxel_ml(spacing) < self.ml)[numbers], self.region)
+        numbers, sizes = components(region_mask(case.labels, self.region))
+        return without(case.labels, (sizes * voxel_ml(case.spacing) < self.ml)[numbers], self.region)
 
     def fit(self, cases: Iterable[FitCase]) -> dict[str, float]:
         return {}

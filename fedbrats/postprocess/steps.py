@@ -16,7 +16,7 @@ import numpy as np
 from hydra.utils import instantiate
 
 from fedbrats.config.schema import PostprocessConfig
-from fedbrats.postprocess.fitting import FitCase
+from fedbrats.postprocess.fitting import FitCase, Predicted
 from fedbrats.postprocess.sequential_thresholds import SequentialThresholds
 from fedbrats.tasks.segmentation import predicted_regions
 
@@ -49,17 +49,8 @@ class Step(Protocol):
     def regions(self) -> tuple[str, ...]:
         """The regions that the network must predict for this step."""
 
-    def apply(
-        self,
-        labels: np.ndarray,
-        probabilities: np.ndarray,
-        spacing: Sequence[float],
-        brain: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """New labels (canonical uint8 [X, Y, Z]) from labels, channel probabilities [C, X, Y, Z] and spacing in mm.
-
-        `brain`: bool [X, Y, Z], None where it is not known.
-        """
+    def apply(self, case: Predicted) -> np.ndarray:
+        """New labels, canonical uint8 [X, Y, Z]."""
 
     def fit(self, cases: Iterable[FitCase]) -> dict[str, float]:
         """Parameters that suit `cases` best. `cases` may be iterated over several times."""
@@ -77,8 +68,7 @@ class _AfterSteps:
 
     def __iter__(self) -> Iterator[FitCase]:
         for case in self.cases():
-            stages = apply_steps(self.steps, case.labels, case.probabilities, case.spacing, case.brain)
-            yield replace(case, labels=stages[-1])
+            yield replace(case, labels=apply_steps(self.steps, case)[-1])
 
 
 def build_steps(config: PostprocessConfig) -> list[Step]:
@@ -184,18 +174,13 @@ def median_parameters(sites: Sequence[Parameters]) -> Parameters:
     ]
 
 
-def apply_steps(
-    steps: Sequence[Step],
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    spacing: Sequence[float],
-    brain: np.ndarray | None = None,
-) -> list[np.ndarray]:
-    """Labels before any step and after each (canonical uint8 [X, Y, Z]); `brain` is where the brain is, if known.
+def apply_steps(steps: Sequence[Step], case: Predicted) -> list[np.ndarray]:
+    """Labels before any step and after each (canonical uint8 [X, Y, Z]).
 
     Raises:
         ValueError: the shapes differ, a step is not fitted, or the network does not predict what it needs.
     """
+    labels, probabilities = case.labels, case.probabilities
     if probabilities.ndim != 4 or probabilities.shape[1:] != labels.shape:
         raise ValueError(
             f"labels {labels.shape} and probabilities {probabilities.shape} do not belong together"
@@ -205,5 +190,5 @@ def apply_steps(
     for index, step in enumerate(steps):
         if not step.fitted:
             raise ValueError(f"postprocess.steps[{index}] ({type(step).__name__}) has not been fitted")
-        stages.append(step.apply(stages[-1], probabilities, spacing, brain))
+        stages.append(step.apply(replace(case, labels=stages[-1])))
     return stages

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fedbrats.postprocess.fitting import Predicted
 from fedbrats.postprocess.largest_component import LargestComponent
 from fedbrats.postprocess.small_components import SmallComponents
 from tests.postprocess.toy_cases import CUBIC, line, sure
@@ -13,7 +14,7 @@ PIECES = line(2, 0, 2, 3, 1, 0, 3, 2)  # WT in pieces of 1, 3 and 2 voxels
 
 
 def apply(step: LargestComponent | SmallComponents, labels: np.ndarray) -> list[int]:
-    return step.apply(labels, sure(labels), CUBIC).ravel().tolist()
+    return step.apply(Predicted(labels, sure(labels), CUBIC)).ravel().tolist()
 
 
 def test_only_the_largest_stays() -> None:
@@ -35,9 +36,9 @@ def test_corners_touch() -> None:
     labels = np.zeros((3, 3, 3), np.uint8)
     labels[0, 0, 0] = labels[1, 1, 1] = labels[2, 2, 2] = 2
     step = LargestComponent("WT")
-    assert np.array_equal(step.apply(labels, sure(labels), CUBIC), labels)
+    assert np.array_equal(step.apply(Predicted(labels, sure(labels), CUBIC)), labels)
     labels[1, 1, 1] = 0
-    assert step.apply(labels, sure(labels), CUBIC).sum() == 2
+    assert step.apply(Predicted(labels, sure(labels), CUBIC)).sum() == 2
 
 
 def test_nothing_predicted_stays_nothing() -> None:
@@ -55,7 +56,9 @@ def test_small_pieces_go() -> None:
 
 def test_millilitres_follow_the_spacing() -> None:
     step = SmallComponents("WT", 2.5)
-    assert step.apply(PIECES, sure(PIECES), (10, 10, 30)).tolist() == PIECES.tolist()  # 3 mL and more
+    assert (
+        step.apply(Predicted(PIECES, sure(PIECES), (10, 10, 30))).tolist() == PIECES.tolist()
+    )  # 3 mL and more
 
 
 def test_names_and_bad_settings() -> None:

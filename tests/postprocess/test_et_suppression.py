@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fedbrats.postprocess.et_suppression import EtSuppression
+from fedbrats.postprocess.fitting import Predicted
 from tests.postprocess.toy_cases import CUBIC, case, et, line, sure
 
 STEP = EtSuppression(et_ml=2.0, ncr_ml=3.0)
@@ -16,7 +17,7 @@ STEP = EtSuppression(et_ml=2.0, ncr_ml=3.0)
 )
 def test_both_conditions(ets: int, ncr: int, dropped: bool) -> None:
     labels = et(ets, 12, ncr)
-    found = STEP.apply(labels, sure(labels), CUBIC)
+    found = STEP.apply(Predicted(labels, sure(labels), CUBIC))
     assert (found == 3).any() != dropped
     assert (found == 1).sum() == ncr + ets * dropped  # the network is sure of TC there
 
@@ -26,7 +27,7 @@ def test_next_best_of_classes() -> None:
     classes = np.zeros((4, 6, 1, 1), np.float32)
     classes[:, 0, 0, 0] = (0.1, 0.2, 0.3, 0.4)  # oedema comes next
     classes[:, 1, 0, 0] = (0.3, 0.1, 0.1, 0.5)  # background comes next
-    assert STEP.apply(labels, classes, CUBIC).ravel().tolist() == [2, 0, 1, 1, 1, 1]
+    assert STEP.apply(Predicted(labels, classes, CUBIC)).ravel().tolist() == [2, 0, 1, 1, 1, 1]
 
 
 def test_regions_without_their_et_channel() -> None:
@@ -34,9 +35,9 @@ def test_regions_without_their_et_channel() -> None:
     regions = np.zeros((3, 6, 1, 1), np.float32)
     regions[:, 0, 0, 0] = (0.9, 0.4, 0.9)  # no core without ET: oedema
     regions[:, 1, 0, 0] = (0.2, 0.6, 0.9)  # core: necrosis, whatever WT says
-    assert STEP.apply(labels, regions, CUBIC).ravel().tolist() == [2, 1, 1, 1, 1, 1]
+    assert STEP.apply(Predicted(labels, regions, CUBIC)).ravel().tolist() == [2, 1, 1, 1, 1, 1]
     regions[:, 0, 0, 0] = (0.5, 0.5, 0.9)
-    assert STEP.apply(labels, regions, CUBIC).ravel()[0] == 0
+    assert STEP.apply(Predicted(labels, regions, CUBIC)).ravel()[0] == 0
 
 
 def test_fitted_pair() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fedbrats.data.brain import background_share, brain_mask, is_stripped
+from fedbrats.postprocess.fitting import Predicted
 from fedbrats.postprocess.inside_brain import InsideBrain
 from fedbrats.postprocess.largest_component import LargestComponent
 from fedbrats.postprocess.steps import apply_steps
@@ -34,7 +35,7 @@ def test_what_is_predicted_outside_becomes_background() -> None:
     labels = np.zeros((6, 6, 6), np.uint8)
     labels[2:4, 2, 2], labels[0, :4, 0], labels[5, 5, 5] = 3, 2, 1
     raw, kept, largest = apply_steps(
-        [InsideBrain(), LargestComponent("WT")], labels, sure(labels), CUBIC, brain_mask(IMAGE)
+        [InsideBrain(), LargestComponent("WT")], Predicted(labels, sure(labels), CUBIC, brain_mask(IMAGE))
     )
     assert np.count_nonzero(raw) == 7
     assert np.argwhere(kept).tolist() == [[2, 2, 2], [3, 2, 2]]
@@ -44,7 +45,7 @@ def test_what_is_predicted_outside_becomes_background() -> None:
 
 def test_without_a_known_brain_nothing_changes() -> None:
     labels = np.full((2, 2, 2), 2, np.uint8)
-    _, kept = apply_steps([InsideBrain()], labels, sure(labels), CUBIC, None)
+    _, kept = apply_steps([InsideBrain()], Predicted(labels, sure(labels), CUBIC, None))
     np.testing.assert_array_equal(kept, labels)
     assert kept is not labels
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fedbrats.postprocess.fitting import Predicted
 from fedbrats.postprocess.minimum_volume import MinimumVolume
 from tests.postprocess.toy_cases import CUBIC, case, et, line, sure
 
@@ -16,7 +17,7 @@ MIXED = line(0, 1, 2, 3, 3)
     [("ET", line(0, 1, 2, 1, 1)), ("TC", line(0, 2, 2, 2, 2)), ("WT", line(0, 0, 0, 0, 0))],
 )
 def test_the_larger_regions_stay(region: str, after: np.ndarray) -> None:
-    found = MinimumVolume(region, voxels=5).apply(MIXED, sure(MIXED), CUBIC)
+    found = MinimumVolume(region, voxels=5).apply(Predicted(MIXED, sure(MIXED), CUBIC))
     assert found.dtype == np.uint8
     assert np.array_equal(found, after)
     assert MIXED[3, 0, 0] == 3  # the input is left alone
@@ -24,14 +25,14 @@ def test_the_larger_regions_stay(region: str, after: np.ndarray) -> None:
 
 def test_just_as_large_as_the_threshold_stays() -> None:
     for step, spacing in ((MinimumVolume(voxels=2), (1, 1, 1)), (MinimumVolume(ml=2.0), CUBIC)):
-        assert np.array_equal(step.apply(MIXED, sure(MIXED), spacing), MIXED)
-    assert not (MinimumVolume(voxels=3).apply(MIXED, sure(MIXED), (1, 1, 1)) == 3).any()
+        assert np.array_equal(step.apply(Predicted(MIXED, sure(MIXED), spacing)), MIXED)
+    assert not (MinimumVolume(voxels=3).apply(Predicted(MIXED, sure(MIXED), (1, 1, 1))) == 3).any()
 
 
 def test_millilitres_follow_the_spacing() -> None:
     step = MinimumVolume(ml=0.5)  # two voxels of 0.2 mL are too little, two of 0.3 mL are not
-    assert not (step.apply(MIXED, sure(MIXED), (10, 10, 2)) == 3).any()
-    assert (step.apply(MIXED, sure(MIXED), (10, 10, 3)) == 3).sum() == 2
+    assert not (step.apply(Predicted(MIXED, sure(MIXED), (10, 10, 2))) == 3).any()
+    assert (step.apply(Predicted(MIXED, sure(MIXED), (10, 10, 3))) == 3).sum() == 2
 
 
 def test_fitted_threshold_is_the_smallest_of_the_best() -> None:
@@ -91,4 +92,4 @@ def test_nothing_to_fit_on() -> None:
     with pytest.raises(ValueError, match="no validation case"):
         MinimumVolume("ET").fit([])
     with pytest.raises(ValueError, match="has not been fitted"):
-        MinimumVolume("ET").apply(MIXED, sure(MIXED), CUBIC)
+        MinimumVolume("ET").apply(Predicted(MIXED, sure(MIXED), CUBIC))

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from fedbrats.config.schema import PostprocessConfig
 from fedbrats.postprocess.et_suppression import EtSuppression
-from fedbrats.postprocess.fitting import first_best
+from fedbrats.postprocess.fitting import Predicted, first_best
 from fedbrats.postprocess.inside_brain import InsideBrain
 from fedbrats.postprocess.largest_component import LargestComponent
 from fedbrats.postprocess.minimum_volume import MinimumVolume
@@ -98,10 +98,12 @@ def test_bad_steps_are_named(steps: list, said: str) -> None:
 
 def test_each_stage_is_kept() -> None:
     labels = line(3, 0, 2, 3, 2)
-    stages = apply_steps([LargestComponent("WT"), MinimumVolume("ET", ml=2)], labels, sure(labels), CUBIC)
+    stages = apply_steps(
+        [LargestComponent("WT"), MinimumVolume("ET", ml=2)], Predicted(labels, sure(labels), CUBIC)
+    )
     assert [stage.ravel().tolist() for stage in stages] == [[3, 0, 2, 3, 2], [0, 0, 2, 3, 2], [0, 0, 2, 1, 2]]
     assert labels.ravel().tolist() == [3, 0, 2, 3, 2]
-    assert len(apply_steps([], labels, sure(labels), CUBIC)) == 1
+    assert len(apply_steps([], Predicted(labels, sure(labels), CUBIC))) == 1
 
 
 def test_a_whole_tumour_network_takes_no_step_about_et() -> None:
@@ -110,7 +112,9 @@ def test_a_whole_tumour_network_takes_no_step_about_et() -> None:
     with pytest.raises(
         ValueError, match=r"steps\[1\] \(MinimumVolume\) needs ET, but the network predicts only WT"
     ):
-        apply_steps([LargestComponent("WT"), MinimumVolume("ET", ml=1)], labels, labels[None] / 2, CUBIC)
+        apply_steps(
+            [LargestComponent("WT"), MinimumVolume("ET", ml=1)], Predicted(labels, labels[None] / 2, CUBIC)
+        )
     with pytest.raises(ValueError, match="SequentialThresholds"):
         check_steps([SequentialThresholds()], 1)
 
@@ -118,9 +122,9 @@ def test_a_whole_tumour_network_takes_no_step_about_et() -> None:
 def test_unfitted_and_mismatched_are_refused() -> None:
     labels = line(0, 2)
     with pytest.raises(ValueError, match=r"steps\[0\] \(MinimumVolume\) has not been fitted"):
-        apply_steps([MinimumVolume("ET")], labels, sure(labels), CUBIC)
+        apply_steps([MinimumVolume("ET")], Predicted(labels, sure(labels), CUBIC))
     with pytest.raises(ValueError, match="do not belong together"):
-        apply_steps([], labels, sure(line(0, 2, 2)), CUBIC)
+        apply_steps([], Predicted(labels, sure(line(0, 2, 2)), CUBIC))
 
 
 class Passes:
@@ -202,4 +206,4 @@ def test_the_median_can_be_used(tmp_path: Path) -> None:
     truth = line(0, 2, 1, 3)
     sites = [fit_steps(steps, Passes([case(truth, truth)])) for _ in range(2)]
     ready = [step.with_parameters(values) for step, values in zip(steps, median_parameters(sites))]
-    assert np.array_equal(apply_steps(ready, truth, sure(truth), CUBIC)[-1], truth)
+    assert np.array_equal(apply_steps(ready, Predicted(truth, sure(truth), CUBIC))[-1], truth)

@@ -22,7 +22,7 @@ def sure(labels: np.ndarray) -> np.ndarray:
 
 def case(predicted: np.ndarray, truth: np.ndarray, spacing: tuple[float, float, float] = CUBIC) -> FitCase:
     """A case whose network was sure."""
-    return FitCase(predicted, sure(predicted), truth, spacing)
+    return FitCase(predicted, sure(predicted), spacing, truth=truth)
 
 
 def et(voxels: int, length: int = 10, ncr: int = 0) -> np.ndarray:

@@ -24,6 +24,7 @@ from fedbrats.inference.members import Member, Spec, load_localiser, load_member
 from fedbrats.inference.predict import Prediction
 from fedbrats.metrics.table import Facts, Metric, facts_of, with_more
 from fedbrats.models.build import regions_of
+from fedbrats.postprocess.fitting import Predicted
 from fedbrats.postprocess.inside_brain import InsideBrain
 from fedbrats.postprocess.steps import Step, apply_steps, build_steps, check_parameters, check_steps
 from fedbrats.tasks import segmentation as task
@@ -62,7 +63,8 @@ class System:
         combined = combine(found, self.config.inference.combine)
         labels = labels_from_probabilities(combined.probabilities)
         spacing = tuple(case.meta["spacing"])
-        stages = apply_steps(self.steps, labels, combined.probabilities.numpy(), spacing, case.brain)
+        predicted = Predicted(labels, combined.probabilities.numpy(), spacing, case.brain)
+        stages = apply_steps(self.steps, predicted)
         if case.brain is None and any(isinstance(step, InsideBrain) for step in self.steps):
             combined = replace(combined, notes=(*combined.notes, NOT_STRIPPED))
         return combined, stages

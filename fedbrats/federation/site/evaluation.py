@@ -27,6 +27,7 @@ from fedbrats.losses.in_round import Loss, in_round
 from fedbrats.metrics.score import score_case
 from fedbrats.metrics.table import facts_of, worst
 from fedbrats.models.build import window_of
+from fedbrats.postprocess.fitting import Predicted
 from fedbrats.postprocess.steps import Step, apply_steps
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.privacy.noise import secret_numbers
@@ -149,13 +150,8 @@ def test_scores(site: Site, arm: str, round_: int, steps: list[Step]) -> tuple[M
             prediction = full_prediction(site, case)
             probabilities = prediction.probabilities
             losses.append(_loss(loss, probabilities, np.asarray(case.label)))
-            stages = apply_steps(
-                steps,
-                labels_from_probabilities(probabilities),
-                probabilities.cpu().numpy(),
-                tuple(case.meta["spacing"]),
-                case.brain,
-            )
+            labels, spacing = labels_from_probabilities(probabilities), tuple(case.meta["spacing"])
+            stages = apply_steps(steps, Predicted(labels, probabilities.cpu().numpy(), spacing, case.brain))
             scores, status = _score(site, arm, case, stages[-1]), "ok"
             tables.steps += step_rows(name, case, steps, stages, regions, convention)
             doubts = uncertainties(case, prediction.by_region, stages[-1], regions, tables.bins)

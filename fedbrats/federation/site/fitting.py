@@ -36,7 +36,7 @@ def fit(site: Site, content: RecordDict) -> dict[str, Any]:
                 values = np.load(file, allow_pickle=False).astype(np.float32)
                 labels = labels_from_probabilities(torch.from_numpy(values))
                 spacing = tuple(case.meta["spacing"])
-                yield FitCase(labels, values, np.asarray(case.label), spacing, case.brain)
+                yield FitCase(labels, values, spacing, case.brain, truth=np.asarray(case.label))
 
         found = fit_steps(site.parts.steps, predicted)
     facts = {"num-examples": len(cases), "seconds": time.perf_counter() - started}
