@@ -35,22 +35,23 @@ WHICH = (
     "It holds names of cases, scores and images of single patients, paths, the command and the complete configuration: "
     "do not hand it out. What may leave is in report_public.html.",
 )
-SECTIONS: tuple[Callable[[Results], Section | None], ...] = (  # in the order of the page
-    result.section,
-    institutions.section,
-    personal.section,
-    privacy.section,
-    curves.section,
-    boxes.section,
-    postprocess.section,
-    uncertainty.section,
-    partition.section,
-    overlays.section,
-    cost.section,
-    problems.section,
-    statistics.section,
-    environment.section,
-)
+LEAVES, STAYS = True, False  # whether a section is in the report to hand out (`public.py`), too
+SECTIONS: dict[Callable[[Results], Section | None], bool] = {  # in the order of the page
+    result.section: LEAVES,
+    institutions.section: LEAVES,
+    personal.section: STAYS,  # gains of single institutions, paired by case
+    privacy.section: LEAVES,
+    curves.section: STAYS,  # ranges over institutions, however few their validation cases
+    boxes.section: STAYS,  # every dot is a patient
+    postprocess.section: STAYS,  # values that single institutions found
+    uncertainty.section: STAYS,  # lists cases
+    partition.section: STAYS,  # volumes and intensities of an institution's patients
+    overlays.section: STAYS,  # images of patients
+    cost.section: LEAVES,
+    problems.section: STAYS,  # names of cases and files, words of the institutions
+    statistics.section: STAYS,  # a median or quartile is the score of one patient
+    environment.section: STAYS,  # the command line and the configuration with its paths
+}
 
 
 def write_report(run_folder: Path) -> Path:

@@ -9,39 +9,9 @@ from fedbrats.metrics.interval import MIN_CASES
 from fedbrats.report import html
 from fedbrats.report.page import write_page
 from fedbrats.report.results import Results
-from fedbrats.report.sections import (
-    boxes,
-    cost,
-    curves,
-    environment,
-    institutions,
-    overlays,
-    partition,
-    personal,
-    postprocess,
-    privacy,
-    problems,
-    result,
-    statistics,
-    uncertainty,
-)
 from fedbrats.runs.run_folder import RunFolder, read_run
 
 PUBLIC_NAME = "report_public.html"
-# Every section of a report is in one of these two; one that is in neither stays inside.
-LEAVES = (result.section, institutions.section, privacy.section, cost.section)
-STAYS = (
-    personal.section,  # gains of single institutions, paired by case
-    curves.section,  # ranges over institutions, however few their validation cases
-    boxes.section,  # every dot is a patient
-    postprocess.section,  # values that single institutions found
-    uncertainty.section,  # lists cases
-    partition.section,  # volumes and intensities of an institution's patients
-    overlays.section,  # images of patients
-    problems.section,  # names of cases and files, words of the institutions
-    statistics.section,  # a median or quartile is the score of one patient
-    environment.section,  # the command line and the configuration with its paths
-)
 FACTS = (  # of the head; the others may have paths or describe the machine
     *("Started", "Strategy", "Network", "Loss", "Arms", "Rounds", "Optimiser steps in a row", "Patch"),
     *("Partition", "Cases", "Metrics", "Lesions", "Duration", "Versions", "Privacy", "Personalised"),
@@ -65,7 +35,7 @@ def write_public_report(run_folder: Path) -> Path:
         RunFolderError: the folder is no run folder, or a file in it cannot be read.
     """
     results = Results(read_run(run_folder), public=True)
-    chosen = [section for section in html.SECTIONS if section in LEAVES]
+    chosen = [section for section, leaves in html.SECTIONS.items() if leaves]
     sections = [found for section in chosen if (found := section(results)) is not None]
     return write_page(results.run.path / PUBLIC_NAME, "report.html.j2", head(results), sections)
 
