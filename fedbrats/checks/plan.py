@@ -13,7 +13,8 @@ from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import Case
 from fedbrats.data.institutions import patients_of, table_notes
 from fedbrats.data.partition import Site, make_partition
-from fedbrats.data.patients import COLUMN, check_known, counted
+from fedbrats.data.patients import COLUMN, check_known
+from fedbrats.data.sentences import counted
 from fedbrats.federation.initial import check_init_patients, initial_arrays
 from fedbrats.federation.parts import parts_of
 from fedbrats.privacy.dp_sgd import DpSgd

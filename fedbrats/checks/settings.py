@@ -14,8 +14,8 @@ from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.institutions import patients_named
 from fedbrats.data.partition import Site
-from fedbrats.data.patients import some
 from fedbrats.data.prepare import Prepared
+from fedbrats.data.sentences import some
 from fedbrats.devices import cores, pick_device
 from fedbrats.federation.parts import parts_of
 from fedbrats.inference.members import LOCATE, one_spec

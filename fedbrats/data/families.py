@@ -29,6 +29,7 @@ from fedbrats.data.family_table import (
     Naming,
 )
 from fedbrats.data.regions import LabelSystem
+from fedbrats.data.sentences import counted, some
 
 AUTO = "auto"
 _KNOWN = frozenset(range(5))  # numbers of any family; others say nothing about which one it is
@@ -71,7 +72,7 @@ class Families:
         rules = {rule for _, rule in counts}
         if len(rules) == 1:
             return f"reference {rules.pop()}"
-        told = (f"{title}: reference {rule} ({_cases(n)})" for (title, rule), n in counts.items())
+        told = (f"{title}: reference {rule} ({counted(n, 'case')})" for (title, rule), n in counts.items())
         return "each case by its own family: " + "; ".join(told)
 
 
@@ -191,18 +192,19 @@ class _Found:
             )
         self.by_case |= {case.name: families[case.name] for case in members}
         for family, count in Counter(families[case.name] for case in fitting).items():
-            self.sentences.append(f"{family} {why} {_cases(count)}")
+            self.sentences.append(f"{family} {why} {counted(count, 'case')}")
 
     def doubt(self, cases: Sequence[Labelled], why: str, possible: Sequence[Family] = ()) -> ConfigError:
         """The error: files, numbers, why they do not settle it, what they may be, and the option."""
         numbers = set().union(*(case.numbers or () for case in cases))
         choices = possible or [family for family in _readings() if numbers <= family.labels.numbers]
         files = sorted(str(case.file or case.name) for case in cases)
-        shown = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
         seen = " ".join(map(str, sorted(numbers))) or "no label"
         told = "; ".join(f"{self.option}={family.name} for {family}" for family in choices)
         told = told or f"correct the files, or give the numbers, {self.option}={_MAPPING}"
-        return ConfigError(f"label numbers are in doubt: {why}, but found {seen} in {shown}; set {told}")
+        return ConfigError(
+            f"label numbers are in doubt: {why}, but found {seen} in {some(files)}; set {told}"
+        )
 
 
 def _readings() -> list[Family]:
@@ -270,7 +272,3 @@ def _settle_own(members: Sequence[Labelled], found: _Found, own: Family | None) 
     else:
         raise found.doubt([case for case in members if case.numbers], "the names belong to no known data set")
     found.take(members, dict.fromkeys((case.name for case in members), families), why)
-
-
-def _cases(count: int) -> str:
-    return f"{count} case{'s' * (count != 1)}"

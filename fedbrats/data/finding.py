@@ -14,7 +14,8 @@ from fedbrats.data import decathlon
 from fedbrats.data.cases import MODALITIES, Case, ImageFile
 from fedbrats.data.families import naming_of
 from fedbrats.data.file_names import NEW, case_and_kind, named_by_folder, stem_of, wrapped
-from fedbrats.data.patients import same, some
+from fedbrats.data.patients import same
+from fedbrats.data.sentences import some
 from fedbrats.data.walking import INSIDE, visible_files
 
 Say = Callable[[str], object]

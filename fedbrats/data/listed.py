@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from fedbrats.config.targets import ConfigError
-from fedbrats.data.patients import some
+from fedbrats.data.sentences import some
 from fedbrats.data.site_names import institution_from_name
 from fedbrats.data.tables import (
     SITE_HEADERS,

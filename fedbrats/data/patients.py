@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fedbrats.config.schema import PartitionConfig
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.sentences import counted, some
 
 COLUMN, PATTERN, NO_RULE = "partition.patient_column", "partition.patient_pattern", "no rule"
-SHOWN = 3  # names in a message
 
 
 @dataclass(frozen=True)
@@ -240,13 +240,3 @@ def check_known(patients: Patients, cfg: PartitionConfig, private: bool) -> None
         "column of partition.table; or confirm with partition.unknown_patients=scan that each of them is the only scan "
         "of its patient"
     )
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few of `names`, and how many more there are."""
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-
-
-def counted(n: int, what: str) -> str:
-    """Such as "1 scan", "2 scans"."""
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"

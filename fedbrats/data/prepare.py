@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ from fedbrats.config.schema import DataConfig, PartitionConfig
 from fedbrats.data.brain import LEAST_BACKGROUND, is_stripped
 from fedbrats.data.cache import CachedCase, prepare_cases
 from fedbrats.data.cases import Case
-from fedbrats.data.checks import Problem, check_cases
+from fedbrats.data.checks import DataCheck, Problem, check_cases
 from fedbrats.data.entries import STALE_SECONDS
+from fedbrats.data.families import Families
 from fedbrats.data.finding import find_cases
 from fedbrats.data.institutions import CONTROLS, assign, patients_of
 from fedbrats.data.partition import Site, make_partition, partition_table
 from fedbrats.data.patients import Patients
 from fedbrats.data.phantom import GENERATOR, write_phantom
+from fedbrats.data.sentences import some
 from fedbrats.data.walking import bounds_of
 from fedbrats.files import remove_partial
 
@@ -104,34 +106,23 @@ def prepare(
     allow(cases)
     say(f"checking {len(cases)} cases in {root}")
     checked = check_cases(cases, workers, data.labels, memory=cache / "checks", bounds=bounds)
-    general = [problem for problem in checked.errors if not problem.case]
-    if general or checked.families is None:
-        raise DataError("; ".join(problem.what for problem in general))
-    families = checked.families
+    families = _families(checked)
     say(f"label numbers: {families.sentence}")
     errors = list(checked.errors)
-    usable = [case for case in cases if case.name not in checked.bad_cases]
-    if errors and data.on_bad_case == "fail":
-        raise DataError(_listing(errors))
+    _require(not errors or data.on_bad_case == "skip", errors)
     warnings = [problem for problem in checked.problems if problem.severity == "warning"]
     _say_each(warnings, say)
+    usable = [case for case in cases if case.name not in checked.bad_cases]
     say(f"preprocessing {len(usable)} cases into {cache}")
     systems = {case.name: families.by_case[case.name].labels for case in usable}
     results = prepare_cases(usable, systems, cache, workers, bounds=bounds)
     cached = {name: entry for name, entry in results.items() if isinstance(entry, CachedCase)}
     failed = {name: entry for name, entry in results.items() if isinstance(entry, Exception)}
     errors += [Problem(name, "", str(error), "error") for name, error in failed.items()]
-    if failed and data.on_bad_case == "fail":
-        raise DataError(_listing(errors))
+    _require(bool(cached) and (not failed or data.on_bad_case == "skip"), errors)
     usable = [case for case in usable if case.name in cached]
-    if not usable:
-        raise DataError(_listing(errors))
     stats = {name: entry.meta for name, entry in cached.items()}
-    if unstripped := [name for name, meta in stats.items() if not is_stripped(meta["background"])]:
-        say(
-            f"{len(unstripped)} of {len(stats)} images are not skull-stripped (less than {LEAST_BACKGROUND:.0%} of the "
-            f"volume is exactly 0), so nothing keeps their predictions inside the brain: {', '.join(unstripped[:3])}"
-        )
+    _say_unstripped(stats, say)
     volumes = {name: meta["volumes_ml"]["WT"] for name, meta in stats.items()}
     sites = make_partition(usable, partition, volumes)
     _say_left_out(cases, errors, partition, sites, say)
@@ -146,6 +137,28 @@ def prepare(
         table=partition_table(sites, stats),
         patients=patients_of(usable, partition),
     )
+
+
+def _families(checked: DataCheck) -> Families:
+    """The families of the cases. Raises DataError where no case could be read or their labels leave a doubt."""
+    general = [problem for problem in checked.errors if not problem.case]
+    if general or checked.families is None:
+        raise DataError("; ".join(problem.what for problem in general))
+    return checked.families
+
+
+def _require(ok: bool, errors: Sequence[Problem]) -> None:
+    if not ok:
+        raise DataError(_listing(errors))
+
+
+def _say_unstripped(stats: Mapping[str, Any], say: Say) -> None:
+    """Say whose predictions nothing keeps inside the brain."""
+    if unstripped := [name for name, meta in stats.items() if not is_stripped(meta["background"])]:
+        say(
+            f"{len(unstripped)} of {len(stats)} images are not skull-stripped (less than {LEAST_BACKGROUND:.0%} of the "
+            f"volume is exactly 0), so nothing keeps their predictions inside the brain: {some(unstripped)}"
+        )
 
 
 def _say_each(problems: Sequence[Problem], say: Say) -> None:
@@ -175,7 +188,7 @@ def _say_left_out(
         say(f"{name} is no longer in this federation: none of its {before[name]} cases can be used")
 
 
-def _listing(problems: list[Problem]) -> str:
+def _listing(problems: Sequence[Problem]) -> str:
     lines = [f"  {problem}" for problem in problems[:SHOWN]]
     more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
     names = len({p.case for p in problems})

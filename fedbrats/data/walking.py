@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fedbrats.data.decathlon import IMAGE_FOLDERS
 from fedbrats.data.phantom import FINISHED, UNFINISHED
+from fedbrats.data.sentences import some
 from fedbrats.data.stream import Bounds
 
 INSIDE, FOLLOW = "inside", "follow"  # data.links
@@ -39,11 +40,9 @@ def visible_files(root: Path, say: Callable[[str], object], links: str = INSIDE)
             linked.add(there)
         found += [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
     if own:
-        more = f" and {len(own) - 3} more" if len(own) > 3 else ""
-        say(f"passed over, as fedbrats wrote it: {', '.join(own[:3])}{more}")
+        say(f"passed over, as fedbrats wrote it: {some(own)}")
     if outside:
-        more = f" and {len(outside) - 3} more" if len(outside) > 3 else ""
-        say(f"passed over, links that leave {root}: {', '.join(map(str, outside[:3]))}{more}")
+        say(f"passed over, links that leave {root}: {some(outside)}")
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from fedbrats.data.family_table import OWN
 from fedbrats.data.file_names import case_and_kind, stem_of, wrapped
 from fedbrats.data.finding import find_cases
 from fedbrats.data.patients import same
+from fedbrats.data.sentences import some
 from fedbrats.data.walking import FOLLOW, visible_files
 from fedbrats.tasks import segmentation as task
 
@@ -145,9 +146,8 @@ def pair_files(
         (truth,) = truths.values()
         return [Pair(truth.case, references, predictions)], []
     if not guesses.keys() & truths.keys():
-        raise ConfigError(
-            f"no case has both: {predictions} holds {_some(guesses)}, {references} holds {_some(truths)}"
-        )
+        ours, theirs = (some(sorted(known.case for known in files.values())) for files in (guesses, truths))
+        raise ConfigError(f"no case has both: {predictions} holds {ours}, {references} holds {theirs}")
     names = {same(case): case for case in asked or ()}
     if only_predicted or (asked is None and predictions.is_file()):
         wanted = set(guesses)
@@ -183,9 +183,3 @@ def labelled(case: str, file: Path, numbers: set[int] | None) -> Labelled:
 
 def _stem(path: Path) -> str:
     return stem_of(path.name) or path.name
-
-
-def _some(files: Mapping[str, Files]) -> str:
-    shown: Iterable[str] = [known.case for known in files.values()]
-    names = sorted(shown)
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,18 @@
+"""How names and numbers stand in the sentences that are said of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+SHOWN = 3  # names in a sentence
+
+
+def some(names: Iterable[object]) -> str:
+    """The first few of `names`, and how many more there are."""
+    texts = [str(name) for name in names]
+    return ", ".join(texts[:SHOWN]) + (f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else "")
+
+
+def counted(n: int, what: str) -> str:
+    """Such as "1 scan", "2 scans"."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
