@@ -7,7 +7,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from fedbrats.audit.accounts import (
     reserved_first,
     sampling,
 )
+from fedbrats.audit.audited import Audited
 from fedbrats.audit.canary import Attack, Bound, many_steps, one_run
-from fedbrats.audit.files import AuditError, Spent, read_spent
+from fedbrats.audit.files import AuditError, read_spent
 from fedbrats.audit.inversion import demonstrate, pictures, sentence, tumour_slice
 from fedbrats.audit.step import Check, Subject, at_most, step_checks
 from fedbrats.audit.traces import score_checks, trace_checks
@@ -42,7 +43,7 @@ from fedbrats.privacy.accounting import Entry
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.privacy.ledger import LedgerError
 from fedbrats.privacy.mechanism import Batch
-from fedbrats.privacy.noise import SecretNumbers, secret_numbers
+from fedbrats.privacy.noise import secret_numbers
 from fedbrats.privacy.scores import noisy_scores
 from fedbrats.runs.site_cases import site_folder
 from fedbrats.seeding import generator, seed_torch
@@ -53,31 +54,6 @@ EASY_SIGMA = 4.0  # one step at this noise claims epsilon below 1, where an atta
 MOST_GRADIENTS = 20_000  # of canaries, in the audit of the run's own noise
 NOISES = 20  # streams compared
 AUDIT, PICTURES = "audit.json", "audit"
-
-
-@dataclass(frozen=True)
-class Audited:
-    """A run under audit: of its sites the one that spent most comes first."""
-
-    folder: Path
-    warm: Warm
-    spent: list[Spent]
-    sites: dict[str, Site]
-    count: Iterator[int] = field(default_factory=itertools.count)
-
-    @property
-    def site(self) -> Site:
-        """The site that spent most, whose settings are audited."""
-        return self.sites[self.spent[0].site]
-
-    @property
-    def settings(self) -> DpSgd:
-        """Of that site."""
-        return self.site.budget.settings
-
-    def noise(self) -> SecretNumbers:
-        """Secret numbers of the run's kind, another stream each time."""
-        return secret_numbers(self.settings.insecure_seed, "audit", next(self.count))
 
 
 def audit_run(

@@ -14,9 +14,9 @@ import pytest
 
 from fedbrats.audit import canary
 from fedbrats.audit import run as audit
+from fedbrats.audit.audited import Audited
 from fedbrats.audit.files import AuditError, failures, read_spent, result_table
 from fedbrats.audit.run import (
-    Audited,
     account_checks,
     attacks,
     released_scores,
