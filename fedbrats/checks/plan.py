@@ -14,7 +14,7 @@ from fedbrats.data.cases import Case
 from fedbrats.data.institutions import patients_of, table_notes
 from fedbrats.data.partition import Site, make_partition
 from fedbrats.data.patients import COLUMN, check_known
-from fedbrats.data.sentences import counted
+from fedbrats.data.sentences import plural
 from fedbrats.federation.initial import check_init_patients, initial_arrays
 from fedbrats.federation.parts import parts_of
 from fedbrats.privacy.dp_sgd import DpSgd
@@ -63,7 +63,7 @@ def _say_validation(config: Config, say: Callable[[str], None]) -> None:
         return
     releases, epsilon = planned_validations(config, settings)
     say(
-        f"noisy validation: {counted(releases, 'release')} of each site will spend epsilon {epsilon:.3g} of "
+        f"noisy validation: {plural(releases, 'release')} of each site will spend epsilon {epsilon:.3g} of "
         f"{settings.validation_budget:g} for its validation patients; a site whose ledger has spent more before stops "
         "there, and trains on"
     )
@@ -92,7 +92,7 @@ def _check_sizes(
             "partition.test=0 to train without a test, or partition.sites or partition.table for fewer institutions"
         )
     for site in sites:
-        n = counted(len({of[case] for case in site.cases}), "patient")
+        n = plural(len({of[case] for case in site.cases}), "patient")
         lacks = [
             what
             for what, asked, found in (

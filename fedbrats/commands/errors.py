@@ -15,6 +15,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from fedbrats.config.names import shown
 from fedbrats.config.schema import refuse_environment
@@ -78,7 +79,7 @@ def _readable(config: DictConfig) -> str:
     try:
         refuse_environment(OmegaConf.to_container(config, resolve=False))
         return OmegaConf.to_yaml(config, resolve=True)
-    except Exception:
+    except (ConfigError, OmegaConfBaseException):
         return OmegaConf.to_yaml(config)
 
 

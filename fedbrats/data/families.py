@@ -29,7 +29,7 @@ from fedbrats.data.family_table import (
     Naming,
 )
 from fedbrats.data.regions import LabelSystem
-from fedbrats.data.sentences import counted, some
+from fedbrats.data.sentences import plural, some
 
 AUTO = "auto"
 _KNOWN = frozenset(range(5))  # numbers of any family; others say nothing about which one it is
@@ -72,7 +72,7 @@ class Families:
         rules = {rule for _, rule in counts}
         if len(rules) == 1:
             return f"reference {rules.pop()}"
-        told = (f"{title}: reference {rule} ({counted(n, 'case')})" for (title, rule), n in counts.items())
+        told = (f"{title}: reference {rule} ({plural(n, 'case')})" for (title, rule), n in counts.items())
         return "each case by its own family: " + "; ".join(told)
 
 
@@ -192,7 +192,7 @@ class _Found:
             )
         self.by_case |= {case.name: families[case.name] for case in members}
         for family, count in Counter(families[case.name] for case in fitting).items():
-            self.sentences.append(f"{family} {why} {counted(count, 'case')}")
+            self.sentences.append(f"{family} {why} {plural(count, 'case')}")
 
     def doubt(self, cases: Sequence[Labelled], why: str, possible: Sequence[Family] = ()) -> ConfigError:
         """The error: files, numbers, why they do not settle it, what they may be, and the option."""

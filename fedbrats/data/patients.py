@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from fedbrats.config.schema import PartitionConfig
 from fedbrats.config.targets import ConfigError
-from fedbrats.data.sentences import counted, some
+from fedbrats.data.sentences import plural, some
 
 COLUMN, PATTERN, NO_RULE = "partition.patient_column", "partition.patient_pattern", "no rule"
 
@@ -123,7 +123,7 @@ class Understood:
 
     def __str__(self) -> str:
         """Such as "214 scans of 180 patients, rule UCSF-PDGM"."""
-        counts = f"{counted(self.scans, 'scan')} of {counted(self.patients, 'patient')}"
+        counts = f"{plural(self.scans, 'scan')} of {plural(self.patients, 'patient')}"
         if self.known:
             return f"{counts}, rule {self.rule}"
         why = (
@@ -235,7 +235,7 @@ def check_known(patients: Patients, cfg: PartitionConfig, private: bool) -> None
         else "refused as asked"
     )
     raise ConfigError(
-        f"partition: nothing tells the patient of {counted(len(unknown), 'case')} ({some(unknown)}); {why}. Give "
+        f"partition: nothing tells the patient of {plural(len(unknown), 'case')} ({some(unknown)}); {why}. Give "
         rf"{PATTERN}, a regular expression of the whole name with one group, such as '(HOSP_\d+)_.*', or {COLUMN}, a "
         "column of partition.table; or confirm with partition.unknown_patients=scan that each of them is the only scan "
         "of its patient"

@@ -13,6 +13,6 @@ def some(names: Iterable[object]) -> str:
     return ", ".join(texts[:SHOWN]) + (f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else "")
 
 
-def counted(n: int, what: str) -> str:
-    """Such as "1 scan", "2 scans"."""
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """Such as "1 case", "2 cases"."""
+    return f"{count} {one if count == 1 else many or one + 's'}"

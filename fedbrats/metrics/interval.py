@@ -24,17 +24,14 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import stdtrit
 
-MIN_CASES = (
-    6  # with fewer, more than half of the range stays open even where all cases agree: 1 - 0.025^(1/n) > 0.5
-)
+# With fewer, more than half of the range stays open even where all cases agree: 1 - 0.025^(1/n) > 0.5.
+MIN_CASES = 6
 TAIL = 0.025  # of either side
-INTERVALS = (
-    "95 % for the range of the score and over institutions"  # so a reader knows how a summary was made
-)
+INTERVALS = "95 % for the range of the score and over institutions"  # how a summary was made, for its readers
 _STEP = 0.1
 _NODES = np.exp(np.arange(-28, 28, _STEP))[
     :, None
-]  # of the integral, which converges exponentially in their logarithm
+]  # of the integral, which converges exponentially in their log
 
 
 def mean_interval(

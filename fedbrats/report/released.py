@@ -20,15 +20,8 @@ WITHHELD = (
     f"fewer than {MIN_CASES} test cases, or a score that follows from other rows: not in a report to hand out"
 )
 INSIDE_ONLY = "the reason is in the report for the inside"
-KEPT = {
-    "site",
-    "unseen",
-    "arm",
-    "region",
-    "n",
-    "points",
-    "note",
-}  # of a row, all that stays when it is withheld
+# Of a row, all that stays when it is withheld.
+KEPT = {"site", "unseen", "arm", "region", "n", "points", "note"}
 
 
 def released_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fedbrats.data.sentences import plural
 from fedbrats.files import read_json
 from fedbrats.privacy.accounting import Entry, final_epsilon, rdp_epsilon
 from fedbrats.privacy.ledger import Ledger, LedgerError
-from fedbrats.report.words import plural
 from fedbrats.runs import rounds
 from fedbrats.runs.privacy_files import CentralBudget, Privacy, SiteBudget, read_privacy
 from fedbrats.runs.site_cases import site_folder

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from fedbrats.data.sentences import plural
 from fedbrats.metrics.interval import INTERVALS
 from fedbrats.report.arms import arm_title
 from fedbrats.report.conditions import Steps, steps_in_words, steps_of_arms, truth_sentences
@@ -28,11 +29,6 @@ SAID_OF_ARM = {
     "local": "Models that an institution trained alone",
     "local_elsewhere": "Such models",
 }
-
-
-def plural(count: int, one: str, many: str | None = None) -> str:
-    """ "1 case", "2 cases"."""
-    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def target_name(group: Any) -> str:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 
+from fedbrats.data.sentences import plural
 from fedbrats.metrics.table import BY_NAME, Facts
 from fedbrats.report.arms import arm_title
 from fedbrats.report.cells import MISSING, number
 from fedbrats.report.epsilon import epsilon_text
 from fedbrats.report.page import write_page
 from fedbrats.report.tables import EVERY_SITE
-from fedbrats.report.words import plural
 from fedbrats.runs.table import write_frame
 from fedbrats.studies.epsilon import curve_context, score_over_epsilon
 from fedbrats.studies.gain import gain_context, gains

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedbrats.bench import bare, command, gpu, jobs, overhead, parts, privacy, speed
+from fedbrats.bench import bare, command, gpu, overhead, parts, privacy, speed
 from fedbrats.bench.gpu import TOLERANCE, GpuJobs, distance
 from fedbrats.bench.jobs import Job, config_of
 from fedbrats.bench.overhead import Idle
@@ -171,8 +171,9 @@ def test_what_was_measured_survives_an_end(
     assert "first" in captured.out
 
 
-def test_names_of_sites_are_those_asked_for() -> None:
-    assert jobs.Job(sites=23).names[-1] == "TCIA23"
-    assert len(set(jobs.Job(sites=23).names)) == 23
-    assert bare.Loop(1.0, [1.0], 3, {(2, 4, 8, 8, 8)}).steps == 3
+def test_sites_have_a_name_each() -> None:
+    assert len(set(Job(sites=23).names)) == 23
+
+
+def test_the_work_of_loops_side_by_side_is_told_as_one() -> None:
     assert speed.work_of(bare.Loop(1.0, [1.0], 3, {(2, 4, 8, 8, 8)})) == "3 steps of 2 x 8x8x8"

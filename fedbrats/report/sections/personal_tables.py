@@ -7,12 +7,13 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from fedbrats.data.sentences import plural
 from fedbrats.metrics.interval import MIN_CASES, mean_interval
 from fedbrats.metrics.summary import ALL_SITES as EVERY_SITE
 from fedbrats.report.arms import merge_local_arms
 from fedbrats.report.cells import Cell, number
 from fedbrats.report.style import GREY, REGION_COLOURS, new_figure, shorten, styled
-from fedbrats.report.words import listed, plural
+from fedbrats.report.words import listed
 from fedbrats.runs.run_folder import RunFolder
 from fedbrats.tasks import segmentation as task
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from fedbrats.data.sentences import plural
 from fedbrats.report.cells import MISSING, Cell, short
 from fedbrats.report.epsilon import EMPTY, WEAK, band, epsilon_text, of_budget
-from fedbrats.report.words import listed, plural
+from fedbrats.report.words import listed
 from fedbrats.runs.privacy_files import CentralBudget, Privacy, SiteBudget
 from fedbrats.runs.reading import natural
 
