@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 
 import pytest
+
+with contextlib.suppress(ImportError):
+    from absl import logging as absl_logging
+
+    # It closes the stream that it found at its import when Hydra sets up logging anew; here that is pytest's capture.
+    # dp-accounting imports it, so without this the order of the tests would decide whether they can run.
+    absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -94,7 +95,8 @@ def test_it_is_compared(folder: Path) -> None:
     table = compare(folder.parent)
     row = table[(table["arm"] == "pooled") & (table["site"] == "all") & (table["region"] == "TC")].iloc[0]
     assert row["volume_error_mean"] == summary["mean"]
-    assert row["volume_error_ci_high"] == summary["ci_high"]
+    assert summary["ci_high"] is None  # too few cases for an interval
+    assert math.isnan(row["volume_error_ci_high"])
     *_, page = write_comparison(folder.parent)
     assert "Volume error (mL)" in page.read_text()
     assert f"{summary['mean']:.2f}" in page.read_text()
