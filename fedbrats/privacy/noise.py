@@ -32,7 +32,7 @@ class SecretNumbers:
 
     def uniform(self, count: int) -> Tensor:
         """Multiples of 2^-53 in [0, 1), float64 [count] on the CPU."""
-        return torch.from_numpy((self._words(count) >> np.uint64(11)) * 2.0**-53)
+        return torch.from_numpy((self.words(count) >> np.uint64(11)) * 2.0**-53)
 
     def normal(self, count: int) -> Tensor:
         """Standard normal numbers, float64 [count] on the CPU.
@@ -44,7 +44,7 @@ class SecretNumbers:
         found = torch.empty(count, dtype=torch.float64)
         for part in found.split(AT_ONCE) if count else ():
             pairs = -(-len(part) // 2)
-            words = torch.from_numpy(self._words(2 * DRAWS * pairs).view(np.int64))
+            words = torch.from_numpy(self.words(2 * DRAWS * pairs).view(np.int64))
             drawn = words.view(2, DRAWS, pairs).double()
             # In (0, 1]: fine near 0, where the tail of the normal comes from.
             radius = drawn[0].abs_().add_(0.5).mul_(2.0**-63).log_().mul_(-2).sqrt_()
@@ -53,7 +53,8 @@ class SecretNumbers:
             torch.div(both[: len(part)], math.sqrt(DRAWS), out=part)
         return found
 
-    def _words(self, count: int) -> np.ndarray:
+    def words(self, count: int) -> np.ndarray:
+        """Uniform 64-bit words, uint64 [count]."""
         return np.frombuffer(bytearray(self._stream.update(bytes(8 * count))), dtype="<u8")
 
 

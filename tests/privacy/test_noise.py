@@ -118,7 +118,7 @@ def test_an_unknown_layout_of_torchs_state_is_an_error(monkeypatch: pytest.Monke
 
 def test_the_words_are_those_of_aes_256_in_counter_mode() -> None:
     """The block that is known for the key 0 and the counter 0 (AES known answers, CAVP)."""
-    words = SecretNumbers(bytes(32))._words(2)
+    words = SecretNumbers(bytes(32)).words(2)
     assert words.tobytes().hex() == "dc95c078a2408989ad48a21492842087"
 
 
@@ -135,7 +135,7 @@ def test_noise_is_standard_normal(many: np.ndarray) -> None:
 
 
 def words_of(monkeypatch: pytest.MonkeyPatch, words: np.ndarray) -> SecretNumbers:
-    monkeypatch.setattr(SecretNumbers, "_words", lambda _, count: words.astype(np.int64).view("<u8")[:count])
+    monkeypatch.setattr(SecretNumbers, "words", lambda _, count: words.astype(np.int64).view("<u8")[:count])
     return secret_numbers()
 
 
