@@ -17,6 +17,10 @@ COMMANDS = {
     "models": ("fedbrats.commands.models.command", "the networks and what federating each of them means"),
     "predict": ("fedbrats.commands.predict.command", "segment cases with trained models, with uncertainty"),
     "evaluate": ("fedbrats.commands.evaluate.command", "score label files, other tools' too"),
+    "federation": (
+        "fedbrats.commands.federation.command",
+        "authority, certificates and keys of a federation",
+    ),
     "audit": ("fedbrats.commands.audit", "try to break the privacy of a run"),
     "bench": ("fedbrats.bench.command", "measure the federation against plain PyTorch"),
 }

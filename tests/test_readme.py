@@ -18,6 +18,7 @@ from fedbrats.checks.config import checked
 from fedbrats.commands import audit, compare, report
 from fedbrats.commands.compose import composed, own_folder
 from fedbrats.commands.evaluate import arguments as evaluate_arguments
+from fedbrats.commands.federation import command as federation
 from fedbrats.commands.models import command as models
 from fedbrats.commands.predict import arguments as predict
 
@@ -88,7 +89,12 @@ def parse_bench(words: list[str]) -> None:
 def parse_fedbrats(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     name, *rest = words
     assert name in COMMANDS
-    by_argparse = {"report": report.main, "compare": compare.main, "audit": audit.main}
+    by_argparse = {
+        "report": report.main,
+        "compare": compare.main,
+        "audit": audit.main,
+        "federation": federation.main,
+    }
     by_hand = {
         "run": parse_run,
         "check-data": lambda words: composed(words),
@@ -157,6 +163,7 @@ def test_every_command_parses(name: str, command: str, monkeypatch: pytest.Monke
         "fedbrats run strategy=fedmax",
         "fedbrats run -m strategy=fedavg,fedprox seed=1,two",
         "fedbrats audit some --no-pictures",
+        "fedbrats federation init --name 10.0.0.1",
         "fedbrats predict checkpoint=some folder=some",
         "fedbrats bench z",
         "fedbrats models all=true",

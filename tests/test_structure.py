@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "fedbrats"
 FLOORS = (
     ("arrays", "files", "devices", "seeding", "environment"),
     ("config",),
-    ("data",),
+    ("data", "credentials"),
     ("algorithms", "tasks", "losses", "metrics", "models", "runs"),
     ("training", "postprocess"),
     ("inference", "personalization", "privacy", "report"),
