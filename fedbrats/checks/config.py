@@ -27,6 +27,7 @@ from fedbrats.data.families import given
 from fedbrats.data.institutions import check_options
 from fedbrats.data.patches import CENTRES
 from fedbrats.federation.parts import Parts, parts_of
+from fedbrats.federation.versions import ANY, SAME
 from fedbrats.models.build import check_loss, check_network, dimensions
 from fedbrats.models.node import check_size, with_size
 from fedbrats.personalization.base import Personalization, local_and_travelling
@@ -91,6 +92,7 @@ def check_config(config: Config) -> None:
     _check_train(config.train)
     _check_stopping(config)
     _check_runtime(config.runtime, config.metrics, config.inference)
+    _choice("run.versions", config.run.versions, (SAME, ANY))
     _choice("report.select", config.report.select, ("best", "last"))
     _check_targets(config)
 

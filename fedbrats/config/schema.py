@@ -178,6 +178,7 @@ class RunConfig:
 
     resume: str | None = None  # run folder to continue
     trust: list[str] = field(default_factory=list)  # own packages that run folders named here may name
+    versions: str = "same"  # of fedbrats, flwr and torch at the sites: as the server's, or "any"
 
 
 @dataclass

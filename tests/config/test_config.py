@@ -215,6 +215,7 @@ WRONG = {
     "metrics.convention=brats": "metrics.convention=brats",
     "runtime.engine=mpi": "runtime.engine=mpi",
     "runtime.device=tpu": "runtime.device=tpu",
+    "run.versions=newest": "run.versions=newest",
     "runtime.workers=-1": "runtime.workers",
     "runtime.threads=0": "runtime.threads",
     "runtime.evaluate_every=0": "runtime.evaluate_every",

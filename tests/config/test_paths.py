@@ -25,7 +25,7 @@ from tests.federation.toy_private import DP, budget, runtime
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = {
-    "run.trust",  # settings of the schema that are text and no place on the disk
+    *("run.trust", "run.versions"),  # settings of the schema that are text and no place on the disk
     *(
         "arms",
         "partition.holdout",

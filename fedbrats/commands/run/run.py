@@ -39,6 +39,7 @@ from fedbrats.federation.server.personal import write_personalization
 from fedbrats.federation.server.round_loop import serve
 from fedbrats.federation.server.state import Federation, FederationError
 from fedbrats.federation.site.app import make_client_app
+from fedbrats.federation.versions import SAME, own_versions
 from fedbrats.files import remove_partial, write_json
 from fedbrats.metrics.table import Facts, facts_of
 from fedbrats.models.node import why_this_size
@@ -186,7 +187,8 @@ def _federate(folder: Path, config: Config, prepared: Prepared, progress: Progre
     def main(grid: Grid, context: Context) -> None:
         used = rounds.used(folder, FEDERATED) if fed.losses_stay else {}
         how = (fed.algorithm.timeout, parts.stays, fed.algorithm.max_cases)
-        fed.members = join(grid, parts.signature, names, *how, used)
+        versions = own_versions() if config.run.versions == SAME else None
+        fed.members = join(grid, parts.signature, names, *how, used, versions)
         serve(grid, fed)
         rows.extend(test_all(grid, fed, config, parts, prepared.sites))
         write_privacy(grid, fed, parts)

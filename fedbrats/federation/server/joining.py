@@ -15,6 +15,7 @@ from fedbrats.federation import questions
 from fedbrats.federation.arms import POOLED_SITE, Cohort
 from fedbrats.federation.server.asking import Request, replies_in_order
 from fedbrats.federation.server.state import FederationError, Member
+from fedbrats.federation.versions import other_versions
 
 
 def join(
@@ -25,17 +26,19 @@ def join(
     stays: Sequence[str] = (),
     most_cases: int = MOST_CASES,
     used: Mapping[str, int] | None = None,
+    versions: Mapping[str, str] | None = None,
 ) -> dict[str, Member]:
     """Ask every node which site it is and what it holds.
 
     All must have the arrays `expected` and keep `stays` of them at home. `most_cases` may be registered for a split,
     as a site weighs with its number of cases; for the pooled site, which holds those of all, as many for each site.
     `used`: rounds of this run in which a reply of a private site was used, by site; its ledger must know of as many.
+    `versions`: of the server's packages, which the sites must have too; None takes any.
 
     Raises:
         FederationError: a site is missing, joins twice or is none of `sites`, answers with an error or with facts that
-            cannot be used, has other arrays than the server, or a ledger that knows of fewer rounds than were used; or
-            no site has a training case.
+            cannot be used, has other arrays or versions than the server, or a ledger that knows of fewer rounds than
+            were used; or no site has a training case.
     """
     nodes = {str(node): Member(node, 0, 0, 0) for node in grid.get_node_ids()}
     requests = [Request(Cohort("join", ()), name, RecordDict()) for name in nodes]
@@ -56,6 +59,7 @@ def join(
                 f"site {site} registered {max(counts)} cases, more than strategy.max_cases={most_cases}: with so many "
                 "it would decide every mean; raise it if that is true."
             )
+        _check_versions(site, facts, versions or {})
         if facts.get("arrays") != wanted:
             raise FederationError(
                 f"site {site} has another network than the server, or keeps other arrays at home: check `model` and "
@@ -73,6 +77,15 @@ def join(
     if not any(member.train for member in members.values()):
         raise FederationError("no site registered a training case")
     return members
+
+
+def _check_versions(site: str, facts: Mapping[str, Any], ours: Mapping[str, str]) -> None:
+    if others := other_versions(facts, ours):
+        said = ", ".join(f"{name} {theirs[:LONGEST]!r} instead of {here}" for name, theirs, here in others)
+        raise FederationError(
+            f"site {site} has other versions than the server: {said}. Install the server's there, or start the study "
+            "with run.versions=any if the results may differ."
+        )
 
 
 def _check_rounds(site: str, counted: Any, used: int) -> None:

@@ -6,15 +6,15 @@ from typing import Any
 
 from flwr.app import ConfigRecord, RecordDict
 
-from fedbrats import __version__
 from fedbrats.arrays import fingerprint
 from fedbrats.federation import arms
 from fedbrats.federation.site.site import Site
+from fedbrats.federation.versions import own_versions
 from fedbrats.privacy.dp_sgd import DpSgd
 
 
 def join(site: Site, content: RecordDict) -> dict[str, Any]:
-    """Name, numbers of cases, and a hash of the arrays that the site would exchange.
+    """Name, numbers of cases, a hash of the arrays that the site would exchange, and versions.
 
     A private site adds how many rounds of this run its ledger holds. Raises LedgerError: that cannot be trusted.
     """
@@ -25,7 +25,7 @@ def join(site: Site, content: RecordDict) -> dict[str, Any]:
         "val": len(cases.val),
         "test": len(cases.test),
         "arrays": fingerprint(site.parts.signature, site.parts.stays),
-        "version": __version__,
+        **own_versions(),
     }
     if cases.train and isinstance(site.parts.privacy, DpSgd) and site.name != arms.POOLED_SITE:
         facts["rounds"] = site.budget.rounds_counted()

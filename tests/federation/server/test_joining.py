@@ -73,3 +73,24 @@ def test_more_cases_where_they_are_expected_and_in_the_pooled_site() -> None:
     assert join(FakeGrid(grid), EXPECTED, ["A", "pooled"], 5, most_cases=20_000)["A"].train == 20_000
     with pytest.raises(FederationError, match="max_cases=20000"):
         join(FakeGrid([joins("A"), joins("pooled", train=50_000)]), EXPECTED, ["A", "pooled"], 5, (), 20_000)
+
+
+OURS = {"fedbrats": "0.1.0", "flwr": "1.41.0", "torch": "2.11.0"}
+
+
+def test_a_site_has_the_versions_of_the_server() -> None:
+    same = {"A": OURS, "B": OURS | {"torch": "2.11.0+cu128"}}  # the build may differ
+    grid = FakeGrid([joins(site, **facts) for site, facts in same.items()])
+    assert set(join(grid, EXPECTED, ["A", "B"], 5, versions=OURS)) == {"A", "B"}
+
+
+@pytest.mark.parametrize("package", OURS)
+def test_another_version_is_refused_by_name_unless_the_study_says_otherwise(package: str) -> None:
+    for told, shown in (
+        ("9.9", f"{package} '9.9' instead of {OURS[package]}"),
+        (None, f"{package} 'unknown'"),
+    ):
+        handlers = [joins("A", **OURS), joins("B", **OURS | {package: told})]
+        with pytest.raises(FederationError, match=f"site B has other versions than the server: {shown}"):
+            join(FakeGrid(handlers), EXPECTED, ["A", "B"], 5, versions=OURS)
+        assert set(join(FakeGrid(handlers), EXPECTED, ["A", "B"], 5)) == {"A", "B"}

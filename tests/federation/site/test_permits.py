@@ -19,6 +19,7 @@ from fedbrats.federation.site import work
 from fedbrats.federation.site.app import ANSWERS, SECONDS, make_client_app
 from fedbrats.federation.site.budget import VALIDATION
 from fedbrats.federation.site.permits import KEYS, WITH_MODEL
+from fedbrats.federation.versions import COMPARED
 from fedbrats.privacy.accounting import rdp_epsilon
 from tests.federation.toy import request
 from tests.federation.toy_personal import method
@@ -85,7 +86,7 @@ def learned(replies: list[Message]) -> list[RecordDict]:
 def plays_join(server: Server) -> None:
     found = learned([server.send(questions.JOIN, RecordDict()), *everything(server, questions.JOIN)])
     assert {name for content in found for name in content} == {"facts"}
-    known = {"site", "train", "val", "test", "arrays", "version", "rounds"}
+    known = {"site", "train", "val", "test", "arrays", "rounds", *COMPARED}
     assert all(content["facts"].keys() <= known for content in found)
 
 
