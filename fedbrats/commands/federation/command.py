@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from datetime import datetime
+from shlex import quote
 
 from rich.console import Console
 from rich.table import Column, Table
@@ -16,6 +17,8 @@ from fedbrats.credentials import expiry, renewing, sites
 from fedbrats.credentials.certificates import fingerprint, now, read_certificates
 from fedbrats.credentials.folder import AUTHORITY_DAYS, KEY_DAYS, SERVER_DAYS, Folder, begin
 from fedbrats.data.sentences import plural
+
+RENEW = "fedbrats federation renew"
 
 
 def main(arguments: list[str]) -> int:
@@ -68,7 +71,11 @@ def _tell(given: argparse.Namespace, folder: Folder) -> bool:
     new = f", new: {', '.join(changes.registered)}" if changes.registered else ""
     gone = f", let in no more: {plural(changes.unregistered, 'key')}" if changes.unregistered else ""
     print(shown(f"SuperLink at {given.superlink}: lets in the keys of the record{new}{gone}"))
-    return True
+    for site in changes.refused:
+        print(
+            shown(f"{site}: its key was once let go of there and is never taken again: {RENEW} {quote(site)}")
+        )
+    return not changes.refused
 
 
 def _renew(given: argparse.Namespace, folder: Folder) -> int:

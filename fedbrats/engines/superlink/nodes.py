@@ -33,8 +33,9 @@ _VERSION = RuntimeVersionHttpInterceptor(component_name="flwr CLI")
 class Changes:
     """What `match_record` did at a SuperLink."""
 
-    registered: list[str]  # sites
+    registered: list[str]  # sites whose key is new there
     unregistered: int  # keys
+    refused: list[str]  # sites whose key the SuperLink once let go of and never takes again
 
 
 def register(server: str, ca: Path, public: str) -> int:
@@ -60,7 +61,10 @@ def unregister(server: str, ca: Path, public: str) -> bool:
         RuntimeError: the SuperLink cannot be reached, or refuses.
     """
     with _control(server, ca) as client:
-        return _unregister(client, public_pem(public))
+        node = _nodes(client).get(public_pem(public))
+        if node is not None:
+            client.UnregisterNode(UnregisterNodeRequest(node_id=node.node_id))
+    return node is not None
 
 
 def match_record(server: str, ca: Path, keys: Sequence[tuple[str, str]]) -> Changes:
@@ -72,17 +76,24 @@ def match_record(server: str, ca: Path, keys: Sequence[tuple[str, str]]) -> Chan
         keys: site and public key, as `Federation.keys_at` gives them.
 
     Raises:
-        ConfigError: a key was unregistered there before.
         RuntimeError: the SuperLink cannot be reached, or refuses.
     """
     with _control(server, ca) as client:
         known = _nodes(client)
         wanted = {public_pem(public) for _, public in keys}
-        unregistered = sum(_unregister(client, pem) for pem in known if pem not in wanted)
-        new = [site for site, public in keys if public_pem(public) not in known]
-        for _, public in keys:
-            _register(client, known, public)
-    return Changes(new, unregistered)
+        gone = [node for pem, node in known.items() if pem not in wanted]
+        for node in gone:
+            client.UnregisterNode(UnregisterNodeRequest(node_id=node.node_id))
+        new, refused = list[str](), list[str]()
+        for site, public in keys:
+            if public_pem(public) in known:
+                continue
+            try:
+                _register(client, known, public)
+                new.append(site)
+            except ConfigError:  # the others are let in all the same
+                refused.append(site)
+    return Changes(new, len(gone), refused)
 
 
 def key_refusal(server: str, ca: Path, key: Path) -> str | None:
@@ -148,20 +159,6 @@ def _register(client: ControlHttpClient, known: dict[bytes, NodeInfo], public: s
             f"the SuperLink once let go of the key {fingerprint(public)} and never takes it again; the site needs "
             "another: fedbrats federation renew"
         ) from error
-
-
-def _unregister(client: ControlHttpClient, pem: bytes) -> bool:
-    node = _nodes(client).get(pem)
-    if node is None:
-        return False
-    try:
-        client.UnregisterNode(UnregisterNodeRequest(node_id=node.node_id))
-    except httpx.HTTPStatusError:
-        # Flower 1.41 without a database fails after it has let go of a node that never came (its `online_until` is
-        # None), so what it knows afterwards is asked.
-        if pem in _nodes(client):
-            raise
-    return True
 
 
 def _code(error: httpx.HTTPStatusError) -> int | None:

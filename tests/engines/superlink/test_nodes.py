@@ -1,0 +1,173 @@
+"""Who a real SuperLink lets in: keys of the record and no others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from fedbrats.commands.federation.command import main
+from fedbrats.config.targets import ConfigError
+from fedbrats.credentials import sites
+from fedbrats.credentials.certificates import now
+from fedbrats.credentials.folder import Folder, begin
+from fedbrats.credentials.keys import make_site_key, public_of_pem
+from fedbrats.credentials.refusals import refusal
+from fedbrats.engines.superlink import nodes
+
+pytestmark = pytest.mark.slow
+PORT = 18100
+LINK = f"localhost:{PORT}"
+
+
+@contextmanager
+def process(program: str, log: Path, *words: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A program of Flower, ended when the context ends."""
+    environment = {**os.environ, "FLWR_TELEMETRY_ENABLED": "0", "FLWR_HOME": str(log.parent / "flwr")}
+    with log.open("wb") as said:
+        started = subprocess.Popen(
+            [Path(sys.executable).parent / program, *map(str, words)],
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+        try:
+            yield started
+        finally:
+            started.terminate()
+            try:
+                started.wait(20)
+            except subprocess.TimeoutExpired:
+                started.kill()
+                started.wait()
+
+
+def supernode(folder: Folder, key: Path, port: int):
+    log = folder.path.parent / f"node-{port}.log"
+    reach = ("--superlink", LINK, "--root-certificates", folder.authority)
+    own = ("--auth-supernode-private-key", key, "--port", port, "--isolation", "process")
+    return process("flower-supernode", log, *reach, *own, "--superexec-auth-secret-file", folder.secret)
+
+
+def refused(folder: Folder, key: Path, port: int) -> None:
+    with supernode(folder, key, port) as node:
+        assert node.wait(40) != 0
+    said = (folder.path.parent / f"node-{port}.log").read_text()
+    assert "Exit Code: 305" in said
+    assert "[code: 2004]" in said
+
+
+def until(found: Callable[[], object], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    return begin(tmp_path_factory.mktemp("nodes") / "federation", "localhost", [], PORT)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def superlink(folder: Folder) -> Iterator[None]:
+    tls = ("--ssl-ca-certfile", folder.authority, "--ssl-certfile", folder.server)
+    keys = ("--ssl-keyfile", folder.server_key, "--superexec-auth-secret-file", folder.secret)
+    where = ("--host", "127.0.0.1", "--port", PORT, "--enable-supernode-auth", "--isolation", "process")
+    with process("flower-superlink", folder.path.parent / "link.log", *where, *tls, *keys):
+        until(lambda: refusal(LINK, folder.authority) is None, 60)
+        yield
+
+
+def match(folder: Folder) -> nodes.Changes:
+    return nodes.match_record(LINK, folder.authority, folder.read().keys_at(now()))
+
+
+def status(folder: Folder) -> dict[str, str]:
+    """Of every key that is let in, by site."""
+    record = folder.read()
+    with nodes._control(LINK, folder.authority) as client:
+        found = nodes._nodes(client)
+    return {str(record.owner(public_of_pem(pem))): node.status for pem, node in found.items()}
+
+
+def test_a_key_is_let_in_when_the_superlink_is_told_once_however_often(folder: Folder) -> None:
+    key = sites.enrol(folder, "Once") / "site.key"
+    said = nodes.key_refusal(LINK, folder.authority, key)
+    assert said is not None
+    assert f"does not know the key of this site ({folder.read().sites['Once'][0].fingerprint})" in said
+    assert match(folder).registered == ["Once"]
+    assert match(folder) == nodes.Changes([], 0, [])
+    public = folder.read().sites["Once"][0].public
+    assert nodes.register(LINK, folder.authority, public) == nodes.register(LINK, folder.authority, public)
+    assert nodes.key_refusal(LINK, folder.authority, key) is None
+    assert status(folder)["Once"] == "registered"  # asking announced nobody
+
+
+def test_a_revoked_site_is_cut_off_while_it_runs_and_refused_when_it_comes_again(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = sites.enrol(folder, "Gone") / "site.key"
+    match(folder)
+    with supernode(folder, key, PORT + 1) as node:
+        until(lambda: status(folder)["Gone"] == "online", 40)
+        assert nodes.key_refusal(LINK, folder.authority, key) is None
+        assert status(folder)["Gone"] == "online"
+        assert main(["revoke", "Gone", "--folder", str(folder.path), "--superlink", LINK]) == 0
+        assert "let in no more: 1 key" in capsys.readouterr().out
+        node.wait(60)  # it ends by itself
+    assert "revoked" in str(nodes.key_refusal(LINK, folder.authority, key))
+    refused(folder, key, PORT + 2)
+    public = folder.read().sites["Gone"][0].public
+    with pytest.raises(ConfigError, match="never takes it again"):
+        nodes.register(LINK, folder.authority, public)
+    sites.enrol(folder, "Gone", again=True)
+    assert match(folder).registered == ["Gone"]
+
+
+def test_a_key_that_was_never_enrolled_is_refused(folder: Folder, tmp_path: Path) -> None:
+    make_site_key(tmp_path / "stranger")
+    refused(folder, tmp_path / "stranger", PORT + 3)
+    assert "never enrolled" in str(nodes.key_refusal(LINK, folder.authority, tmp_path / "stranger"))
+
+
+def test_a_site_that_never_came_is_unregistered_too(folder: Folder) -> None:
+    sites.enrol(folder, "Absent")
+    match(folder)
+    assert status(folder)["Absent"] == "registered"
+    sites.revoke(folder, "Absent")
+    assert match(folder).unregistered == 1
+    assert "Absent" not in status(folder)
+    assert not nodes.unregister(LINK, folder.authority, folder.read().sites["Absent"][0].public)
+
+
+def test_both_keys_of_a_site_are_let_in_for_the_overlap(folder: Folder) -> None:
+    old = sites.enrol(folder, "Two") / "site.key"
+    new = sites.renew_key(folder, "Two", overlap=1) / "site.key"
+    match(folder)
+    assert [nodes.key_refusal(LINK, folder.authority, key) for key in (old, new)] == [None, None]
+    later = folder.read().keys_at(now() + timedelta(days=2))
+    assert nodes.match_record(LINK, folder.authority, later).unregistered == 1
+    assert nodes.key_refusal(LINK, folder.authority, old) is not None
+    assert nodes.key_refusal(LINK, folder.authority, new) is None
+    assert match(folder).refused == ["Two"]  # the record says a day that the SuperLink will not hear of
+
+
+@pytest.mark.parametrize("off", [timedelta(hours=1), timedelta(hours=-1)])
+def test_a_clock_off_by_an_hour(off: timedelta, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = sites.enrol(folder, f"Clock{off.total_seconds():.0f}") / "site.key"
+    match(folder)
+    monkeypatch.setattr("flwr.supernode.node_auth_http_interceptor.now", lambda: now() + off)
+    assert "is its clock right?" in str(nodes.key_refusal(LINK, folder.authority, key))
+
+
+def test_nobody_is_told_where_nobody_listens(folder: Folder) -> None:
+    with pytest.raises(RuntimeError, match="localhost:1 cannot be reached"):
+        nodes.match_record("localhost:1", folder.authority, [])
