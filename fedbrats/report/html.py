@@ -67,7 +67,7 @@ def write_report(run_folder: Path) -> Path:
     """
     results = Results(read_run(run_folder))
     sections = [found for section in SECTIONS if (found := section(results)) is not None]
-    return write_page(results.run.path / REPORT_NAME, "report.html.j2", head(results), sections)
+    return write_page(results.run.path / REPORT_NAME, "report.html.j2", head(results), sections, private=True)
 
 
 def head(results: Results) -> dict[str, Any]:

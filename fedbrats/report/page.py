@@ -36,7 +36,13 @@ class Section:
         return f"sections/{self.name}.html.j2"
 
 
-def write_page(path: Path, template: str, context: dict[str, Any], sections: Sequence[Section] = ()) -> Path:
+def write_page(
+    path: Path,
+    template: str,
+    context: dict[str, Any],
+    sections: Sequence[Section] = (),
+    private: bool = False,
+) -> Path:
     """Fill a template of this package and write it at once as a whole.
 
     Args:
@@ -45,6 +51,7 @@ def write_page(path: Path, template: str, context: dict[str, Any], sections: Seq
             its HTML).
         context: what the template prints itself.
         sections: what the page shows, in order.
+        private: nobody but the owner may read it.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -58,7 +65,7 @@ def write_page(path: Path, template: str, context: dict[str, Any], sections: Seq
         (section, environment.get_template(section.template).render(section.context)) for section in sections
     ]
     page = environment.get_template(template)
-    write_text(path, page.render(version=__version__, sections=filled, **context))
+    write_text(path, page.render(version=__version__, sections=filled, **context), private)
     return path
 
 

@@ -26,7 +26,7 @@ def write_prediction_report(folder: Path) -> Path:
         context = pictured({**doubts, "title": "", "names": True}, FIGURES)
         sections.append(Section("uncertainty", "Uncertainty", context))
     head = {"folder": "/".join(folder.resolve().parts[-2:]), "uncertain": doubts is not None}
-    return write_page(folder / "report.html", "predictions.html.j2", head, sections)
+    return write_page(folder / "report.html", "predictions.html.j2", head, sections, private=True)
 
 
 def write_uncertainty_figures(folder: Path) -> list[Path]:

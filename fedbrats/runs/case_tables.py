@@ -65,6 +65,6 @@ def reliability_rows(bins: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def write_table(folder: Path, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write `table` with its own columns of `rows`, unless there is nothing to write."""
+    """Write `table` with its own columns of `rows`, unless there is nothing to write; nobody else may read it."""
     if rows:
-        table.write(folder, [{column: row[column] for column in table.columns} for row in rows])
+        table.write(folder, [{column: row[column] for column in table.columns} for row in rows], private=True)

@@ -50,4 +50,4 @@ def collect_steps(folder: Path, sites: Sequence[str]) -> None:
         steps = site_folder(folder, site) / "privacy" / "steps"
         for file in sorted(steps.glob("round_*.csv")):
             rows += replace(STEPS, name=file.name).rows(steps)
-    STEPS.write(folder, rows)
+    STEPS.write(folder, rows, private=True)

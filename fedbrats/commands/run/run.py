@@ -119,7 +119,7 @@ def write_inputs(folder: Path, config: Config, prepared: Prepared, overrides: Se
     """Write what the run starts from: configuration, environment, partition and each site's list of cases."""
     save_config(config, folder / "config.yaml")
     write_environment(folder, overrides, _metrics(config))
-    write_json(folder / "partition.json", prepared.to_json())
+    write_json(folder / "partition.json", prepared.to_json(), private=True)
     training = [site for site in prepared.sites if not site.holdout]
     for site in prepared.sites:
         write_site_cases(folder, site, prepared.cached, prepared.patients.of)
@@ -265,7 +265,7 @@ def _write_results(
     folder: Path, config: Config, prepared: Prepared, rows: list[dict[str, Any]], seconds: float
 ) -> None:
     metrics = _metrics(config)
-    cases_table(metrics).write(folder, rows)
+    cases_table(metrics).write(folder, rows, private=True)
     facts = _facts(config, prepared)
     if rows:
         facts |= arms_summary(rows, metrics, config.metrics.convention)

@@ -27,7 +27,10 @@ PRIVATE = (
 def test_everything_of_the_sites_and_their_ledgers(cache: Path, tmp_path: Path) -> None:
     before = os.umask(0o022)  # of most systems; what follows must not depend on it
     try:
-        folder = run(tiny(cache, *PRIVATE, f"privacy.ledger={tmp_path / 'vault'}"), tmp_path / "run")
+        folder = run(
+            tiny(cache, *PRIVATE, "report.html=true", f"privacy.ledger={tmp_path / 'vault'}"),
+            tmp_path / "run",
+        )
     finally:
         os.umask(before)
     assert folder.stat().st_mode & 0o777 == 0o755
@@ -39,6 +42,9 @@ def test_everything_of_the_sites_and_their_ledgers(cache: Path, tmp_path: Path) 
     assert {file.name for file in told} >= {"cases.json", "plan.json"}
     open_ones = [file for file in (*ledgers, *told) if file.stat().st_mode & 0o077]
     assert not open_ones
+    named = ("report.html", "partition.json", "cases.csv", "privacy_steps.csv")  # cases, single patients
+    assert {name: (folder / name).stat().st_mode & 0o777 for name in named} == dict.fromkeys(named, 0o600)
+    assert (folder / "report_public.html").stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize("key", ["data.root", "partition.unknown", "+privacy.insecure_seed", "+loss.more"])
