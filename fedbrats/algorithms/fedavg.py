@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from fedbrats.algorithms.base import Arrays, Beside, Collector, Company, Group, Left, Memory, Penalty, Reply
 
+SIMULATED, STRICT = 0.5, 1.0  # quorum of a simulation and of a deployment, where the configuration has none
+MISSED_SHARE = 0.1
 MOST_CASES = 10_000  # BraTS 2023 has 2040 of all its institutions together
 
 
@@ -29,8 +31,11 @@ class FedAvg:
     needs_losses: ClassVar[bool] = False  # the server must know the sites' training losses
     any_mean: ClassVar[bool] = True  # the replies become a mean, in whose place another mean may stand
 
-    quorum: float = (
-        0.5  # share of the asked sites whose reply must be usable, else the round keeps the old model
+    # Share of the asked sites whose reply must be usable, else the round keeps the old model; None is all of them, but
+    # `SIMULATED` in a simulation, where `checks.settings.settle` fills it in.
+    quorum: float | None = None
+    missed_share: float = (
+        MISSED_SHARE  # a site that misses more of the rounds turns the head of the report red
     )
     max_failed_rounds: int = 3  # failed rounds in a row that end the run
     timeout: float = 3600.0  # seconds the server waits for the replies of one phase
@@ -42,8 +47,12 @@ class FedAvg:
         Raises:
             ValueError: naming the key that is out of range.
         """
-        if not 0 < self.quorum <= 1:
+        if self.quorum is not None and not 0 < self.quorum <= 1:
             raise ValueError(f"strategy.quorum={self.quorum}: must lie in (0, 1], a share of the sites.")
+        if not 0 <= self.missed_share <= 1:
+            raise ValueError(
+                f"strategy.missed_share={self.missed_share}: must lie in [0, 1], a share of the rounds."
+            )
         if self.max_failed_rounds < 1:
             raise ValueError(f"strategy.max_failed_rounds={self.max_failed_rounds}: must be at least 1.")
         if self.max_cases < 1:
@@ -63,7 +72,8 @@ class FedAvg:
 
     def needed(self, asked: int) -> int:
         """Usable replies a round needs when `asked` sites were asked."""
-        return max(1, math.ceil(self.quorum * asked - 1e-9))
+        quorum = STRICT if self.quorum is None else self.quorum
+        return max(1, math.ceil(quorum * asked - 1e-9))
 
     def told(self, model: Arrays, memory: Memory, group: Group) -> dict[str, Tensor]:
         """What travels beside `model` to every site (`beside`), by name of the trained array."""

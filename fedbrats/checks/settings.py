@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from fedbrats.algorithms.fedavg import SIMULATED, STRICT
 from fedbrats.config.foreign import foreign_config
 from fedbrats.config.paths import with_absolute_paths
 from fedbrats.config.schema import Config
@@ -22,6 +23,7 @@ from fedbrats.inference.members import LOCATE, one_spec
 from fedbrats.privacy.dp_sgd import DpSgd, check_sites
 from fedbrats.runs.environment import SCHEMA_VERSION, schema_version
 from fedbrats.runs.reading import read_json
+from fedbrats.runs.run_folder import SIMULATION_ENGINES
 from fedbrats.runs.site_cases import read_site_cases
 
 
@@ -50,7 +52,7 @@ def resumed_config(asked: Config, overrides: Sequence[str]) -> Config:
         )
     stored = foreign_config(file.parent, f"run.resume={asked.run.resume}", asked.run.trust)
     stored = with_absolute_paths(stored)  # older versions kept some as they were typed
-    stored = replace(stored, run=replace(stored.run, trust=asked.run.trust))
+    stored = with_quorum(replace(stored, run=replace(stored.run, trust=asked.run.trust)))
     if not workers:
         return stored
     return replace(stored, runtime=replace(stored.runtime, workers=asked.runtime.workers))
@@ -132,6 +134,14 @@ def _other_run(text: str, key: str, trust: Sequence[str]) -> str:
     return str(spec)
 
 
+def with_quorum(config: Config) -> Config:
+    """Say which share of the sites must answer: where nothing is said half of them in a simulation, else all."""
+    if config.strategy.get("quorum") is not None:
+        return config
+    quorum = SIMULATED if config.runtime.engine in SIMULATION_ENGINES else STRICT
+    return replace(config, strategy={**config.strategy, "quorum": quorum})
+
+
 def settle(config: Config) -> Config:
     """Fill in what depends on the machine, so that config.yaml says what was really used."""
     device = pick_device(config.runtime.device)
@@ -147,7 +157,7 @@ def settle(config: Config) -> Config:
     root = config.data.root and str(Path(config.data.root).resolve())
     cache = str(Path(config.data.cache).resolve())
     return replace(
-        config,
+        with_quorum(config),
         data=replace(config.data, root=root, cache=cache),
         inference=replace(config.inference, locate=locate),
         train=replace(config.train, init=init),

@@ -11,6 +11,7 @@ from fedbrats.report.epsilon import NO_EPSILON, epsilon_text
 from fedbrats.report.page import Section, write_page
 from fedbrats.report.results import Results
 from fedbrats.report.sections import (
+    attendance,
     boxes,
     cost,
     curves,
@@ -28,6 +29,7 @@ from fedbrats.report.sections import (
 )
 from fedbrats.runs.privacy_files import asks_for_privacy
 from fedbrats.runs.run_folder import read_run
+from fedbrats.runs.taking_part import headline
 
 REPORT_NAME = "report.html"
 WHICH = (
@@ -39,6 +41,7 @@ LEAVES, STAYS = True, False  # whether a section is in the report to hand out (`
 SECTIONS: dict[Callable[[Results], Section | None], bool] = {  # in the order of the page
     result.section: LEAVES,
     institutions.section: LEAVES,
+    attendance.section: LEAVES,  # rounds and steps of institutions; reasons are grouped, not their words
     personal.section: STAYS,  # gains of single institutions, paired by case
     privacy.section: LEAVES,
     curves.section: STAYS,  # ranges over institutions, however few their validation cases
@@ -79,7 +82,8 @@ def head(results: Results) -> dict[str, Any]:
         "title": words.title(run),
         "folder": "/".join(run.path.resolve().parts[-2:]),
         "status": run.status,
-        "finished": run.finished,
+        "alarm": (alarm := headline(results.taking_part, results.missed_share)),
+        "finished": run.status == "finished" and not alarm,
         "missing": [*run.missing, *([NO_EPSILON] if lost else [])],
         "facts": [*words.facts(run), *_protection(results)],
     }

@@ -18,10 +18,10 @@ FACTS = (  # of the head; the others may have paths or describe the machine
 )
 WHICH = (
     "Report to hand out",
-    f"It holds means over at least {MIN_CASES} test cases, what was spent of privacy, and costs. Not in it: names of "
-    "cases, scores and images of single patients, institutions with fewer test cases, gradient norms, paths, the "
-    f"command and the configuration. All of that is in {html.REPORT_NAME}, the report for the inside. Names of "
-    "institutions are in both.",
+    f"It holds means over at least {MIN_CASES} test cases, who took part, what was spent of privacy, and costs. Not in "
+    "it: names of cases, scores and images of single patients, institutions with fewer test cases, gradient norms, "
+    f"paths, the command and the configuration. All of that is in {html.REPORT_NAME}, the report for the inside. Names "
+    "of institutions are in both.",
 )
 
 
@@ -56,5 +56,5 @@ def head(results: Results) -> dict[str, Any]:
 
 
 def _status(run: RunFolder) -> str:
-    """ "finished", "failed" or "not finished"."""
+    """ "finished", who is missing at its end, "failed" or "not finished"."""
     return run.status.split(":")[0]

@@ -16,6 +16,7 @@ from fedbrats.report.tables import EVERY_SITE, institution_table
 from fedbrats.runs.personal_files import asks_for_personal, read_personalization
 from fedbrats.runs.privacy_files import Privacy
 from fedbrats.runs.run_folder import RunFolder
+from fedbrats.runs.taking_part import TakingPart, missed_share, taking_part
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,23 @@ class Results:
 
     @property
     def institutions(self) -> list[dict[str, Any]]:
-        """{"site", "unseen", "rows": as `overall`} of each, in the order of the report."""
+        """{"site", "unseen", "missed": in words, "rows": as `overall`} of each, in the order of the report."""
         rows, unseen = self._printed[0], self.run.holdout
-        return [{"site": site, "unseen": site in unseen, "rows": rows[site]} for site in self.run.sites]
+        missed = {p.site: p.sentence() for p in self.taking_part if p.missed_more(self.missed_share)}
+        return [
+            {"site": site, "unseen": site in unseen, "missed": missed.get(site, ""), "rows": rows[site]}
+            for site in self.run.sites
+        ]
+
+    @cached_property
+    def taking_part(self) -> list[TakingPart]:
+        """Who took part in the federated training; [] without such rounds."""
+        return taking_part(self.run.rounds)
+
+    @property
+    def missed_share(self) -> float:
+        """`strategy.missed_share`: a site that missed more of the rounds is named first."""
+        return missed_share(self.run.config)
 
     @property
     def footnotes(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedbrats.config.names import shown
+from fedbrats.data.sentences import plural
 from fedbrats.metrics.table import BY_NAME
 from fedbrats.report.arms import OF_TRAINING_SITES, arm_title
 from fedbrats.report.cells import MISSING, SEEN_ONLY, number
@@ -21,6 +23,7 @@ from fedbrats.report.tables import EVERY_SITE, institution_table, worst_institut
 from fedbrats.report.words import listed
 from fedbrats.runs.privacy_files import asks_for_privacy
 from fedbrats.runs.run_folder import RunFolder, read_run
+from fedbrats.runs.taking_part import TakingPart, headline, missed_share, taking_part
 from fedbrats.tasks import segmentation as task
 
 
@@ -46,6 +49,43 @@ def print_result_table(run: RunFolder | Path, console: Console) -> None:
         console.print("No test case was scored, so there is no result table.")
     for line in privacy_lines(run):
         console.print(line)
+    print_taking_part(taking_part(run.rounds), missed_share(run.config), console, always=not run.simulation)
+    if run.finished and run.status != "finished":
+        console.print(Text(f"The run is {shown(run.status)}.", style="bold red"))
+
+
+def print_taking_part(
+    found: Sequence[TakingPart], share: float, console: Console, *, always: bool = True
+) -> None:
+    """Print who took part in the federated training; in a run that is under way, so far. Nothing for no round.
+
+    Args:
+        found: result of `taking_part`.
+        share: `strategy.missed_share`; who missed more of the rounds is named first.
+        console: at most 80 columns of it are used.
+        always: else one line is enough where nobody missed anything.
+    """
+    if not found:
+        return
+    if said := headline(found, share):
+        console.print(Text(shown(said), style="bold red"))
+    if not (always or any(part.missed or part.unused or part.refused for part in found)):
+        console.print(f"Took part: {plural(len(found), 'site')}, each in all rounds ({found[0].rounds}).")
+        return
+    out = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("Took part", "Rounds", "Missed", "% steps", "Last", "Why missed"):
+        out.add_column(name, justify="left" if name in ("Took part", "Why missed") else "right")
+    for part in found:
+        why = "; ".join(filter(None, [part.reasons, *(f"refused: {n} x {what}" for what, n in part.refused)]))
+        out.add_row(
+            plain(shorten(part.site, 18)),
+            f"{part.contributed}/{part.rounds}",
+            Text(str(part.missed), style="red" if part.missed_more(share) else ""),
+            number(None if part.share is None else 100 * part.share, 1),
+            MISSING if part.last_seen is None else str(part.last_seen),
+            plain(why or MISSING),
+        )
+    console.print(out)
 
 
 def _print_table(run: RunFolder, table: pd.DataFrame, whole: pd.DataFrame, console: Console) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from fedbrats.algorithms.fedavg import SIMULATED, STRICT
 from fedbrats.data.sentences import plural
 from fedbrats.metrics.interval import INTERVALS
 from fedbrats.report.arms import arm_title
@@ -230,6 +231,22 @@ def _unseen_sentence(table: pd.DataFrame) -> list[str]:
         [f"Without having seen them in training it reached a {leading} {task.MAIN_TITLE} of {listed(parts)}."]
         if parts
         else []
+    )
+
+
+def quorum_sentence(run: RunFolder) -> str:
+    """When a round counted; in a deployment, that fewer than all sites were enough is a decision of the study."""
+    quorum = (run.config.get("strategy") or {}).get("quorum")
+    if quorum is None:
+        quorum = SIMULATED if run.simulation else STRICT
+    if float(quorum) == STRICT:
+        return "A round counted only with a usable reply of every institution that was asked to train."
+    share = f"{100 * float(quorum):g} % of the institutions that were asked to train"
+    if run.simulation:
+        return f"A round counted with usable replies of at least {share}."
+    return (
+        f"The study decided that usable replies of {share} are enough for a round (strategy.quorum={quorum}); without "
+        "this decision every one of them must answer."
     )
 
 

@@ -25,12 +25,15 @@ TABLE = Table(
 )
 SERVER = "server"  # the "site" of an aggregation row
 AT_THE_END = ("fit", "test")  # phases after the last round
+REFUSED = (
+    "refused"  # "phase" of a message that nobody waited for: late, a second one, or from a stranger (site "")
+)
 
 
 def row(round_: int, arm: str, site: str, phase: str, status: str = "ok", **values: Any) -> Row:
     """One row; what is not given stays empty.
 
-    `phase` is train, val, fit, test or round, `status` is ok or failed: reason.
+    `phase` is train, val, fit, test, refused or round, `status` is ok or failed: reason.
     """
     given = {"round": round_, "arm": arm, "site": site, "phase": phase, "status": status, **values}
     unknown = given.keys() - set(TABLE.columns)

@@ -60,11 +60,12 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        return self.summary.get("status") == "finished"
+        """Whether it came to its end, be it without a site that left."""
+        return str(self.summary.get("status")).split(" ")[0] == "finished"
 
     @property
     def status(self) -> str:
-        """ "finished", "failed: <reason>" or, without a summary, "not finished"."""
+        """ "finished", "finished without <sites>", "failed: <reason>" or, without a summary, "not finished"."""
         status = str(self.summary.get("status") or "not finished")
         reason = self.summary.get("reason")
         return f"{status}: {reason}" if reason and status == "failed" else status

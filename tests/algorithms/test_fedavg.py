@@ -111,6 +111,10 @@ def test_quorum(quorum: float, asked: int, needed: int) -> None:
     assert FedAvg(quorum=quorum).needed(asked) == needed
 
 
+def test_without_a_quorum_every_site_must_answer() -> None:
+    assert [FedAvg().needed(asked) for asked in (1, 2, 7)] == [1, 2, 7]
+
+
 def test_quorum_of_every_share_that_is_a_whole_number_of_sites() -> None:
     for asked in range(1, 60):
         for replies in range(1, asked + 1):
@@ -124,6 +128,9 @@ def test_quorum_of_every_share_that_is_a_whole_number_of_sites() -> None:
         ("quorum", 1.01),
         ("quorum", -1),
         ("quorum", float("nan")),
+        ("missed_share", -0.1),
+        ("missed_share", 1.1),
+        ("missed_share", float("nan")),
         ("max_failed_rounds", 0),
         ("timeout", 0),
         ("timeout", -1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
-from fedbrats.algorithms.fedavg import FedAvg
+from fedbrats.algorithms.fedavg import SIMULATED, FedAvg
 from fedbrats.arrays import Signature, signature
 from fedbrats.config.schema import Config, DataConfig, TrainConfig, save_config
 from fedbrats.data.cache import CachedCase
@@ -162,11 +163,14 @@ def federation(
     rounds: int = 1,
 ) -> Federation:
     """A server whose models all start as `ARRAYS`; by default one federated cohort of all members that train."""
-    cohorts = cohorts or [Cohort("federated", tuple(s for s, m in members.items() if m.train))]
+    algorithm = algorithm or FedAvg(timeout=5.0)
+    if algorithm.quorum is None:  # as `settle` does in a simulation
+        algorithm = replace(algorithm, quorum=SIMULATED)
+    cohorts = cohorts or [Cohort("federated", tuple(s for s, m in members.items() if m.train), algorithm)]
     models = {c.arm: Model({n: t.clone() for n, t in ARRAYS.items()}) for c in cohorts}
     start(folder, 0)
     return Federation(
-        algorithm=algorithm or FedAvg(timeout=5.0),
+        algorithm=algorithm,
         cohorts=cohorts,
         models=models,
         folder=folder,

@@ -60,7 +60,7 @@ def test_only_the_sections_that_leave_are_handed_out(folder: Path, monkeypatch: 
     monkeypatch.undo()
     assert "<h2" not in page
     assert re.findall(r'<h2 id="(\w+)">', write_public_report(folder).read_text()) == [
-        *("result", "institutions", "privacy", "cost")
+        *("result", "institutions", "attendance", "privacy", "cost")
     ]
 
 

@@ -15,6 +15,7 @@ from fedbrats.metrics.table import Facts
 from fedbrats.report.arms import merge_local_arms, percent_of_pooled
 from fedbrats.runs import rounds
 from fedbrats.runs.case_tables import cases_table
+from fedbrats.runs.taking_part import finished_words, write_taking_part
 
 KEPT = (*STATISTICS, "worst_site", "worst_mean")
 
@@ -58,10 +59,14 @@ def failed_replies(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def write_summary(folder: Path, status: str, **facts: Any) -> None:
-    """Write `summary.json`; `status` is "finished" or "failed: reason"."""
+    """Write `summary.json` and, where there are rounds, `taking_part.csv`.
+
+    `status` is "finished" or "failed: reason"; where a site has left for good, the first one says which and since when.
+    """
     content: dict[str, Any] = {"status": status, **facts}
     if (folder / rounds.TABLE.name).is_file():
-        seen = rounds.read_rounds(folder)
+        seen, found = rounds.read_rounds(folder), write_taking_part(folder)
+        content["status"] = finished_words(found) if status == "finished" else status
         content["bytes"], content["failed_replies"] = traffic(seen), failed_replies(seen)
         content["seconds"] = _seconds(seen)
     write_json(folder / "summary.json", content)

@@ -17,6 +17,11 @@ from fedbrats.metrics.table import Facts
 from fedbrats.tasks import segmentation as task
 
 REASON_LENGTH = 300
+UNREACHABLE = (
+    3,
+    4,
+    5,
+)  # Flower's numbers of a message, a reply and a node that are not to be had (ErrorCode)
 LOSSES = (-1e6, 1e6)  # of a training loss or a mean over cases, whatever the loss function
 SECONDS = (0.0, 1e7)  # four months
 MOST_STEPS = 1e7  # of one round
@@ -83,7 +88,9 @@ class EvaluateReply:
 def content_of(message: Message, **kinds: type) -> Any:
     """The records of a reply; every one must be of the kind named for it. Raises BadReply."""
     if message.has_error():
-        raise BadReply(f"site error: {message.error.reason or message.error.code}"[:REASON_LENGTH])
+        error = message.error
+        what = "site not reachable" if error.code in UNREACHABLE else "site error"
+        raise BadReply(f"{what}: {error.reason or error.code}"[:REASON_LENGTH])
     content = message.content
     if set(content) != set(kinds):
         raise BadReply(f"records {sorted(content)}, expected {' and '.join(kinds)}"[:REASON_LENGTH])

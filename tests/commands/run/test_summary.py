@@ -17,6 +17,7 @@ from fedbrats.federation.server.replies import EvaluateReply
 from fedbrats.metrics.table import VOLUMES
 from fedbrats.runs import rounds
 from fedbrats.runs.case_tables import cases_table
+from fedbrats.runs.taking_part import TABLE as TAKING_PART
 from tests.scored import CASE_COLUMNS, SCORES, facts
 
 CONVENTION = "brats2023"
@@ -187,7 +188,8 @@ def test_summary_counts_bytes_and_failed_replies(tmp_path: Path) -> None:
     rounds.append(tmp_path, rows)
     write_summary(tmp_path, "finished", rounds=2)
     written = json.loads((tmp_path / "summary.json").read_text())
-    assert (written["status"], written["rounds"]) == ("finished", 2)
+    assert (written["status"], written["rounds"]) == ("finished without B (since round 1)", 2)
+    assert [row["site"] for row in TAKING_PART.rows(tmp_path)] == ["A", "B"]
     assert written["bytes"] == {"federated": {"down": 400, "up": 90}, "local:A": {"down": 0, "up": 0}}
     assert written["failed_replies"] == [
         {"round": 1, "arm": "federated", "site": "B", "phase": "train", "reason": "failed: no reply"},
