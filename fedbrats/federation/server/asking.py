@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedbrats.federation.arms import Cohort
+from fedbrats.federation.server.origin import Refuse, awaited, ignored, pulled
 from fedbrats.federation.server.replies import BadReply
 from fedbrats.federation.server.state import Federation, Member
 from fedbrats.federation.wire import size_bytes, to_record
@@ -77,7 +78,8 @@ def ask(
 ) -> Iterator[Answer[R]]:
     """Send all requests, then yield the answer to each in their order.
 
-    A reply that does not come within `strategy.timeout`, or cannot be used, is left out with its reason in its row.
+    A reply that does not come within `strategy.timeout`, or cannot be used, is left out with its reason in its row. One
+    that nobody waits for (`origin.py`) gets a row of its own, of phase `rounds.REFUSED`.
     """
     fed.observer.phase_started(round_, question.phase, [(r.cohort.arm, r.site) for r in requests])
     timeout = fed.algorithm.timeout
@@ -85,8 +87,12 @@ def ask(
     def waiting(arrived: Sequence[Request]) -> None:
         fed.observer.arrived([(r.cohort.arm, r.site) for r in arrived])
 
+    def refuse(site: str, reason: str) -> None:
+        row = rounds.row(round_, fed.cohorts[0].arm, site, rounds.REFUSED, f"failed: {reason}")
+        rounds.append(fed.folder, [row])
+
     for request, message in replies_in_order(
-        grid, requests, fed.members, question.kind, str(round_), timeout, waiting
+        grid, requests, fed.members, question.kind, str(round_), timeout, waiting, refuse
     ):
         exchanges = request.cohort.federated
         values: dict[str, Any] = {"status": "ok"}
@@ -114,22 +120,25 @@ def replies_in_order(
     group: str,
     timeout: float,
     waiting: Callable[[Sequence[Request]], None] | None = None,
+    refuse: Refuse = ignored,
 ) -> Iterator[tuple[Request, Message | None]]:
     """Send all requests, then yield each with its reply in the order of the requests, None after the timeout.
 
     A reply is asked for only when its turn has come, so the caller holds one at a time whatever the number of sites.
-    `waiting` is told again and again, while a reply is awaited, which others have come where the grid knows it.
+    `waiting` is told again and again, while a reply is awaited, which others have come where the grid knows it;
+    `refuse` of every reply that is not the one that is awaited.
     """
+    names = {member.node: site for site, member in members.items()}
     messages = [
         Message(request.content, members[request.site].node, kind, ttl=timeout, group_id=group)
         for request in requests
     ]
     ids = list(grid.push_messages(messages))
     deadline = time.monotonic() + timeout
-    for request, message_id in zip(requests, ids, strict=True):
+    for request, asked, message_id in zip(requests, messages, ids, strict=True):
         reply: Message | None = None
         while True:
-            reply = next(iter(grid.pull_messages([message_id])), None)
+            reply = awaited(pulled(grid, asked, message_id), asked.metadata, message_id, names, refuse)
             if reply is not None or time.monotonic() > deadline:
                 break
             if waiting is not None and isinstance(grid, KnowsArrivals):

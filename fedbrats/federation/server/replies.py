@@ -25,6 +25,11 @@ UNREACHABLE = (
 LOSSES = (-1e6, 1e6)  # of a training loss or a mean over cases, whatever the loss function
 SECONDS = (0.0, 1e7)  # four months
 MOST_STEPS = 1e7  # of one round
+MOST_ARRAYS, MOST_VALUES = (
+    10_000,
+    200,
+)  # entries of a record; how long each may be is checked where it is decoded
+DAMAGED = 100  # a number that Flower has not: a reply that could not be put together
 STOPPED = "stopped: "  # begins the status of a site that trains no further
 
 
@@ -90,6 +95,7 @@ def content_of(message: Message, **kinds: type) -> Any:
     if message.has_error():
         error = message.error
         what = "site not reachable" if error.code in UNREACHABLE else "site error"
+        what = "damaged reply" if error.code == DAMAGED else what
         raise BadReply(f"{what}: {error.reason or error.code}"[:REASON_LENGTH])
     content = message.content
     if set(content) != set(kinds):
@@ -97,6 +103,8 @@ def content_of(message: Message, **kinds: type) -> Any:
     for name, kind in kinds.items():
         if not isinstance(content[name], kind):
             raise BadReply(f"{name} is a {type(content[name]).__name__}, expected a {kind.__name__}")
+        if len(content[name]) > (MOST_ARRAYS if kind is ArrayRecord else MOST_VALUES):
+            raise BadReply(f"{name} has {len(content[name])} entries, more than any reply")
     return content
 
 
