@@ -21,6 +21,7 @@ from fedbrats.commands.evaluate import arguments as evaluate_arguments
 from fedbrats.commands.federation import command as federation
 from fedbrats.commands.models import command as models
 from fedbrats.commands.predict import arguments as predict
+from fedbrats.commands.site import command as site
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "README.md", *sorted(ROOT.glob("fedbrats/**/README.md")), ROOT / "docker" / "README.md"]
@@ -86,6 +87,10 @@ def parse_bench(words: list[str]) -> None:
     assert set(words) <= PARTS.keys()
 
 
+def site_main(name: str):
+    return importlib.import_module(site.SUBCOMMANDS[name][0]).main
+
+
 def parse_fedbrats(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     name, *rest = words
     assert name in COMMANDS
@@ -102,6 +107,7 @@ def parse_fedbrats(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         "predict": predict.read_arguments,
         "evaluate": evaluate_arguments.read_arguments,
         "bench": parse_bench,
+        "site": lambda words: parse_with(site_main(words[0]), words[1:], monkeypatch),
     }
     if set(rest) & {"--help"}:
         return
@@ -164,6 +170,7 @@ def test_every_command_parses(name: str, command: str, monkeypatch: pytest.Monke
         "fedbrats run -m strategy=fedavg,fedprox seed=1,two",
         "fedbrats audit some --no-pictures",
         "fedbrats federation init --name 10.0.0.1",
+        "fedbrats site preflight",
         "fedbrats predict checkpoint=some folder=some",
         "fedbrats bench z",
         "fedbrats models all=true",

@@ -23,11 +23,11 @@ from fedbrats.config.schema import (
     typed,
 )
 from fedbrats.config.targets import ConfigError
+from fedbrats.config.versions import ANY, SAME
 from fedbrats.data.families import given
 from fedbrats.data.institutions import check_options
 from fedbrats.data.patches import CENTRES
 from fedbrats.federation.parts import Parts, parts_of
-from fedbrats.federation.versions import ANY, SAME
 from fedbrats.models.build import check_loss, check_network, dimensions
 from fedbrats.models.node import check_size, with_size
 from fedbrats.personalization.base import Personalization, local_and_travelling

@@ -24,6 +24,7 @@ class ServerAddress:
 
     address: str = ""  # host:port
     ca: str = ""  # certificate of the federation's authority, PEM
+    versions: dict[str, str] = field(default_factory=dict)  # of fedbrats, flwr and torch there; {}: unknown
 
 
 @dataclass

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedbrats.config.targets import ConfigError
+from fedbrats.config.versions import own_versions
 from fedbrats.credentials.certificates import fingerprint as certificate_fingerprint
 from fedbrats.credentials.certificates import read_certificates
 from fedbrats.credentials.folder import Folder
@@ -27,8 +28,10 @@ key: {key}  # private; never leaves this machine
 server:
   address: {address}
   ca: ca.crt
+  versions: {versions}  # of the server, to compare with
 data:
   root: ""  # fill in: the folder of your cases, which is only read
+  cache: storage/cache  # of preprocessed cases, some 30 MB each
 device: auto  # auto | cpu | cuda
 
 # What may leave. These are the defaults; whatever is stricter is fine too.
@@ -113,4 +116,9 @@ def _site_file(record: Federation, site: str) -> str:
         return json.dumps(text, ensure_ascii=False)  # a JSON string is one of YAML
 
     address = f"[{record.name}]" if ":" in record.name else record.name
-    return _SITE.format(name=quoted(site), key=KEY_FILE, address=quoted(f"{address}:{record.port}"))
+    return _SITE.format(
+        name=quoted(site),
+        key=KEY_FILE,
+        address=quoted(f"{address}:{record.port}"),
+        versions=json.dumps(own_versions()),
+    )

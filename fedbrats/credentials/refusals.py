@@ -47,7 +47,7 @@ def refusal(address: str, ca: Path, key: Path | None = None, timeout: float = 10
             before = now()
             answer = client.get(f"https://{address}/health")
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        return _explained(error, address, ca, timeout)
+        return explained(error, address, ca, timeout)
     return _clock(answer, before, address)
 
 
@@ -67,8 +67,9 @@ def _clock(answer: httpx.Response, before: datetime, address: str) -> str | None
     )
 
 
-def _explained(error: Exception, address: str, ca: Path, timeout: float) -> str:
-    cause = _cause(error)
+def explained(error: Exception, address: str, ca: object, timeout: float) -> str:
+    """Why a connection failed; `ca` is what the sentence calls the file of the federation's authority."""
+    cause = cause_of(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
         return _certificate_fault(cause, address, ca, timeout)
     if isinstance(cause, ssl.SSLError):
@@ -82,7 +83,7 @@ def _explained(error: Exception, address: str, ca: Path, timeout: float) -> str:
     return f"{address} cannot be reached ({shown(str(error))}): is the server running, and the address right?"
 
 
-def _cause(error: BaseException) -> BaseException:
+def cause_of(error: BaseException) -> BaseException:
     """The error of TLS in the chain of causes, the first error if there is none."""
     link: BaseException | None = error
     while link:
@@ -92,7 +93,7 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-def _certificate_fault(error: ssl.SSLCertVerificationError, address: str, ca: Path, timeout: float) -> str:
+def _certificate_fault(error: ssl.SSLCertVerificationError, address: str, ca: object, timeout: float) -> str:
     found, code, at = _presented(address, timeout), error.verify_code, now()
     if code == _NOT_YET:
         since = f"{found.not_valid_before_utc:%Y-%m-%d %H:%M}" if found else "later"
@@ -122,7 +123,8 @@ def _certificate_fault(error: ssl.SSLCertVerificationError, address: str, ca: Pa
         issuer = shown(found.issuer.rfc4514_string()) if found else "somebody else"
         return (
             f"the certificate of {address} was signed by {issuer}, and not by the authority in {ca}: take ca.crt from "
-            "the federation's server anew; if it is the same there, somebody else answers at this address"
+            "the federation's server anew; if it is the same there, somebody else answers at this address, such as a "
+            "proxy of the site that opens TLS: have the address excepted there"
         )
     return f"the certificate of {address} is refused ({error.verify_message}): `fedbrats federation renew server`"
 

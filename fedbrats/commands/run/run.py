@@ -27,6 +27,7 @@ from fedbrats.commands.run.steps import counted, step_counts
 from fedbrats.commands.run.summary import arms_summary, write_summary
 from fedbrats.config.schema import FEDERATED, LOCAL, POOLED, Config, TrainConfig, save_config
 from fedbrats.config.targets import ConfigError
+from fedbrats.config.versions import SAME, own_versions
 from fedbrats.data.partition import Site
 from fedbrats.data.prepare import Prepared, prepare
 from fedbrats.federation import arms
@@ -39,7 +40,6 @@ from fedbrats.federation.server.personal import write_personalization
 from fedbrats.federation.server.round_loop import serve
 from fedbrats.federation.server.state import Federation, FederationError
 from fedbrats.federation.site.app import make_client_app
-from fedbrats.federation.versions import SAME, own_versions
 from fedbrats.files import remove_partial, write_json
 from fedbrats.metrics.table import Facts, facts_of
 from fedbrats.models.node import why_this_size

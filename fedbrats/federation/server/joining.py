@@ -11,11 +11,11 @@ from flwr.serverapp import Grid
 from fedbrats.algorithms.fedavg import MOST_CASES
 from fedbrats.arrays import Signature, fingerprint
 from fedbrats.config.names import LONGEST, fault
+from fedbrats.config.versions import other_versions
 from fedbrats.federation import questions
 from fedbrats.federation.arms import POOLED_SITE, Cohort
 from fedbrats.federation.server.asking import Request, replies_in_order
 from fedbrats.federation.server.state import FederationError, Member
-from fedbrats.federation.versions import other_versions
 
 
 def join(

@@ -7,9 +7,9 @@ from typing import Any
 from flwr.app import ConfigRecord, RecordDict
 
 from fedbrats.arrays import fingerprint
+from fedbrats.config.versions import own_versions
 from fedbrats.federation import arms
 from fedbrats.federation.site.site import Site
-from fedbrats.federation.versions import own_versions
 from fedbrats.privacy.dp_sgd import DpSgd
 
 

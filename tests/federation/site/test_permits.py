@@ -13,13 +13,13 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedbrats.config.schema import PostprocessConfig
+from fedbrats.config.versions import COMPARED
 from fedbrats.engines.sites import answer, new_context
 from fedbrats.federation import questions
 from fedbrats.federation.site import work
 from fedbrats.federation.site.app import ANSWERS, SECONDS, make_client_app
 from fedbrats.federation.site.budget import VALIDATION
 from fedbrats.federation.site.permits import KEYS, WITH_MODEL
-from fedbrats.federation.versions import COMPARED
 from fedbrats.privacy.accounting import rdp_epsilon
 from tests.federation.toy import request
 from tests.federation.toy_personal import method

@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import torch
 
-from fedbrats.federation.versions import other_versions, own_versions
+from fedbrats.config.versions import other_versions, own_versions
 
 
 def test_own_versions_are_those_of_the_packages() -> None:
