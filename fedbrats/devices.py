@@ -7,12 +7,16 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:  # its import takes seconds, and a process that only writes a phantom needs none of it
+    import torch
 
 
 def pick_device(name: str) -> torch.device:
     """The device called `name`; "auto" takes a GPU where there is one."""
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)

@@ -27,6 +27,16 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     assert [line.split()[0] for line in lines if line.startswith("  ")] == list(COMMANDS)
 
 
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [("fedbrats.data.phantom", {"torch"}), ("fedbrats.commands.compose", {"monai"})],  # a process each, often
+)
+def test_what_needs_no_heavy_library_imports_none(module: str, heavy: set[str]) -> None:
+    code = f"import sys, {module}; print({heavy} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 def test_the_scripts_are_the_commands() -> None:
     scripts = {file.stem.replace("_", "-"): file.read_text() for file in (ROOT / "sims").glob("*.py")}
     assert scripts.keys() == COMMANDS.keys()

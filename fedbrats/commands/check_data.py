@@ -8,7 +8,6 @@ warnings), 1 with errors, 2 when the command itself cannot be used.
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from fedbrats.data.finding import find_cases
 from fedbrats.data.inspection import CaseCheck, Problem
 from fedbrats.data.institutions import CONTROLS, assign, find_institutions
 from fedbrats.data.walking import bounds_of
+from fedbrats.devices import cores
 from fedbrats.report.terminal import plain
 
 NO_INSTITUTION = "(no institution)"
@@ -99,8 +99,8 @@ def list_folder(config: Config, progress: Callable[[CaseCheck], Any] | None = No
         problem = str(error)
     institutions = {name: site or NO_INSTITUTION for name, site in found.items()}
     workers = config.runtime.workers
-    if workers is None:  # a process takes about as long to start as four cases to read
-        workers = min(os.cpu_count() or 1, len(cases) // 4)
+    if workers is None:
+        workers = cores()
     bounds = bounds_of(root, config.data.max_voxels, config.data.links)
     check = check_cases(cases, workers, config.data.labels, progress, bounds=bounds)
     return Listing(cases, institutions, check, problem, notes)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def check_cases(
 
     Args:
         cases: as `finding.find_cases` returns them.
-        workers: processes; 1 works in this one. Processes are spawned, so a script needs its main guard.
+        workers: threads, for the reasons that `prepare_cases` gives.
         labels: `data.labels`.
         progress: called after each case, in the order of `cases`.
         memory: folder of the findings of earlier runs, kept by file contents; None checks everything anew.
@@ -100,7 +99,7 @@ def _inspect_all(
     if workers <= 1 or len(cases) < 2:
         yield from map(inspect, cases)
         return
-    with ProcessPoolExecutor(min(workers, len(cases)), mp_context=get_context("spawn")) as pool:
+    with ThreadPoolExecutor(min(workers, len(cases))) as pool:
         yield from pool.map(inspect, cases)
 
 

@@ -90,7 +90,7 @@ def prepare(
     Args:
         data: where they are.
         partition: how they are dealt.
-        workers: processes for reading.
+        workers: threads for reading, processes for writing a phantom.
         say: told what is going on.
         allow: given the cases before any volume is read; raises what it finds wrong with their names.
 

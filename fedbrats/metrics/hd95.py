@@ -16,7 +16,6 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from monai.metrics.utils import get_code_to_measure_table
 from scipy import ndimage
 
 PERCENT = 95.0
@@ -142,6 +141,8 @@ def _surface_area(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
 @lru_cache(maxsize=8)
 def _corner_table(spacing: Spacing) -> tuple[np.ndarray, np.ndarray]:
     """Area of each of the 256 patterns of eight voxels; bit of each voxel in the pattern [2, 2, 2]."""
+    from monai.metrics.utils import get_code_to_measure_table  # seconds, which other scores need not wait for
+
     measures, kernel = get_code_to_measure_table(spacing)
     area = np.asarray(measures, np.float64).copy()
     area[[0, 255]] = np.nan  # all voxels alike: no surface

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from monai.networks.blocks import Convolution
 from torch import nn
 
 NORMS: dict[str, tuple[str, dict[str, object]]] = {
@@ -29,6 +28,8 @@ def norm_layer(name: str) -> tuple[str, dict[str, object]]:
 
 def stage(before: int, widths: Sequence[int], stride: int = 1) -> nn.Sequential:
     """A stage of nnU-Net: one 3x3x3 convolution, instance norm and leaky ReLU per width; the first has the stride."""
+    from monai.networks.blocks import Convolution  # seconds, which reading a configuration need not wait for
+
     return nn.Sequential(
         *(
             Convolution(

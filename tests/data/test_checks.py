@@ -196,7 +196,7 @@ def test_ambiguous_labels_are_a_problem_of_the_data_set(tmp_path: Path) -> None:
     assert check_cases(find_cases(tmp_path), labels="gli2023").problems == []
 
 
-def test_processes_find_the_same(tmp_path: Path) -> None:
+def test_threads_find_the_same(tmp_path: Path) -> None:
     for i in range(3):
         write_case(tmp_path, f"BraTS2021_0000{i}")
     (tmp_path / "BraTS2021_00001" / "BraTS2021_00001_t2.nii.gz").write_bytes(b"")
