@@ -15,6 +15,7 @@ from fedbrats.algorithms.base import Arrays, Beside, Collector, Company, Group, 
 
 SIMULATED, STRICT = 0.5, 1.0  # quorum of a simulation and of a deployment, where the configuration has none
 MISSED_SHARE = 0.1
+FP32, FP16 = "fp32", "fp16"  # `transfer`
 MOST_CASES = 10_000  # BraTS 2023 has 2040 of all its institutions together
 
 
@@ -41,6 +42,10 @@ class FedAvg:
     timeout: float = 3600.0  # seconds the server waits for the replies of one phase
     max_cases: int = MOST_CASES  # that a site may register for a split, as it weighs with them
 
+    transfer: str = (
+        FP32  # to the server: FP16 sends changes in half the bytes, what rounding takes is sent later
+    )
+
     def __post_init__(self) -> None:
         """Check the values.
 
@@ -53,6 +58,8 @@ class FedAvg:
             raise ValueError(
                 f"strategy.missed_share={self.missed_share}: must lie in [0, 1], a share of the rounds."
             )
+        if self.transfer not in (FP32, FP16):
+            raise ValueError(f"strategy.transfer={self.transfer}: choose {FP32} or {FP16}.")
         if self.max_failed_rounds < 1:
             raise ValueError(f"strategy.max_failed_rounds={self.max_failed_rounds}: must be at least 1.")
         if self.max_cases < 1:

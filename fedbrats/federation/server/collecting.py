@@ -9,6 +9,7 @@ from flwr.app import Message
 from torch import Tensor
 
 from fedbrats.algorithms.base import Collector, Memory, Reply
+from fedbrats.algorithms.fedavg import FP16
 from fedbrats.arrays import BadArrays, as_numpy, like, require_finite
 from fedbrats.federation.arms import Cohort
 from fedbrats.federation.server.replies import (
@@ -35,6 +36,7 @@ class Collected:
         self._found: Collector = cohort.algorithm.collect(model.memory)
         if fed.protection is not None and cohort.federated:
             self._found = fed.protection.collect(model.arrays)
+        self._halved = cohort.federated and cohort.algorithm.transfer == FP16
         self._asked = fed.training(cohort)
         self._losses: list[tuple[int, float]] = []  # cases and loss of those that said it
         self._cases = 0
@@ -56,6 +58,7 @@ class Collected:
             fed.members[site].train,
             with_loss=not (federated and fed.losses_stay),
             beside=self._beside,
+            changed=fed.models[self._cohort.arm].arrays if self._halved else None,
         )
         try:
             self._found.add(Reply(site, reply.arrays, reply.cases, reply.steps, reply.loss, reply.beside))

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from torch import Tensor
 
 from fedbrats.arrays import BadArrays, Signature, require_finite
-from fedbrats.federation.server.reply_rows import forms, read_rows
+from fedbrats.federation.server.reply_rows import forms as forms_of_rows
+from fedbrats.federation.server.reply_rows import read_rows
+from fedbrats.federation.transfer import forms, restored
 from fedbrats.federation.wire import from_record, size_bytes
 from fedbrats.metrics.table import Facts
 from fedbrats.tasks import segmentation as task
@@ -139,6 +142,7 @@ def check_train_reply(
     *,
     with_loss: bool = True,
     beside: Signature | None = None,
+    changed: Mapping[str, Tensor] | None = None,
 ) -> TrainReply:
     """Decode a training reply.
 
@@ -148,6 +152,7 @@ def check_train_reply(
         registered_cases: training cases the site registered when it joined; its weight must equal them.
         with_loss: whether the reply must tell its training loss; if not, it must not.
         beside: what must travel beside the arrays; if nothing, nothing may.
+        changed: the model that was sent, where the reply holds what the site changed of it, in half (`transfer.py`).
 
     Raises:
         BadReply: site error; missing or unexpected records or arrays; other shape (a broadcastable one too) or
@@ -162,7 +167,12 @@ def check_train_reply(
     _check_weight(metrics, registered_cases)
     try:
         for name, form in wanted.items():
-            found[name] = from_record(content[name], form)
+            if name == "arrays" and changed is not None:
+                changes = from_record(content[name], forms(form, content[name]))
+                require_finite(changes)
+                found[name] = restored(changed, changes)
+            else:
+                found[name] = from_record(content[name], form)
             require_finite(found[name])
     except BadArrays as error:
         raise BadReply(str(error)[:REASON_LENGTH]) from error
@@ -210,7 +220,7 @@ def check_evaluate_reply(
             raise BadReply(f"{task.MAIN_TITLE} {region} is {value}, expected a value in [0, 1]")
     tables: dict[str, list[dict[str, Any]]] = {}
     try:
-        for name, form in forms(metrics or {}, regions, registered_cases).items() if metrics else ():
+        for name, form in forms_of_rows(metrics or {}, regions, registered_cases).items() if metrics else ():
             tables[name] = read_rows(content["cases"].get(name), form, regions)
     except ValueError as error:
         raise BadReply(f"case rows cannot be used: {error}"[:REASON_LENGTH]) from error

@@ -26,6 +26,7 @@ from fedbrats.runs.site_cases import SPLITS, SiteCases, pseudonym, read_site_cas
 from fedbrats.training.amount import pooled_steps, steps_per_round
 
 ALGORITHM = "algorithm"  # folder of what the federated algorithm keeps at the site
+TRANSFER = "transfer"  # folder of what the rounding of what is sent has left
 STAYS, WORK = "stays/", "work/"  # parts of a personal state: arrays that stay, what the method remembers
 
 # A path, quoted or not; a following word that holds a slash belongs to it (folders with blanks in their names).
@@ -149,8 +150,12 @@ class Site:
             return {}
         return state.recall(self.storage / "state" / ALGORITHM, round_, self.context)
 
+    def residual_before(self, round_: int) -> dict[str, Tensor]:
+        """What the rounding of what was sent had left at the site before `round_` (`transfer.py`); {} at first."""
+        return state.recall(self.storage / "state" / TRANSFER, round_, self.context)
+
     def remember(self, folder: str, round_: int, tensors: dict[str, Tensor], keep_from: int) -> None:
-        """Keep what `round_` leaves in `folder` (`arms.PERSONAL`, ALGORITHM) of the site's own storage."""
+        """Keep what `round_` leaves in `folder` (`arms.PERSONAL`, ALGORITHM, TRANSFER) of the site's own storage."""
         state.remember(self.storage / "state" / folder, round_, tensors, self.context, keep_from=keep_from)
 
     def scrub(self, text: str) -> str:

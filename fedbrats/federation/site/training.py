@@ -10,12 +10,14 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedbrats.algorithms.base import Beside
+from fedbrats.algorithms.fedavg import FP16
 from fedbrats.arrays import like, stored, trainable, travelling
 from fedbrats.config.schema import FEDERATED
 from fedbrats.federation import arms
 from fedbrats.federation.site.budget import BudgetReached
-from fedbrats.federation.site.site import ALGORITHM, STAYS, WORK, Site
+from fedbrats.federation.site.site import ALGORITHM, STAYS, TRANSFER, WORK, Site
 from fedbrats.federation.site.work import SiteWork
+from fedbrats.federation.transfer import halved
 from fedbrats.federation.wire import from_record, to_record
 
 
@@ -51,6 +53,11 @@ def train(site: Site, content: RecordDict) -> dict[str, Any]:
         site.remember(ALGORITHM, round_, left.kept, keep_from)
     stays = site.stays_in(arm)
     sent = {name: tensor for name, tensor in travelling(work.network).items() if name not in stays}
+    if arm == FEDERATED and site.parts.algorithm.transfer == FP16:
+        forms = {name: site.parts.signature[name] for name in sent}
+        received = from_record(content["arrays"], forms)
+        sent, residual = halved(sent, received, site.residual_before(round_))
+        site.remember(TRANSFER, round_, residual, keep_from)
     metrics: dict[str, Any] = {"num-examples": len(site.cases.train), "steps": work.steps}
     metrics |= {"loss": loss} if work.epsilon is None else {"epsilon": work.epsilon}
     beside = to_record(like(left.sent, site.parts.signature))
