@@ -89,6 +89,7 @@ class Company:
 
     patient_privacy: bool = False  # privacy=dp_sgd: training losses stay at the sites
     central_privacy: bool = False  # privacy=central: the server clips the updates and noises their mean
+    secure_aggregation: bool = False  # the server sees the weighted sum of the replies and none of them
     own_start: bool = False  # personalization in which a site does not start from what it receives
     optimizer: torch.optim.Optimizer | None = None  # of the sites
     clip_norm: float | None = None  # train.clip_norm

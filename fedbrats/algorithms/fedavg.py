@@ -73,6 +73,11 @@ class FedAvg:
             return "weighs the sites by their training losses, which stay at home with privacy=dp_sgd"
         if not self.any_mean and company.central_privacy:
             return "makes something else of the replies than the mean that privacy=central clips and noises"
+        if company.secure_aggregation and not self.any_mean:
+            return (
+                "needs more of the replies than their mean weighted by cases, which is all that the server sees with "
+                "privacy.secure_aggregation=true; set that to false, or choose strategy=fedavg, fedprox or fedadam"
+            )
         return None
 
     # server half

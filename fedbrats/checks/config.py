@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from fedbrats.algorithms.base import Company
 from fedbrats.algorithms.fedavg import FP32, FedAvg
 from fedbrats.checks.privacy import check_privacy
+from fedbrats.checks.secure import check_secure
 from fedbrats.config.paths import with_absolute_paths
 from fedbrats.config.schema import (
     ARMS,
@@ -23,6 +24,7 @@ from fedbrats.config.schema import (
     refuse_environment,
     typed,
 )
+from fedbrats.config.secure import mechanism
 from fedbrats.config.targets import ConfigError
 from fedbrats.config.versions import ANY, SAME
 from fedbrats.data.families import given
@@ -106,7 +108,9 @@ def _check_targets(config: Config) -> None:
     if parts.personalization is not None:
         _check_personal(config, parts.personalization, parts)
     _check_algorithm(config, parts)
-    if config.privacy:
+    if parts.secure is not None:
+        check_secure(config, parts)
+    if mechanism(config.privacy):
         check_privacy(config, parts, channels, kind)
     try:
         check_steps(parts.steps, channels)
@@ -119,6 +123,7 @@ def _check_algorithm(config: Config, parts: Parts) -> None:
     company = Company(
         patient_privacy=isinstance(parts.privacy, DpSgd),
         central_privacy=isinstance(parts.privacy, Central),
+        secure_aggregation=parts.secure is not None,
         own_start=parts.personalization is not None and parts.personalization.own_start,
         optimizer=parts.optimizer,
         clip_norm=config.train.clip_norm,

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from fedbrats.checks.privacy import planned_validations
+from fedbrats.checks.secure import check_secure_sites
 from fedbrats.checks.settings import check_private_sites, check_unseen_by_localiser
 from fedbrats.config.names import check_institutions, check_names
 from fedbrats.config.schema import Config
+from fedbrats.config.secure import mechanism
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import Case
 from fedbrats.data.institutions import patients_of, table_notes
@@ -73,12 +75,13 @@ def check_dealt(config: Config, sites: Sequence[Site], of: Mapping[str, str]) ->
     """Check what depends on which site has which case; once more when it is known which cases can be used.
 
     Raises:
-        ConfigError: a delta that is not below 1/N, a stranger in `privacy.sites`, or a patient who is tested here and
-            whom the run of `inference.locate` or `train.init` has trained on.
+        ConfigError: a delta that is not below 1/N, a stranger in `privacy.sites`, too few sites, or a patient who is
+            tested here and whom the run of `inference.locate` or `train.init` has trained on.
     """
     check_private_sites(config, sites, of)
+    check_secure_sites(parts_of(config), sites)
     check_unseen_by_localiser(config, sites)
-    check_init_patients(config, sites, of, private=bool(config.privacy))
+    check_init_patients(config, sites, of, private=bool(mechanism(config.privacy)))
 
 
 def _check_sizes(

@@ -14,6 +14,7 @@ from typing import Any, cast
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from fedbrats.config.secure import without_unused
 from fedbrats.config.targets import ConfigError
 from fedbrats.files import read_yaml, write_text
 
@@ -190,7 +191,7 @@ class Config:
     model: dict[str, Any] = field(default_factory=lambda: {"size": "full"})  # see models/node.py
     loss: dict[str, Any] = MISSING
     strategy: dict[str, Any] = MISSING
-    privacy: dict[str, Any] = field(default_factory=dict)  # {} = none
+    privacy: dict[str, Any] = field(default_factory=dict)  # {} = none; see config/secure.py
     personalization: dict[str, Any] = field(default_factory=dict)  # {} = none
     train: TrainConfig = field(default_factory=TrainConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
@@ -282,9 +283,11 @@ def typed(config: DictConfig | Config) -> Config:
         merged = OmegaConf.merge(
             OmegaConf.structured(Config), _named(OmegaConf.to_container(config, resolve=True))
         )
-        return cast(Config, OmegaConf.to_object(merged))
+        found = cast(Config, OmegaConf.to_object(merged))
     except Exception as error:
         raise ConfigError(str(error)) from error
+    found.privacy = without_unused(found.privacy)
+    return found
 
 
 def _named(content: Any) -> Any:

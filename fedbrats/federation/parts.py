@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fedbrats import arrays
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.config.schema import Config, InputConfig, PostprocessConfig
+from fedbrats.config.secure import SecureAggregation, mechanism, secure_aggregation
 from fedbrats.config.targets import build_once, check_target
 from fedbrats.metrics.table import Metric, with_more
 from fedbrats.models.build import build_network, input_rules, output_channels, patch_of, wrapped
@@ -43,6 +44,7 @@ class Parts:
     postprocess: PostprocessConfig
     metrics: tuple[Metric, ...]  # of the test at the end
     seed: int
+    secure: SecureAggregation | None = None
 
     @cached_property
     def rules(self) -> InputConfig:
@@ -117,7 +119,8 @@ def parts_of(config: Config) -> Parts:
 def _build(config: Config) -> Parts:
     nodes: dict[str, Any] = {key: getattr(config, key) for key in ("model", "loss", "strategy")}
     nodes["model"] = arguments(config.model)
-    nodes |= {key: node for key in ("privacy", "personalization") if (node := getattr(config, key))}
+    beside = {"privacy": mechanism(config.privacy), "personalization": config.personalization}
+    nodes |= {key: node for key, node in beside.items() if node}
     nodes |= {f"postprocess.steps[{i}]": step for i, step in enumerate(config.postprocess.steps)}
     for key, node in (nodes | {"train.optimizer": config.train.optimizer}).items():
         check_target(key, node)
@@ -126,6 +129,7 @@ def _build(config: Config) -> Parts:
         algorithm=built["strategy"],
         loss=instantiate(config.loss),
         privacy=built.get("privacy"),
+        secure=secure_aggregation(config.privacy),
         personalization=built.get("personalization"),
         optimizer=built["train.optimizer"],
         blank=wrapped(built["model"], config.model),

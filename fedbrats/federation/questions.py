@@ -12,4 +12,7 @@ VALIDATE = "evaluate.validate"  # score a model on the validation cases
 FIT = "evaluate.fit"  # fit the post-processing on the validation cases
 TEST = "evaluate.test"  # score a model on the test cases, everything about each
 STAYS = "query.stays"  # the arrays that stay at the site, once, for their mean
+KEYS = "query.keys"  # secure aggregation: the public keys of a site for one round
+SHARES = "query.shares"  # secure aggregation: its secrets, in shares sealed for the other sites
+UNMASK = "query.unmask"  # secure aggregation: its shares of what is left in the sum
 SPENT = "query.spent"  # what the privacy of the site's patients has cost

@@ -33,7 +33,8 @@ REFUSED = (
 def row(round_: int, arm: str, site: str, phase: str, status: str = "ok", **values: Any) -> Row:
     """One row; what is not given stays empty.
 
-    `phase` is train, val, fit, test, refused or round, `status` is ok or failed: reason.
+    `phase` is train, unmask (of secure aggregation, failures only), val, fit, test, refused or round; `status` is ok
+    or failed: reason.
     """
     given = {"round": round_, "arm": arm, "site": site, "phase": phase, "status": status, **values}
     unknown = given.keys() - set(TABLE.columns)

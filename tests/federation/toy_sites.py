@@ -11,6 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from fedbrats.federation import questions
 from fedbrats.federation.site.budget import BudgetReached
+from fedbrats.federation.site.permits import SECURE
 from fedbrats.federation.site.site import Site
 from fedbrats.federation.site.training import train
 from fedbrats.federation.site.warm import Warm
@@ -54,7 +55,13 @@ def question(kind: str, sent: ArrayRecord | None = None, **config: Any) -> Recor
     given: dict[str, Any] = {"arm": "federated", "round": 1}
     given |= {questions.TRAIN: {"checkpointed": 0, "lr-factor": 1.0}}.get(kind, {})
     given |= {questions.TEST: {"steps": "[]", "whole": False}}.get(kind, {})
+    if kind in SECURE:
+        given["session"] = "x"
+    given |= {questions.SHARES: {"sites": 3, "cases": 9}}.get(kind, {})
+    given |= {questions.UNMASK: {"survivors": ["A"]}}.get(kind, {})
     records: dict[str, Any] = {} if sent is None else {"arrays": sent}
+    if kind == questions.SHARES:
+        records["roster"] = ConfigRecord({})
     return RecordDict({**records, "config": ConfigRecord({**given, **config})})
 
 

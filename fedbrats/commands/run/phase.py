@@ -10,7 +10,8 @@ from fedbrats.report.words import duration
 from fedbrats.training.steps import StepCounts
 
 SHOWN = 8  # names of sites in a line
-IN_ROUNDS = ("train", "val")  # phases that belong to a round; the others come after the last one
+# Phases that belong to a round; the others come after the last one.
+IN_ROUNDS = ("keys", "shares", "train", "unmask", "val")
 
 Asked = tuple[str, str]  # arm, site
 

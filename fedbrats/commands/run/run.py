@@ -26,6 +26,7 @@ from fedbrats.commands.run.progress import Progress
 from fedbrats.commands.run.steps import counted, step_counts
 from fedbrats.commands.run.summary import arms_summary, write_summary
 from fedbrats.config.schema import FEDERATED, LOCAL, POOLED, Config, TrainConfig, save_config
+from fedbrats.config.secure import mechanism
 from fedbrats.config.targets import ConfigError
 from fedbrats.config.versions import SAME, own_versions
 from fedbrats.data.partition import Site
@@ -92,7 +93,7 @@ def run(
             progress.message(said)
         allow = partial(check_plan, settled, progress.message)
         prepared = prepare(settled.data, settled.partition, cores(), progress.message, allow)
-        check_init(settled, prepared.cached, prepared.sites, private=bool(settled.privacy))
+        check_init(settled, prepared.cached, prepared.sites, private=bool(mechanism(settled.privacy)))
         check_dealt(settled, prepared.sites, prepared.patients.of)
         if resumed:
             check_same_cases(folder, prepared)
@@ -159,6 +160,7 @@ def _federation(
         lr_factor=_lr_factor(config.train),
         stop_patience=config.train.stop_patience,
         protection=CentralPrivacy(privacy, folder, finished) if isinstance(privacy, Central) else None,
+        secure=parts.secure,
         losses_stay=patients is not None,
         validation_stays=patients is not None and patients.validation == "home",
         finished_round=finished,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flwr.app import Message
+from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedbrats.algorithms.base import Collector, Memory, Reply
@@ -20,6 +21,7 @@ from fedbrats.federation.server.replies import (
     check_train_reply,
     stop_reason,
 )
+from fedbrats.federation.server.secure import SecureRound
 from fedbrats.federation.server.state import Federation
 from fedbrats.runs import rounds
 
@@ -27,8 +29,8 @@ from fedbrats.runs import rounds
 class Collected:
     """The usable replies of one cohort in one round, as they come in."""
 
-    def __init__(self, fed: Federation, cohort: Cohort) -> None:
-        """Begin a round; `fed.models` holds what the sites were sent."""
+    def __init__(self, fed: Federation, cohort: Cohort, secure: SecureRound | None = None) -> None:
+        """Begin a round; `fed.models` holds what the sites were sent, `secure` has been begun."""
         self._fed, self._cohort = fed, cohort
         model, self._expected = fed.models[cohort.arm], fed.expected(cohort.arm)
         trained = fed.group(cohort).trainable if cohort.algorithm.beside else ()
@@ -37,6 +39,9 @@ class Collected:
         if fed.protection is not None and cohort.federated:
             self._found = fed.protection.collect(model.arrays)
         self._halved = cohort.federated and cohort.algorithm.transfer == FP16
+        self._secure, self._form = secure, self._expected
+        if secure is not None:
+            self._found, self._form = secure, secure.masked_form
         self._asked = fed.training(cohort)
         self._losses: list[tuple[int, float]] = []  # cases and loss of those that said it
         self._cases = 0
@@ -54,7 +59,7 @@ class Collected:
             return Stopped(reason)
         reply = check_train_reply(
             message,
-            self._expected,
+            self._form,
             fed.members[site].train,
             with_loss=not (federated and fed.losses_stay),
             beside=self._beside,
@@ -79,12 +84,8 @@ class Collected:
                 why = "no site has a training case"
             status = f"{STOPPED}{why}; the model stays"
             return rounds.row(round_, cohort.arm, rounds.SERVER, "round", status)
-        needed, problem = cohort.algorithm.needed(asked), ""
-        if self._found.replies < needed:
-            problem = (
-                f"{self._found.replies} of {asked} replies usable, quorum needs {needed}; the old model stays"
-            )
-        else:
+        problem = self._shortage()
+        if not problem:
             if fed.protection is not None and cohort.federated:
                 fed.protection.release(self._found, round_)
             group = fed.group(cohort)
@@ -100,6 +101,21 @@ class Collected:
         model.arrays, model.memory, model.failed_in_a_row = arrays, memory, 0
         values: dict[str, Any] = {"cases": self._cases, "loss": self._loss}
         return rounds.row(round_, cohort.arm, rounds.SERVER, "round", **values)
+
+    def end_secure(self, grid: Grid) -> list[rounds.Row]:
+        """Have the sum unmasked where there are replies enough; rows of the sites that did not help."""
+        return [] if self._secure is None or self._shortage() else self._secure.end(grid)
+
+    def _shortage(self) -> str:
+        """Why no model can be made of the replies, "" if one can."""
+        found, asked = self._found.replies, len(self._asked)
+        needed, secure = self._cohort.algorithm.needed(asked), self._secure
+        problem = f"{found} of {asked} replies usable, quorum needs {needed}" if found < needed else ""
+        if secure is not None and found < secure.threshold:
+            problem = f"{found} of {asked} replies usable, secure aggregation needs {secure.threshold}"
+        if secure is not None and secure.problem:
+            problem = secure.problem
+        return f"{problem}; the old model stays" if problem else ""
 
     @property
     def _loss(self) -> float | str:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from flwr.serverapp import Grid
 from torch import Tensor
@@ -18,9 +20,10 @@ from fedbrats.arrays import like
 from fedbrats.config.schema import POOLED
 from fedbrats.federation import questions
 from fedbrats.federation.arms import Cohort
-from fedbrats.federation.server.asking import Question, ask, model_requests
+from fedbrats.federation.server.asking import Question, Request, ask, model_requests
 from fedbrats.federation.server.collecting import Collected
 from fedbrats.federation.server.evaluation import validate
+from fedbrats.federation.server.secure import SecureRound
 from fedbrats.federation.server.state import Federation, FederationError
 from fedbrats.runs import rounds
 from fedbrats.runs.checkpoint import save_checkpoint
@@ -70,30 +73,57 @@ def run_round(grid: Grid, fed: Federation, round_: int) -> list[rounds.Row]:
 
 def _train_phase(grid: Grid, fed: Federation, round_: int) -> tuple[list[rounds.Row], dict[str, rounds.Row]]:
     """Rows of the replies, and by arm the row of what they became."""
-    cohorts = fed.active()
-    requests = model_requests(
-        fed.models,
-        {"round": round_, "checkpointed": fed.checkpointed},
-        [(c, s) for c in cohorts for s in fed.training(c)],
-        {c.arm: {"lr-factor": fed.lr_factor(fed.models[c.arm].val_losses)} for c in cohorts},
-        {c.arm: _told(fed, c) for c in cohorts},
-    )
-    started = time.perf_counter()
-    collected = {cohort.arm: Collected(fed, cohort) for cohort in cohorts}
+    cohorts, started = fed.active(), time.perf_counter()
+    secure, missing = _begin_secure(grid, fed, cohorts, round_)
+    requests = _train_requests(fed, cohorts, round_, secure)
+    collected = {c.arm: Collected(fed, c, secure.get(c.arm)) for c in cohorts}
     question = Question(
         questions.TRAIN,
         "train",
         lambda message, request: collected[request.cohort.arm].check(message, request.site),
     )
-    rows = [answer.row for answer in ask(grid, fed, question, requests, round_)]
+    rows = missing + [answer.row for answer in ask(grid, fed, question, requests, round_)]
+    rows += [row for found in collected.values() for row in found.end_secure(grid)]
     seconds = time.perf_counter() - started
     summaries = {arm: found.finish(round_) for arm, found in collected.items()}
     for arm, summary in summaries.items():
         mine = [r for r in rows if r["arm"] == arm]
         summary["seconds"] = round(seconds, 4)
-        summary["bytes_down"] = sum(r["bytes_down"] for r in mine)
+        summary["bytes_down"] = sum(r["bytes_down"] or 0 for r in mine)
         summary["bytes_up"] = sum(r["bytes_up"] or 0 for r in mine)
     return rows, summaries
+
+
+def _begin_secure(
+    grid: Grid, fed: Federation, cohorts: Sequence[Cohort], round_: int
+) -> tuple[dict[str, SecureRound], list[rounds.Row]]:
+    """With secure aggregation: keys and shares of the federated arm, and the rows of those who gave none."""
+    if fed.secure is None:
+        return {}, []
+    begun = {c.arm: SecureRound(fed, c, round_) for c in cohorts if c.federated}
+    return begun, [row for found in begun.values() for row in found.begin(grid)]
+
+
+def _train_requests(
+    fed: Federation, cohorts: Sequence[Cohort], round_: int, secure: Mapping[str, SecureRound]
+) -> list[Request]:
+    by_arm: dict[str, dict[str, Any]] = {
+        c.arm: {"lr-factor": fed.lr_factor(fed.models[c.arm].val_losses)} for c in cohorts
+    }
+    for arm, found in secure.items():
+        by_arm[arm]["session"] = found.session
+    asked = {c.arm: secure[c.arm].dealt if c.arm in secure else fed.training(c) for c in cohorts}
+    requests = model_requests(
+        fed.models,
+        {"round": round_, "checkpointed": fed.checkpointed},
+        [(c, site) for c in cohorts for site in asked[c.arm]],
+        by_arm,
+        {c.arm: _told(fed, c) for c in cohorts},
+    )
+    for request in requests:
+        if request.cohort.arm in secure:
+            request.content.update(secure[request.cohort.arm].train_content(request.site))
+    return requests
 
 
 def _told(fed: Federation, cohort: Cohort) -> dict[str, Tensor]:

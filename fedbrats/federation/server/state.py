@@ -12,6 +12,7 @@ from torch import Tensor
 from fedbrats.algorithms.base import Group
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.arrays import Signature, signature
+from fedbrats.config.secure import SecureAggregation
 from fedbrats.federation.arms import Cohort
 from fedbrats.metrics.table import CONVENTIONS, METRICS, Facts, facts_of
 from fedbrats.runs.checkpoint import Model
@@ -86,6 +87,7 @@ class Federation:
     lr_factor: Callable[[list[float]], float] = field(default=lambda losses: 1.0)  # of the validation losses
     stop_patience: int | None = None  # `train.stop_patience`
     protection: ServerPrivacy | None = None  # client-level privacy, applied to the federated arm
+    secure: SecureAggregation | None = None  # of the federated arm; the server sees no single reply
     losses_stay: bool = False  # patient-level privacy: the federated arm's training losses never leave a site
     validation_stays: bool = False  # and neither do its validation scores
     finished_round: int = 0

@@ -21,6 +21,7 @@ from fedbrats.federation.site.evaluation import test, validate
 from fedbrats.federation.site.fitting import fit
 from fedbrats.federation.site.joining import join
 from fedbrats.federation.site.permits import check_question
+from fedbrats.federation.site.secure import deal_shares, tell_keys, tell_shares
 from fedbrats.federation.site.site import Site
 from fedbrats.federation.site.spending import spent
 from fedbrats.federation.site.training import train
@@ -40,6 +41,9 @@ ANSWERS: dict[str, Callable[[Site, RecordDict], dict[str, Any]]] = {
     questions.TEST: test,
     questions.STAYS: stays,
     questions.SPENT: spent,
+    questions.KEYS: tell_keys,
+    questions.SHARES: deal_shares,
+    questions.UNMASK: tell_shares,
 }
 
 

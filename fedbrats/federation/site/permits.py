@@ -23,6 +23,7 @@ from fedbrats.postprocess.steps import check_parameters
 from fedbrats.privacy.dp_sgd import DpSgd
 
 OF_A_MODEL = {"arm": str, "round": int}
+OF_A_SESSION = {**OF_A_MODEL, "session": str}  # of secure aggregation, which counts its questions itself
 KEYS: dict[str, dict[str, type]] = {  # of the record `config`, all of them needed
     questions.JOIN: {},
     questions.TRAIN: {**OF_A_MODEL, "checkpointed": int, "lr-factor": float},
@@ -31,10 +32,14 @@ KEYS: dict[str, dict[str, type]] = {  # of the record `config`, all of them need
     questions.TEST: {**OF_A_MODEL, "steps": str, "whole": bool},
     questions.STAYS: OF_A_MODEL,
     questions.SPENT: OF_A_MODEL,
+    questions.KEYS: OF_A_SESSION,
+    questions.SHARES: {**OF_A_SESSION, "sites": int, "cases": int},
+    questions.UNMASK: {**OF_A_SESSION, "survivors": list},
 }
 WITH_MODEL = (questions.TRAIN, questions.VALIDATE, questions.FIT, questions.TEST)
 IN_A_ROUND = (questions.TRAIN, questions.VALIDATE)  # asked once a round; of the others, once a run
 FREE = (questions.JOIN, questions.SPENT)  # what they say is public, however often
+SECURE = (questions.KEYS, questions.SHARES, questions.UNMASK)  # each once in a session, by `secure.py`
 SHOWN = 60  # characters of what was asked, in a refusal
 
 
@@ -66,7 +71,7 @@ def check_question(site: Site, question: str, content: RecordDict) -> None:
         f"{question} of round {round_}: site {site.name} knows rounds 1 to {site.config.rounds}",
     )
     _CHECKS.get(question, lambda site, config: None)(site, config)
-    if question not in FREE and isinstance(site.parts.privacy, DpSgd):
+    if question not in (*FREE, *SECURE) and isinstance(site.parts.privacy, DpSgd):
         _count(site, f"{question} {arm}" + (f" {round_}" if question in IN_A_ROUND else ""))
 
 
@@ -82,6 +87,8 @@ def answered_arms(site: Site, question: str) -> list[str]:
         personal = [arms.PERSONAL] if site.parts.personalization and site.cases.train else []
         return ([FEDERATED, *personal] if federated else []) + baselines
     federated = federated and bool(site.cases.train)
+    if question in SECURE:
+        return [FEDERATED] if federated and site.masks(FEDERATED) else []
     if question in (questions.STAYS, questions.SPENT):
         return [FEDERATED] if federated else []
     own = POOLED if site.name == arms.POOLED_SITE else f"{LOCAL}:{site.name}"
@@ -94,6 +101,10 @@ def _check_records(site: Site, question: str, content: RecordDict) -> None:
         kinds["arrays"] = ArrayRecord
     if question == questions.TRAIN and "beside" in content and site.parts.algorithm.beside:
         kinds["beside"] = ArrayRecord
+    if in_session := question == questions.TRAIN and site.masks(_arm_of(content)):
+        kinds["sealed"] = ConfigRecord
+    if question == questions.SHARES:
+        kinds["roster"] = ConfigRecord
     found = {name: type(record) for name, record in content.items()}
     _require(
         found.keys() == kinds.keys() and all(issubclass(found[name], kind) for name, kind in kinds.items()),
@@ -101,7 +112,7 @@ def _check_records(site: Site, question: str, content: RecordDict) -> None:
     )
     if question == questions.JOIN:
         return
-    values, known = dict(content["config"]), KEYS[question]
+    values, known = dict(content["config"]), KEYS[question] | (OF_A_SESSION if in_session else {})
     strange, missing = sorted(values.keys() - known.keys()), sorted(known.keys() - values.keys())
     _require(
         not strange,
@@ -111,6 +122,11 @@ def _check_records(site: Site, question: str, content: RecordDict) -> None:
     for key, kind in known.items():
         fits = isinstance(values[key], kind) and (kind is bool or not isinstance(values[key], bool))
         _require(fits, f"{question}: {key}={_short(repr(values[key]))} is no {kind.__name__}")
+
+
+def _arm_of(content: RecordDict) -> str:
+    config = content.get("config")
+    return str(config.get("arm")) if isinstance(config, ConfigRecord) else ""
 
 
 def _check_training(site: Site, config: Any) -> None:
@@ -145,6 +161,13 @@ def _check_fit(site: Site, config: Any) -> None:
     )
 
 
+def _check_session(site: Site, config: Any) -> None:
+    _require(
+        0 < len(config["session"]) <= SHOWN and config["session"].isalnum(),
+        f"session={_short(config['session'])}, expected up to {SHOWN} letters and digits",
+    )
+
+
 def _check_test(site: Site, config: Any) -> None:
     personal = site.parts.personalization
     _require(
@@ -162,6 +185,10 @@ def _check_test(site: Site, config: Any) -> None:
 def _check_stays(site: Site, config: Any) -> None:
     personal = site.parts.personalization
     _require(
+        not site.masks(FEDERATED),
+        f"{questions.STAYS}: no arrays leave site {site.name} unmasked (privacy.secure_aggregation=true)",
+    )
+    _require(
         personal is not None and personal.unseen == AVERAGE,
         f"{questions.STAYS}: these arrays stay at site {site.name}: its personalization.unseen is not average",
     )
@@ -173,6 +200,7 @@ _CHECKS: dict[str, Callable[[Site, Any], None]] = {
     questions.FIT: _check_fit,
     questions.TEST: _check_test,
     questions.STAYS: _check_stays,
+    **dict.fromkeys(SECURE, _check_session),
 }
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from flwr.app import RecordDict
 from torch import Tensor
 
-from fedbrats.config.schema import Config
+from fedbrats.config.schema import FEDERATED, Config
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.intensity import Normaliser, normaliser
 from fedbrats.federation import arms
@@ -106,6 +106,10 @@ class Site:
         """
         private = isinstance(self.parts.privacy, DpSgd)
         return private and arm != arms.PERSONAL and arm not in self.warm.baseline_arms
+
+    def masks(self, arm: str) -> bool:
+        """Whether the arrays that leave in `arm` are masked (secure aggregation)."""
+        return self.parts.secure is not None and arm == FEDERATED
 
     def stays_in(self, arm: str) -> tuple[str, ...]:
         """The arrays that stay at the site when it works in `arm`."""

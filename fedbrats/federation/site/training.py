@@ -15,6 +15,7 @@ from fedbrats.arrays import like, stored, trainable, travelling
 from fedbrats.config.schema import FEDERATED
 from fedbrats.federation import arms
 from fedbrats.federation.site.budget import BudgetReached
+from fedbrats.federation.site.secure import masked, open_shares
 from fedbrats.federation.site.site import ALGORITHM, STAYS, TRANSFER, WORK, Site
 from fedbrats.federation.site.work import SiteWork
 from fedbrats.federation.transfer import halved
@@ -28,6 +29,8 @@ def train(site: Site, content: RecordDict) -> dict[str, Any]:
     """
     config, started = content["config"], time.perf_counter()
     arm, round_, keep_from = config["arm"], config["round"], config["checkpointed"]
+    if site.masks(arm):
+        open_shares(site, content)
     site.load(content, arm, round_, change=True)
     personal = site.parts.personalization if arm == FEDERATED else None
     work = SiteWork(
@@ -58,6 +61,8 @@ def train(site: Site, content: RecordDict) -> dict[str, Any]:
         received = from_record(content["arrays"], forms)
         sent, residual = halved(sent, received, site.residual_before(round_))
         site.remember(TRANSFER, round_, residual, keep_from)
+    if site.masks(arm):
+        sent = masked(site, config, sent)
     metrics: dict[str, Any] = {"num-examples": len(site.cases.train), "steps": work.steps}
     metrics |= {"loss": loss} if work.epsilon is None else {"epsilon": work.epsilon}
     beside = to_record(like(left.sent, site.parts.signature))

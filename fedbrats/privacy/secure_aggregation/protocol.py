@@ -79,6 +79,11 @@ def threshold_of(sites: int, share: float) -> int:
     return max(FEWEST, math.floor(share * sites + 1e-9) + 1)
 
 
+def label(arm: str, round_: int, session: str) -> str:
+    """One session of a round, in all that is derived for it; `session` is a word that the server draws."""
+    return f"{arm}/{round_}/{session}"
+
+
 def commitment(seed: bytes, site: str, session: str) -> bytes:
     """32 bytes that say nothing of `seed` and that no other has."""
     return hashlib.sha256(text_of("seed", site, session) + seed).digest()

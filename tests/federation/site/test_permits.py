@@ -19,7 +19,7 @@ from fedbrats.federation import questions
 from fedbrats.federation.site import work
 from fedbrats.federation.site.app import ANSWERS, SECONDS, make_client_app
 from fedbrats.federation.site.budget import VALIDATION
-from fedbrats.federation.site.permits import KEYS, WITH_MODEL
+from fedbrats.federation.site.permits import KEYS, SECURE, WITH_MODEL
 from fedbrats.privacy.accounting import rdp_epsilon
 from tests.federation.toy import request
 from tests.federation.toy_personal import method
@@ -130,6 +130,13 @@ def plays_spent(server: Server) -> None:
     assert all(content.keys() == {"spent", "metrics"} for content in found)
 
 
+def plays_secure(kind: str) -> Callable[[Server], None]:
+    def plays(server: Server) -> None:
+        assert learned(everything(server, kind)) == []  # this run has no secure aggregation
+
+    return plays
+
+
 CASES: dict[str, Callable[[Server], None]] = {
     questions.JOIN: plays_join,
     questions.TRAIN: plays_train,
@@ -138,6 +145,7 @@ CASES: dict[str, Callable[[Server], None]] = {
     questions.TEST: plays_test,
     questions.STAYS: plays_stays,
     questions.SPENT: plays_spent,
+    **{kind: plays_secure(kind) for kind in SECURE},
 }
 
 

@@ -1,0 +1,58 @@
+"""What cannot be combined with secure aggregation, in which the server sees the sum of the replies and no reply."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedbrats.config.schema import FEDERATED, Config
+from fedbrats.config.targets import ConfigError
+from fedbrats.data.partition import Site
+from fedbrats.federation.parts import Parts
+from fedbrats.personalization.unseen import AVERAGE
+from fedbrats.privacy.central import Central
+from fedbrats.privacy.secure_aggregation.protocol import FEWEST
+from fedbrats.privacy.secure_aggregation.ring import FixedPoint, OutOfRange
+
+ASKED, OFF = "privacy.secure_aggregation=true", "privacy.secure_aggregation=false"
+
+
+def check_secure(config: Config, parts: Parts) -> None:
+    """Check what depends on the configuration alone; the algorithm says itself what it needs (`Company`).
+
+    Raises:
+        ConfigError: something needs single replies, or sends them.
+    """
+    if FEDERATED not in config.arms:
+        raise ConfigError(f"{ASKED}: nothing is sent in arms={config.arms}; add {FEDERATED}, or set {OFF}.")
+    if isinstance(parts.privacy, Central):
+        raise ConfigError(
+            f"{ASKED} and privacy=central exclude each other: the server clips each site's update, which it would no "
+            f"longer see, and noise that the sites add together is not there; set {OFF}, or privacy=dp_sgd, whose "
+            "noise each site adds before the masks."
+        )
+    if parts.stays and parts.personalization is not None and parts.personalization.unseen == AVERAGE:
+        raise ConfigError(
+            f"{ASKED} and personalization.unseen={AVERAGE} exclude each other: each site would send the arrays that "
+            "stay once, unmasked; set another personalization.unseen, one in which nothing of them leaves, or "
+            f"{OFF}."
+        )
+
+
+def check_secure_sites(parts: Parts, sites: Sequence[Site]) -> None:
+    """Check what depends on which site has which case.
+
+    Raises:
+        ConfigError: too few sites, or more cases than the fixed point has room for.
+    """
+    if parts.secure is None:
+        return
+    training = [site for site in sites if not site.holdout and site.train]
+    if len(training) < FEWEST:
+        raise ConfigError(
+            f"{ASKED} needs {FEWEST} sites that train, here are {len(training)}: of two, each could take its own off "
+            f"the sum and see the other's; set {OFF}, or a partition of more sites."
+        )
+    try:
+        FixedPoint.of(sum(len(site.train) for site in training), parts.secure.largest)
+    except OutOfRange as error:
+        raise ConfigError(f"{ASKED}: {error}.") from error
