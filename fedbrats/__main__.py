@@ -22,7 +22,7 @@ COMMANDS = {
         "authority, certificates and keys of a federation",
     ),
     "audit": ("fedbrats.commands.audit", "try to break the privacy of a run"),
-    "site": ("fedbrats.commands.site.command", "take part in a federation as a hospital: preflight"),
+    "site": ("fedbrats.commands.site.command", "one hospital's side of a federation"),
     "bench": ("fedbrats.bench.command", "measure the federation against plain PyTorch"),
 }
 

@@ -88,7 +88,7 @@ def parse_bench(words: list[str]) -> None:
 
 
 def site_main(name: str):
-    return importlib.import_module(site.SUBCOMMANDS[name][0]).main
+    return importlib.import_module(site.WORDS[name][0]).main
 
 
 def parse_fedbrats(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from fedbrats.checks.site.finding import FIX, OK, WARNING, Finding
+from fedbrats.checks.site.finding import FIX, OK, WARNING, Finding, reason_of
 from fedbrats.config.targets import ConfigError
 from fedbrats.credentials.certificates import now, read_certificates
 from fedbrats.credentials.keys import fingerprint, read_site_key
 from fedbrats.data.sentences import plural
 
+SECRET = "superexec.secret"  # in the storage of the site
 SOON = 30  # days before the end of a certificate in which it is to be renewed
 
 
@@ -25,6 +26,23 @@ def check_key(key: str) -> Finding:
         return Finding("key", FIX, f"{_without(key, error)}.", key)
     facts = {"fingerprint": fingerprint(public)}
     return Finding("key", OK, f"{facts['fingerprint']}, and only its owner may read it", key, facts)
+
+
+def check_secret(storage: str) -> Finding:
+    """Whether nobody else may read the secret between Flower's processes on this machine, once there is one."""
+    file = Path(storage) / SECRET
+    try:
+        mode = file.stat().st_mode & 0o777
+    except (FileNotFoundError, NotADirectoryError):  # the storage itself is another check
+        return Finding("secret", OK, "none yet, the first start makes it")
+    except OSError as error:
+        said = f"cannot be looked at: {reason_of(error)}. Let the user of fedbrats own it."
+        return Finding("secret", FIX, said, str(file))
+    facts = {"mode": f"{mode:04o}"}
+    if mode & 0o077:
+        said = f"has mode {mode:04o}, so others on this machine may take this site's tasks: chmod 600 it."
+        return Finding("secret", FIX, said, str(file), facts)
+    return Finding("secret", OK, "only its owner may read it", str(file), facts)
 
 
 def _without(file: str, error: ConfigError) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedbrats.checks.site.cases import Cases, look_at_cases
-from fedbrats.checks.site.credentials import check_authority, check_key
+from fedbrats.checks.site.credentials import check_authority, check_key, check_secret
 from fedbrats.checks.site.disk import check_room, check_shared_memory, check_writable
 from fedbrats.checks.site.finding import FIX, OK, WARNING, Finding
 from fedbrats.checks.site.gpu import check_gpu
@@ -43,6 +43,7 @@ def preflight(file: Path, config: Config, progress: Progress | None = None) -> I
         return
     yield Finding("site.yaml", OK, f"is understood, the site is called {site.name}", str(file))
     yield check_key(site.key)
+    yield check_secret(site.storage)
     authority = check_authority(site.server.ca)
     yield authority
     yield from _machine(site)

@@ -160,7 +160,7 @@ def _why_refused(address: Address, error: httpx.HTTPError) -> list[Finding]:
     said = explained(error, str(address), "server.ca", PATIENCE)
     cause = cause_of(error)
     if not isinstance(cause, ssl.SSLCertVerificationError):
-        return [Finding("reach", FIX, f"{said}; we went {_way(address)}.")]
+        return [Finding("reach", FIX, f"{said} ({_way(address)})")]
     found = [Finding("reach", OK, f"{address} answers over TLS {_way(address)}")]
     with suppress(httpx.HTTPError):
         clock = _clock(_ask(address, _anyone()).offset)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fedbrats.checks.site.credentials import check_authority, check_key
+from fedbrats.checks.site.credentials import check_authority, check_key, check_secret
 from fedbrats.checks.site.finding import FIX, OK, WARNING
+from fedbrats.credentials.keys import make_secret
 from tests.checks.site.wire import authority
 
 
@@ -101,3 +102,14 @@ def test_no_authority(tmp_path: Path) -> None:
         found = check_authority(file)
         assert found.verdict == FIX
         assert str(tmp_path) not in str(found.to_json())
+
+
+def test_the_secret_between_the_processes_of_the_site(tmp_path: Path) -> None:
+    storage = tmp_path / "Planted"
+    assert check_secret(str(storage)).verdict == OK  # none yet
+    secret = make_secret(storage / "superexec.secret")
+    assert check_secret(str(storage)).verdict == OK
+    secret.chmod(0o640)
+    found = check_secret(str(storage))
+    assert (found.verdict, found.facts) == (FIX, {"mode": "0640"})
+    assert "Planted" not in str(found.to_json())

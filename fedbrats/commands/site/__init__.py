@@ -1,0 +1,1 @@
+"""`fedbrats site`: one hospital's side of a federation."""
