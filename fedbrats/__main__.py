@@ -22,7 +22,9 @@ COMMANDS = {
         "authority, certificates and keys of a federation",
     ),
     "audit": ("fedbrats.commands.audit", "try to break the privacy of a run"),
+    "server": ("fedbrats.commands.server", "run the server of a federation across hospitals"),
     "site": ("fedbrats.commands.site.command", "one hospital's side of a federation"),
+    "study": ("fedbrats.commands.study.command", "a study across hospitals, at the server"),
     "bench": ("fedbrats.bench.command", "measure the federation against plain PyTorch"),
 }
 

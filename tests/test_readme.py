@@ -15,13 +15,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from fedbrats.__main__ import COMMANDS
 from fedbrats.bench.parts import PARTS
 from fedbrats.checks.config import checked
-from fedbrats.commands import audit, compare, report
+from fedbrats.commands import audit, compare, report, server
 from fedbrats.commands.compose import composed, own_folder
 from fedbrats.commands.evaluate import arguments as evaluate_arguments
 from fedbrats.commands.federation import command as federation
 from fedbrats.commands.models import command as models
 from fedbrats.commands.predict import arguments as predict
 from fedbrats.commands.site import command as site
+from fedbrats.commands.study import command as study
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "README.md", *sorted(ROOT.glob("fedbrats/**/README.md")), ROOT / "docker" / "README.md"]
@@ -99,6 +100,9 @@ def parse_fedbrats(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         "compare": compare.main,
         "audit": audit.main,
         "federation": federation.main,
+        "server": server.main,
+        "site": site.main,
+        "study": study.main,
     }
     by_hand = {
         "run": parse_run,
@@ -175,6 +179,8 @@ def test_every_command_parses(name: str, command: str, monkeypatch: pytest.Monke
         "fedbrats bench z",
         "fedbrats models all=true",
         "docker run --rm fedbrats check-data root=some",
+        "fedbrats server begin",
+        "fedbrats study start",
         "make all",
         "pip install -e '.[gpu]'",
         "python run.py",

@@ -28,7 +28,7 @@ from fedbrats.config.secure import mechanism
 from fedbrats.config.targets import ConfigError
 from fedbrats.config.versions import ANY, SAME
 from fedbrats.data.families import given
-from fedbrats.data.institutions import check_options
+from fedbrats.data.institutions import METHODS, check_options
 from fedbrats.data.patches import CENTRES
 from fedbrats.federation.parts import Parts, parts_of
 from fedbrats.models.build import check_loss, check_network, dimensions
@@ -40,6 +40,7 @@ from fedbrats.privacy.central import Central
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.training.amount import IN_A_ROW, TOGETHER
 
+ENGINES = ("local", "ray", "superlink")
 STOP_NEVER = "train.stop_patience=null"
 
 
@@ -169,7 +170,7 @@ def _check_data(data: DataConfig, partition: PartitionConfig) -> None:
     _choice("data.links", data.links, ("inside", "follow"))
     _require(data.source == "phantom" or bool(data.root), "data.root: name the folder that holds the cases.")
     given(data.labels, "data.labels")
-    _choice("partition.method", partition.method, ("institution", "fets", "iid", "dirichlet", "quantity"))
+    _choice("partition.method", partition.method, METHODS)
     for key in ("val", "test"):
         share = getattr(partition, key)
         _require(
@@ -243,7 +244,7 @@ def _check_stopping(config: Config) -> None:
 
 
 def _check_runtime(runtime: RuntimeConfig, metrics: MetricsConfig, inference: InferenceConfig) -> None:
-    _choice("runtime.engine", runtime.engine, ("local", "ray"))
+    _choice("runtime.engine", runtime.engine, ENGINES)
     _choice("runtime.device", runtime.device, ("auto", "cpu", "cuda"))
     _at_least("runtime.workers", runtime.workers, 0)
     for key in ("threads", "evaluate_every", "checkpoint_every", "keep_checkpoints"):

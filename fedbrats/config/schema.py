@@ -51,7 +51,7 @@ class DataConfig:
 class PartitionConfig:
     """Which site holds which case, and which cases each site trains, validates and tests on."""
 
-    method: str = "institution"  # institution | fets | iid | dirichlet | quantity
+    method: str = "institution"  # institution | fets | own | iid | dirichlet | quantity
     table: str | None = None  # CSV that maps cases to institutions
     case_column: str | None = None  # header of the case column; None recognises the usual ones
     site_column: str | None = None  # header of the institution column; None recognises the usual ones
@@ -153,7 +153,7 @@ class MetricsConfig:
 class RuntimeConfig:
     """Where the work is done."""
 
-    engine: str = "local"  # local | ray
+    engine: str = "local"  # local | ray | superlink
     workers: int | None = None  # processes; 0 = this process, None = one per core (CPU) or one per GPU
     threads: int = 1  # torch threads of a worker
     device: str = "auto"  # auto | cpu | cuda

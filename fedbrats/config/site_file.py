@@ -13,6 +13,7 @@ from fedbrats.config.schema import DataConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.files import read_yaml
 
+VARIABLE = "FEDBRATS_SITE"  # of the environment: the file, for the processes of `fedbrats site start`
 ROLES = ("train", "test")
 ARRAYS = ("all", "no_statistics")  # or a list of names
 DEVICES = ("auto", "cpu", "cuda")
@@ -72,7 +73,7 @@ class SiteFile:
     storage: str = ""  # folder of the site's own: studies, cache, ledgers, logs
     key: str = ""  # private key by which the server knows the site
     server: ServerAddress = field(default_factory=ServerAddress)
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataConfig = field(default_factory=lambda: DataConfig(cache=""))  # cache: "" is below storage
     partition: OwnPartition = field(default_factory=OwnPartition)
     device: str = "auto"  # auto | cpu | cuda
     limits: Limits = field(default_factory=Limits)
@@ -94,6 +95,7 @@ def load_site_file(file: Path) -> SiteFile:
         ) from error
     _check(found, file)
     base = file.resolve().parent
+    found.data.cache = found.data.cache or str(Path(found.storage) / "cache")
     for holder, key in _paths(found):
         if value := getattr(holder, key):
             setattr(holder, key, str(base / Path(value).expanduser()))

@@ -15,7 +15,8 @@ from fedbrats.data.site_names import institution_from_name
 from fedbrats.data.tables import SITE_HEADERS, known_header, open_table
 
 CONTROLS = ("iid", "dirichlet", "quantity")
-METHODS = ("institution", "fets", *CONTROLS)
+OWN = "own"  # all cases are those of `partition.unknown`: one institution that prepares itself
+METHODS = ("institution", "fets", OWN, *CONTROLS)
 
 
 def table_notes(cfg: PartitionConfig) -> list[str]:
@@ -88,9 +89,9 @@ def _has_sites(cfg: PartitionConfig) -> bool:
 
 
 def assign(cases: Sequence[Case], cfg: PartitionConfig) -> dict[str, str]:
-    """Return case name -> institution for `partition.method` "institution" and "fets".
+    """Return case name -> institution for `partition.method` "institution", "fets" and "own".
 
-    As `find_institutions`, with the cases that get none going to `partition.unknown`.
+    As `find_institutions`, with the cases that get none going to `partition.unknown`; with "own" all of them.
 
     Raises:
         ConfigError: cases without institution and no `partition.unknown`, one patient in two institutions, a
@@ -98,6 +99,9 @@ def assign(cases: Sequence[Case], cfg: PartitionConfig) -> dict[str, str]:
     """
     if cfg.method in CONTROLS:
         raise ConfigError(f"partition.method={cfg.method} does not use institutions")
+    if cfg.method == OWN:
+        check_options(cfg)
+        return {case.name: str(cfg.unknown) for case in cases}
     sites = find_institutions(cases, cfg)
     unknown = [name for name, site in sites.items() if site is None]
     if unknown and cfg.unknown is None:
@@ -182,6 +186,11 @@ def check_options(cfg: PartitionConfig) -> None:
             raise ConfigError(f"partition.sites is {cfg.sites}; at least 1 site is needed")
         if not cfg.alpha > 0:
             raise ConfigError(f"partition.alpha is {cfg.alpha}; it must be above 0")
+    if cfg.method == OWN and (not cfg.unknown or cfg.site_column or (cfg.table and not cfg.patient_column)):
+        raise ConfigError(
+            "partition.method=own: name the institution of all cases in partition.unknown; a partition.table only "
+            "tells patients there (partition.patient_column)"
+        )
     if not cfg.table:
         for key in ("case_column", "site_column", "patient_column"):
             if getattr(cfg, key) is not None:

@@ -6,6 +6,7 @@ carries a `config` record with what is asked of whom, and where a model travels 
 
 from __future__ import annotations
 
+PREPARE = "query.prepare"  # take this configuration and prepare yourself; in a deployment only
 JOIN = "query.join"  # who are you and what do you hold
 TRAIN = "train"  # one round of local training
 VALIDATE = "evaluate.validate"  # score a model on the validation cases
@@ -16,3 +17,5 @@ KEYS = "query.keys"  # secure aggregation: the public keys of a site for one rou
 SHARES = "query.shares"  # secure aggregation: its secrets, in shares sealed for the other sites
 UNMASK = "query.unmask"  # secure aggregation: its shares of what is left in the sum
 SPENT = "query.spent"  # what the privacy of the site's patients has cost
+
+READY, WAITING = "ready", "waits"  # what a site says to PREPARE

@@ -58,6 +58,25 @@ def test_shares_of_nothing_are_nothing() -> None:
     assert sizes(site) == (1, 0, 2)
 
 
+def test_own_cases_are_one_institutions_whatever_their_names_say() -> None:
+    mine = [*many(5), *many(4, "TCIA01")]
+    (site,) = make_partition(mine, PartitionConfig(method="own", unknown="Basel"))
+    assert (site.name, site.holdout, len(site.cases)) == ("Basel", False, 9)
+    (other,) = make_partition(many(5), PartitionConfig(method="own", unknown="Basel"))
+    (same,) = make_partition(many(5), PartitionConfig())
+    assert (other.train, other.val, other.test) == (same.train, same.val, same.test)  # no name in the split
+    (tests,) = make_partition(mine, PartitionConfig(method="own", unknown="Basel", holdout=["Basel"]))
+    assert (tests.holdout, tests.train, tests.val, len(tests.test)) == (True, (), (), 9)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{}, {"unknown": "Basel", "site_column": "s"}, {"unknown": "Basel", "table": "t.csv"}]
+)
+def test_own_cases_need_a_name_and_no_table_of_institutions(wrong: dict) -> None:
+    with pytest.raises(ConfigError, match=r"partition\.method=own: name the institution"):
+        make_partition(many(3), PartitionConfig(method="own", **wrong))
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 8, 20, 23])
 @pytest.mark.parametrize("folds", [2, 5])
 def test_each_patient_outside_the_test_set_validates_in_one_fold(count: int, folds: int) -> None:

@@ -23,39 +23,34 @@ from fedbrats.checks.settings import (
     settle,
 )
 from fedbrats.commands.run.progress import Progress
+from fedbrats.commands.run.server import (
+    federation,
+    joined,
+    metrics_of,
+    trained_and_tested,
+    write_failure,
+    write_reports,
+    write_results,
+)
 from fedbrats.commands.run.steps import counted, step_counts
-from fedbrats.commands.run.summary import arms_summary, write_summary
-from fedbrats.config.schema import FEDERATED, LOCAL, POOLED, Config, TrainConfig, save_config
+from fedbrats.config.schema import FEDERATED, LOCAL, POOLED, Config, save_config
 from fedbrats.config.secure import mechanism
 from fedbrats.config.targets import ConfigError
-from fedbrats.config.versions import SAME, own_versions
 from fedbrats.data.partition import Site
 from fedbrats.data.prepare import Prepared, prepare
 from fedbrats.federation import arms
-from fedbrats.federation.initial import check_init, initial_arrays
-from fedbrats.federation.parts import Parts, parts_of
-from fedbrats.federation.server.central_privacy import CentralPrivacy
-from fedbrats.federation.server.final_test import test_all, write_privacy
-from fedbrats.federation.server.joining import join
+from fedbrats.federation.initial import check_init
+from fedbrats.federation.parts import parts_of
 from fedbrats.federation.server.personal import write_personalization
-from fedbrats.federation.server.round_loop import serve
-from fedbrats.federation.server.state import Federation, FederationError
+from fedbrats.federation.server.state import FederationError
 from fedbrats.federation.site.app import make_client_app
 from fedbrats.files import remove_partial, write_json
-from fedbrats.metrics.table import Facts, facts_of
 from fedbrats.models.node import why_this_size
-from fedbrats.privacy.central import Central
 from fedbrats.privacy.dp_sgd import DpSgd
-from fedbrats.report.html import write_report
-from fedbrats.report.public import write_public_report
-from fedbrats.runs import rounds
-from fedbrats.runs.case_tables import cases_table
-from fedbrats.runs.checkpoint import Model, load_checkpoint
 from fedbrats.runs.environment import write_environment
 from fedbrats.runs.privacy import collect_steps
 from fedbrats.runs.site_cases import site_folder, write_site_cases
 from fedbrats.training.amount import pooled_steps, steps_per_round
-from fedbrats.training.schedule import plateau_factor
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +72,10 @@ def run(
         FederationError: the federation cannot start or go on. The folder then holds a report of what there is.
     """
     asked = checked(config, base)
+    if asked.runtime.engine == "superlink":
+        raise ConfigError(
+            "runtime.engine=superlink: across hospitals a study is begun by `fedbrats study start`."
+        )
     resumed = asked.run.resume is not None
     folder = Path(str(asked.run.resume)) if resumed else folder
     settled = resumed_config(asked, overrides) if resumed else settle(asked)
@@ -103,23 +102,19 @@ def run(
         try:
             rows = _federate(folder, settled, prepared, progress)
         except FederationError as error:
-            write_summary(folder, f"failed: {error}", **_facts(settled, prepared))
-            if settled.report.html:
-                write_report(folder)
-                write_public_report(folder)
+            write_failure(folder, settled, error, prepared.skipped)
             raise
-        _write_results(folder, settled, prepared, rows, time.perf_counter() - started)
+        write_results(folder, settled, rows, time.perf_counter() - started, prepared.skipped)
         if settled.report.html:
             progress.message("writing the reports")
-            write_report(folder)
-            write_public_report(folder)
+            write_reports(folder)
     return folder
 
 
 def write_inputs(folder: Path, config: Config, prepared: Prepared, overrides: Sequence[str]) -> None:
     """Write what the run starts from: configuration, environment, partition and each site's list of cases."""
     save_config(config, folder / "config.yaml")
-    write_environment(folder, overrides, _metrics(config))
+    write_environment(folder, overrides, metrics_of(config))
     write_json(folder / "partition.json", prepared.to_json(), private=True)
     training = [site for site in prepared.sites if not site.holdout]
     for site in prepared.sites:
@@ -130,70 +125,19 @@ def write_inputs(folder: Path, config: Config, prepared: Prepared, overrides: Se
     write_json(site_folder(folder, pooled.name) / "members.json", members, private=True)
 
 
-def _federation(
-    folder: Path, config: Config, parts: Parts, sites: list[Site], observer: Progress
-) -> Federation:
-    """The server's state, from the newest checkpoint where there is one."""
-    training = [site.name for site in sites if not site.holdout]
-    cohorts = arms.cohorts(config.arms, training, parts.algorithm)
-    snapshot = load_checkpoint(folder / "checkpoints")
-    models, finished = (snapshot.models, snapshot.round) if snapshot else ({}, 0)
-    for cohort in cohorts if not snapshot else ():
-        start = initial_arrays(parts, config.train.init, config.run.trust)
-        models[cohort.arm] = Model(parts.without_stays(start) if cohort.federated else start)
-    rounds.start(folder, finished)
-    privacy = parts.privacy
-    patients = privacy if isinstance(privacy, DpSgd) else None
-    return Federation(
-        algorithm=parts.algorithm,
-        cohorts=cohorts,
-        models=models,
-        folder=folder,
-        rounds=config.rounds,
-        observer=observer,
-        regions=parts.regions,
-        metrics=_metrics(config),
-        trainable=parts.trainable,
-        evaluate_every=config.runtime.evaluate_every,
-        checkpoint_every=config.runtime.checkpoint_every,
-        keep_checkpoints=config.runtime.keep_checkpoints,
-        lr_factor=_lr_factor(config.train),
-        stop_patience=config.train.stop_patience,
-        protection=CentralPrivacy(privacy, folder, finished) if isinstance(privacy, Central) else None,
-        secure=parts.secure,
-        losses_stay=patients is not None,
-        validation_stays=patients is not None and patients.validation == "home",
-        finished_round=finished,
-        checkpointed=finished,
-    )
-
-
-def _lr_factor(train: TrainConfig) -> Callable[[list[float]], float]:
-    """The server's part of the learning rate, from the validation losses so far."""
-    if train.schedule != "plateau":
-        return lambda losses: 1.0
-    settings = (train.plateau_factor, train.plateau_patience, train.plateau_cooldown)
-    return lambda losses: plateau_factor(losses, *settings)
-
-
 def _federate(folder: Path, config: Config, prepared: Prepared, progress: Progress) -> list[dict[str, Any]]:
     """Train all arms and test their models; rows of `cases.csv`."""
     names, parts = [site.name for site in prepared.sites], parts_of(config)
     if POOLED in config.arms:
         names.append(arms.POOLED_SITE)
-    fed = _federation(folder, config, parts, prepared.sites, progress)
+    fed = federation(folder, config, parts, prepared.sites, progress)
     rows: list[dict[str, Any]] = []
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        used = rounds.used(folder, FEDERATED) if fed.losses_stay else {}
-        how = (fed.algorithm.timeout, parts.stays, fed.algorithm.max_cases)
-        versions = own_versions() if config.run.versions == SAME else None
-        fed.members = join(grid, parts.signature, names, *how, used, versions)
-        serve(grid, fed)
-        rows.extend(test_all(grid, fed, config, parts, prepared.sites))
-        write_privacy(grid, fed, parts)
+        fed.members = joined(grid, folder, config, names)
+        rows.extend(trained_and_tested(grid, fed, config, parts, prepared.sites))
 
     with step_counts(config, folder, names) as counts:
         progress.start(config.rounds, [c.arm for c in fed.cohorts], counted(counts, config, prepared, fed))
@@ -247,28 +191,3 @@ def start_engine(
         memory_fraction=fraction,
         device=runtime.device,
     )
-
-
-def _metrics(config: Config) -> dict[str, Facts]:
-    """What is known of the metrics that are scored."""
-    return facts_of(parts_of(config).metrics, config.metrics.convention)
-
-
-def _facts(config: Config, prepared: Prepared) -> dict[str, Any]:
-    return {
-        "convention": config.metrics.convention,
-        "rounds": config.rounds,
-        "skipped": prepared.skipped,
-        "selected": config.report.select,
-    }
-
-
-def _write_results(
-    folder: Path, config: Config, prepared: Prepared, rows: list[dict[str, Any]], seconds: float
-) -> None:
-    metrics = _metrics(config)
-    cases_table(metrics).write(folder, rows, private=True)
-    facts = _facts(config, prepared)
-    if rows:
-        facts |= arms_summary(rows, metrics, config.metrics.convention)
-    write_summary(folder, "finished", **facts, wall_seconds=round(seconds, 1))

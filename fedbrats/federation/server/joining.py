@@ -27,6 +27,7 @@ def join(
     most_cases: int = MOST_CASES,
     used: Mapping[str, int] | None = None,
     versions: Mapping[str, str] | None = None,
+    registered: Mapping[int, str] | None = None,
 ) -> dict[str, Member]:
     """Ask every node which site it is and what it holds.
 
@@ -34,11 +35,12 @@ def join(
     as a site weighs with its number of cases; for the pooled site, which holds those of all, as many for each site.
     `used`: rounds of this run in which a reply of a private site was used, by site; its ledger must know of as many.
     `versions`: of the server's packages, which the sites must have too; None takes any.
+    `registered`: in a deployment, the site whose key each node has shown; it must call itself so.
 
     Raises:
-        FederationError: a site is missing, joins twice or is none of `sites`, answers with an error or with facts that
-            cannot be used, has other arrays or versions than the server, or a ledger that knows of fewer rounds than
-            were used; or no site has a training case.
+        FederationError: a site is missing, calls itself otherwise than its key is registered, joins twice or is none of
+            `sites`, answers with an error or with facts that cannot be used, has other arrays or versions than the
+            server, or a ledger that knows of fewer rounds than were used; or no site has a training case.
     """
     nodes = {str(node): Member(node, 0, 0, 0) for node in grid.get_node_ids()}
     requests = [Request(Cohort("join", ()), name, RecordDict()) for name in nodes]
@@ -66,9 +68,14 @@ def join(
                 "`personalization`."
             )
         _check_rounds(site, facts.get("rounds"), (used or {}).get(site, 0))
+        node = reply.metadata.src_node_id
+        if registered is not None and registered.get(node) != site:
+            raise FederationError(
+                f"the key of site {registered.get(node)} is used by one that calls itself {site}"
+            )
         if site in members:
             raise FederationError(f"two nodes joined as site {site}")
-        members[site] = Member(reply.metadata.src_node_id, *counts)
+        members[site] = Member(node, *counts)
     missing, strangers = sorted(set(sites) - members.keys()), sorted(members.keys() - set(sites))
     if missing:
         raise FederationError(f"sites did not join: {', '.join(missing)}")

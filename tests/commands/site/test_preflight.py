@@ -155,7 +155,8 @@ def test_a_call_that_cannot_be_used(folder: Path, capsys: pytest.CaptureFixture[
     assert main([]) == main(["takeoff"]) == 2
     assert "usage: fedbrats site WORD" in capsys.readouterr().err
     assert main(["--help"]) == 0
-    assert all(name in capsys.readouterr().out for name in WORDS)
+    said = capsys.readouterr().out
+    assert all(name in said for name in WORDS)
     study = folder.parent / "study.yaml"
     study.write_text(study.read_text().replace("fedbrats.losses", "os.path"))
     assert look(folder) == 2

@@ -35,6 +35,16 @@ def test_a_ledger_that_knows_of_fewer_rounds_than_were_used_does_not_join() -> N
             join(FakeGrid([joins("A", **facts), joins("B")]), EXPECTED, ["A", "B"], 5, used={"A": 31})
 
 
+def test_a_site_is_who_its_key_is_registered_for() -> None:
+    answers = [joins("A"), joins("B")]
+    assert set(join(FakeGrid(answers), EXPECTED, ["A", "B"], 5, registered={2: "A", 3: "B"})) == {"A", "B"}
+    for registered in ({2: "B", 3: "A"}, {2: "A"}):
+        with pytest.raises(
+            FederationError, match=r"the key of site (B|None) is used by one that calls itself"
+        ):
+            join(FakeGrid(answers), EXPECTED, ["A", "B"], 5, registered=registered)
+
+
 REFUSED: dict[str, tuple[list[Answer], str]] = {
     "another network": (
         [joins("A"), joins("B", arrays="0123")],

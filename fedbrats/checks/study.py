@@ -1,0 +1,29 @@
+"""What a study across hospitals cannot ask for; checked where it is begun, and by every site again."""
+
+from __future__ import annotations
+
+from fedbrats.config.schema import FEDERATED, Config
+from fedbrats.config.targets import ConfigError
+
+
+def check_study(config: Config) -> None:
+    """Check that sites of a deployment can do what `config` asks.
+
+    Raises:
+        ConfigError: naming the key and the fix.
+    """
+    if config.runtime.engine != "superlink":
+        raise ConfigError(f"runtime.engine={config.runtime.engine}: a study runs with runtime=superlink.")
+    if list(config.arms) != [FEDERATED]:
+        raise ConfigError(
+            f"arms={config.arms}: across hospitals there is arms=[{FEDERATED}] only; the baselines need pooled data."
+        )
+    for key, value in (("train.init", config.train.init), ("inference.locate", config.inference.locate)):
+        if value:
+            raise ConfigError(f"{key}={value}: a site has no such folder; set it to null.")
+    if config.privacy.get("insecure_seed") is not None:
+        raise ConfigError(
+            "privacy.insecure_seed: whoever knows the seed takes the noise away; set it to null."
+        )
+    if config.run.trust:
+        raise ConfigError(f"run.trust={config.run.trust}: a site builds nothing but what is installed there.")

@@ -1,0 +1,1 @@
+"""`fedbrats study`: a study across hospitals, at the server."""

@@ -1,0 +1,91 @@
+"""The ClientApp of a hospital: its own configuration decides, whatever comes with a message.
+
+Which site this is stands in `site.yaml` (FEDBRATS_SITE), which study is meant in the run's configuration; the study's
+folder at the site has the layout of a run folder and is served as one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedbrats import __version__
+from fedbrats.config.site_file import VARIABLE, SiteFile, load_site_file
+from fedbrats.config.targets import ConfigError
+from fedbrats.engines.sites import CLIENT_APP_RAISED_EXCEPTION, error_reply
+from fedbrats.engines.superlink.thin_app import STUDY
+from fedbrats.federation import questions
+from fedbrats.federation.site.app import SiteError, make_client_app
+from fedbrats.studies.at_site import (
+    StudyRefused,
+    approved,
+    prepare_study,
+    ready,
+    study_folder,
+    take_study,
+)
+
+log = logging.getLogger(__name__)
+
+
+class SiteApp(ClientApp):
+    """Answers for one site; keeps the last study's network and cases loaded between messages."""
+
+    def __init__(self, file: Path | None = None) -> None:
+        """`file`: the `site.yaml`; None takes the one that FEDBRATS_SITE names, when the first message comes."""
+        super().__init__()
+        self._file = file
+        self._served: dict[Path, ClientApp] = {}  # one study
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """The reply to a message; a failure is logged in full here, and leaves as a sentence without names or paths."""
+        try:
+            site = load_site_file(self._file or Path(os.environ[VARIABLE]))
+            return self._answer(site, message, context)
+        except (StudyRefused, SiteError) as error:
+            log.warning("%s refused: %s", message.metadata.message_type, error)
+            said = str(error)
+        except Exception as error:
+            log.exception("%s failed", message.metadata.message_type)
+            said = f"{type(error).__name__}: the reason stands in the log of the site"
+        return error_reply(message, CLIENT_APP_RAISED_EXCEPTION, said)
+
+    def _answer(self, site: SiteFile, message: Message, context: Context) -> Message:
+        folder = study_folder(site, context.run_config.get(STUDY))
+        if message.metadata.message_type == questions.PREPARE:
+            self._served.clear()
+            return Message(
+                RecordDict({"facts": ConfigRecord(_prepare(site, folder.name, message))}), reply_to=message
+            )
+        ready(site, folder)
+        if folder not in self._served:
+            self._served = {folder: make_client_app(str(folder))}
+        context.node_config = {"site": site.name}
+        return self._served[folder](message, context)
+
+
+def _prepare(site: SiteFile, study: str, message: Message) -> dict[str, str]:
+    """Take the study and prepare for it; what the site says then."""
+    asked = message.content.get("study")
+    text, sha256 = (
+        (asked.get("text"), asked.get("sha256")) if isinstance(asked, ConfigRecord) else (None, None)
+    )
+    if not isinstance(text, str) or not isinstance(sha256, str):
+        raise StudyRefused(f"study {study}: no configuration came with it")
+    try:
+        folder = take_study(site, study, text, sha256)
+    except ConfigError as error:
+        log.warning("study %s cannot run here: %s", study, error)
+        raise StudyRefused(
+            f"study {study}: its configuration cannot run at the site, whose log says why"
+        ) from error
+    prepare_study(site, folder)
+    state = questions.READY if approved(site, folder) else questions.WAITING
+    return {"site": site.name, "state": state, "sha256": sha256, "version": __version__}
+
+
+app = SiteApp()

@@ -1,0 +1,111 @@
+"""The Grid of a study: Flower's own over HTTP, asked in short steps, and only for the sites of the study."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import httpx
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedbrats.engines.sites import error_reply, set_message_id
+
+log = logging.getLogger(__name__)
+
+POLL = 0.2  # seconds between two questions for a reply
+NODE_UNAVAILABLE = 5  # flwr.common.constant.ErrorCode, which is not public
+
+
+class StudyGrid(Grid):
+    """The nodes of one study behind Flower's `HttpGrid`.
+
+    Flower's own `send_and_receive` asks every 3 s and has all replies in memory at once. Here a reply is asked for by
+    its message when its turn has come, so that one is held at a time and an error reply, which Flower signs as the
+    SuperLink's own, belongs to the site that was asked. While the SuperLink is away nothing has come yet: whoever
+    waits goes on waiting for as long as it would anyway, and Flower's client connects again.
+    """
+
+    def __init__(self, grid: Any, clock: Callable[[float], None] = time.sleep) -> None:
+        """`grid`: Flower's; `nodes` is empty until it is set."""
+        self._grid, self._sleep = grid, clock
+        self.nodes: dict[int, str] = {}  # node id -> site
+        self._refused: dict[str, Message] = {}  # error replies to messages that the SuperLink did not take
+
+    def set_run(self, run: Any) -> None:
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Any:
+        return self._grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> list[int]:
+        """The nodes of the study, by the names of their sites."""
+        return sorted(self.nodes, key=lambda node: self.nodes[node])
+
+    def online(self, keys: Mapping[bytes, str]) -> dict[int, str]:
+        """Node id -> site of the nodes that are connected and registered with one of `keys` (PEM -> site)."""
+        try:
+            found = list(self._grid.get_nodes())
+        except httpx.TransportError:
+            return {}
+        return {
+            int(node.node_id): keys[bytes(node.public_key)]
+            for node in found
+            if bytes(node.public_key) in keys and node.status == "online"
+        }
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Send the messages, one request each, so that sites begin while the next is sent; returns their ids."""
+        return [self._push(message) for message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """The replies to `message_ids` that are there; waits `POLL` seconds where none is."""
+        ids = list(message_ids)
+        if refused := [self._refused.pop(message_id) for message_id in ids if message_id in self._refused]:
+            return refused
+        try:
+            found = list(self._grid.pull_messages(ids))
+        except httpx.TransportError as error:
+            log.warning("the SuperLink is away (%s)", type(error).__name__)
+            found = []
+        if not found:
+            self._sleep(POLL)
+        return found
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Not used: `asking.replies_in_order` asks for one reply after the other."""
+        raise NotImplementedError
+
+    def _push(self, message: Message) -> str:
+        """Send one message, again and again while it holds and the SuperLink is away."""
+        end = time.monotonic() + message.metadata.ttl
+        while True:
+            try:
+                message_id = next(iter(self._grid.push_messages([message])), None)
+                break
+            except httpx.TransportError as error:
+                if time.monotonic() > end:
+                    raise
+                log.warning("the SuperLink is away (%s); a message waits", type(error).__name__)
+                self._sleep(POLL)
+        if message_id:
+            return str(message_id)
+        message_id = f"refused-{len(self._refused)}"
+        set_message_id(message, message_id)
+        self._refused[message_id] = error_reply(
+            message, NODE_UNAVAILABLE, "the SuperLink does not know the site"
+        )
+        return message_id

@@ -1,0 +1,139 @@
+"""Processes that must run on: started, watched, started again when they end, and ended together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedbrats.config.targets import ConfigError
+from fedbrats.files import private_folder, read_json, write_json
+
+AGAIN = 5.0  # seconds before what has ended is started again
+LOOK = 2.0  # seconds between two calls of what is done meanwhile
+GRACE = 20.0  # seconds that a process has to end by itself
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Program:
+    """One of Flower's programs, by `flower.py`, with its arguments; `log`: what it says goes there."""
+
+    name: str
+    arguments: tuple[str, ...]
+    log: Path
+
+    def start(self, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """Begin it in a group of its own, so that Ctrl-C at a terminal reaches this process alone."""
+        command = [sys.executable, "-m", "fedbrats.engines.superlink.flower", *self.arguments]
+        private_folder(self.log.parent)
+        with self.log.open("ab") as stream:
+            return subprocess.Popen(
+                command,
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
+
+
+def run_all(
+    programs: Sequence[Program],
+    environment: Mapping[str, str],
+    file: Path,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> int:
+    """Run `programs` until this process is told to end (SIGTERM, SIGINT); returns 0.
+
+    What ends meanwhile is started again: a SuperNode, for one, is refused by the server for a minute after it was
+    killed. Their process ids stand in `file`, for `stop`. `meanwhile` is called every `LOOK` seconds.
+
+    Raises:
+        ConfigError: they run already, by that file.
+    """
+    if owner := _owner(file):
+        raise ConfigError(f"process {owner} runs them already ({file}); `stop` ends it")
+    end = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: end.set()) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    running: dict[Program, subprocess.Popen[bytes]] = {}
+    due, look = dict.fromkeys(programs, 0.0), time.monotonic() + LOOK
+    try:
+        while not end.is_set():
+            for program in programs:
+                process = running.get(program)
+                if process is not None and process.poll() is not None:
+                    log.warning("%s ended (%s), again in %g s", program.name, process.returncode, AGAIN)
+                    del running[program]
+                    due[program] = time.monotonic() + AGAIN
+                if program not in running and time.monotonic() >= due[program]:
+                    running[program] = program.start(environment)
+                    pids = {one.name: p.pid for one, p in running.items()}
+                    write_json(file, {"pid": os.getpid(), "programs": pids}, private=True)
+            if time.monotonic() >= look:
+                meanwhile()
+                look = time.monotonic() + LOOK
+            end.wait(0.2)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _end(list(running.values()))
+        file.unlink(missing_ok=True)
+    return 0
+
+
+def stop(file: Path) -> bool:
+    """End what `run_all` runs by `file`, and wait until it has ended; returns whether it ran."""
+    owner = _owner(file)
+    if not owner:
+        return False
+    os.kill(owner, signal.SIGTERM)
+    end = time.monotonic() + 2 * GRACE
+    while _alive(owner) and time.monotonic() < end:
+        time.sleep(0.1)
+    return True
+
+
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Ask them to end, the last one first, and make those end that do not."""
+    for process in reversed(processes):
+        with suppress(ProcessLookupError):
+            process.terminate()
+    end = time.monotonic() + GRACE
+    for process in processes:
+        try:
+            process.wait(max(0.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _owner(file: Path) -> int:
+    """The process that runs by `file`, 0 if none does."""
+    try:
+        pid = int(read_json(file)["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+    return pid if pid != os.getpid() and _alive(pid) else 0
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    stat = Path(f"/proc/{pid}/stat")
+    return not (stat.is_file() and stat.read_text().rsplit(")", 1)[1].split()[0] == "Z")

@@ -1,0 +1,92 @@
+"""The programs of a server and of a site, with every option that a deployment needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedbrats.config.server_file import VARIABLE as SERVER
+from fedbrats.config.server_file import ServerFile
+from fedbrats.config.site_file import VARIABLE as SITE
+from fedbrats.config.site_file import SiteFile
+from fedbrats.config.targets import ConfigError
+from fedbrats.credentials.folder import Folder
+from fedbrats.credentials.keys import make_secret
+from fedbrats.engines.superlink.processes import Program
+from fedbrats.files import private_folder
+
+SITE_TASK, SITE_WORKER = "flwr-clientapp", "fedbrats.engines.superlink.worker"
+SERVER_TASK = "flwr-serverapp"
+LOOPBACK = "127.0.0.1"
+
+
+def server_programs(server: ServerFile, module: str) -> list[Program]:
+    """SuperLink and SuperExec of the server; `module` is what a study is run by.
+
+    The SuperLink takes registered keys only, over TLS; its SuperExec has to know a secret.
+    """
+    folder, logs = Folder(Path(server.federation)), Path(server.storage) / "logs"
+    port = server_port(server)
+    for file in (folder.authority, folder.server, folder.server_key, folder.secret):
+        if not file.is_file():
+            raise ConfigError(f"{file}: not there; `fedbrats federation init` makes it")
+    private_folder(Path(server.storage))
+    link = [
+        *("superlink", "--host", server.listen, "--port", str(port)),
+        *("--ssl-ca-certfile", str(folder.authority)),
+        *("--ssl-certfile", str(folder.server), "--ssl-keyfile", str(folder.server_key)),
+        *("--enable-supernode-auth", "--disable-runtime-dependency-installation"),
+        *("--isolation", "process", "--superexec-auth-secret-file", str(folder.secret)),
+        *(["--database", str(Path(server.storage) / "superlink.db")] if server.database else []),
+    ]
+    execute = [
+        *("superexec", SERVER_TASK, module, "single"),
+        *("--runtime-api-address", server_address(server), "--root-certificates", str(folder.authority)),
+        *("--superexec-auth-secret-file", str(folder.secret)),
+    ]
+    return [
+        Program("superlink", tuple(link), logs / "superlink.log"),
+        Program("superexec", tuple(execute), logs / "superexec.log"),
+    ]
+
+
+def site_programs(site: SiteFile, port: int) -> list[Program]:
+    """SuperNode and SuperExec of a site; they speak to each other at `port` of this machine only."""
+    storage = private_folder(Path(site.storage))
+    secret, logs = make_secret(storage / "superexec.secret"), storage / "logs"
+    for key, value in (
+        ("key", site.key),
+        ("server.ca", site.server.ca),
+        ("server.address", site.server.address),
+    ):
+        if not value or (key != "server.address" and not Path(value).is_file()):
+            raise ConfigError(f"{key}={value!r}: not there; it comes with the kit of the site")
+    node = [
+        *("supernode", "--superlink", site.server.address, "--root-certificates", site.server.ca),
+        *("--auth-supernode-private-key", site.key, "--host", LOOPBACK, "--port", str(port)),
+        *("--isolation", "process", "--superexec-auth-secret-file", str(secret)),
+    ]
+    execute = [
+        *("superexec", SITE_TASK, SITE_WORKER, "resident"),
+        *("--runtime-api-address", f"{LOOPBACK}:{port}", "--insecure"),
+        *("--superexec-auth-secret-file", str(secret)),
+    ]
+    return [
+        Program("supernode", tuple(node), logs / "supernode.log"),
+        Program("superexec", tuple(execute), logs / "superexec.log"),
+    ]
+
+
+def server_port(server: ServerFile) -> int:
+    """Port of the SuperLink."""
+    return server.port or Folder(Path(server.federation)).read().port
+
+
+def server_address(server: ServerFile) -> str:
+    """The SuperLink as the server's own machine calls it; its certificate always holds this name."""
+    return f"{LOOPBACK}:{server_port(server)}"
+
+
+def environment(file: Path, storage: str, role: str) -> dict[str, str]:
+    """Environment of the programs: their configuration file, and Flower's own folder below `storage`."""
+    variable = {"server": SERVER, "site": SITE}[role]
+    return {variable: str(file.resolve()), "FLWR_HOME": str(Path(storage) / "flower")}

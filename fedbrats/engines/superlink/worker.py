@@ -1,0 +1,25 @@
+"""The resident process of a site: it answers one message after the other and keeps data, network and kernels warm."""
+
+from __future__ import annotations
+
+import logging
+
+from fedbrats.engines.sites import answer
+from fedbrats.engines.superlink.client_app import app
+from fedbrats.engines.superlink.tasks import begin_log, site_task, tasks
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Do the tasks that the SuperExec hands over until it ends."""
+    begin_log()
+    for where in tasks():
+        try:
+            site_task(where, lambda message, context: answer(app, message, context))
+        except Exception:
+            log.exception("a task was given up")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""A deployment on this machine: a server and its sites as processes, each site with a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from fedbrats.commands.study.folder import FAILED, FINISHED, read_state
+from fedbrats.credentials.folder import begin
+from fedbrats.credentials.sites import enrol
+from fedbrats.data.phantom import write_phantom
+
+PACE = {"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"}
+
+
+@dataclass
+class Deployment:
+    """What runs, by name, and where everything lies."""
+
+    folder: Path
+    port: int
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def server(self) -> Path:
+        return self.folder / "server.yaml"
+
+    def site(self, name: str) -> Path:
+        return self.folder / name / "site.yaml"
+
+    def study(self, name: str) -> Path:
+        return self.folder / "server" / "studies" / name
+
+    def fedbrats(self, *words: str) -> str:
+        """Run a command to its end; what it printed."""
+        found = subprocess.run(
+            [sys.executable, "-m", "fedbrats", *words],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, **PACE},
+        )
+        assert found.returncode == 0, found.stderr + found.stdout
+        return found.stdout
+
+    def start(self, name: str, *words: str) -> None:
+        """Begin a command that runs on."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.running[name] = subprocess.Popen(
+                [sys.executable, "-m", "fedbrats", *words], stdout=log, stderr=log, env={**os.environ, **PACE}
+            )
+
+    def start_server(self) -> None:
+        self.start("server", "server", "start", "--server", str(self.server))
+
+    def start_site(self, name: str, number: int) -> None:
+        self.start(name, "site", "start", str(self.site(name)), "--port", str(self.port + 1 + number))
+
+    def begin_study(self, name: str, *overrides: str) -> None:
+        """Begin a study as soon as the SuperLink answers."""
+        words = [sys.executable, "-m", "fedbrats", "study", "start", name, *overrides]
+        env = {**os.environ, **PACE}
+
+        def began() -> bool:
+            shutil.rmtree(self.study(name), ignore_errors=True)
+            found = subprocess.run(
+                [*words, "--server", str(self.server)], capture_output=True, text=True, env=env
+            )
+            assert found.returncode in (0, 2), found.stderr
+            assert found.returncode == 0 or "no answer" in found.stderr, found.stderr
+            return found.returncode == 0
+
+        wait(began, 60)
+
+    def finished(self, study: str) -> bool:
+        state = read_state(self.study(study))
+        assert state["state"] != FAILED, self.logs() + state["said"]
+        return state["state"] == FINISHED
+
+    def logs(self, lines: int = 30) -> str:
+        """The ends of all logs."""
+        files = sorted(self.folder.rglob("*.log"))
+        ends = [f"== {file}\n" + "\n".join(file.read_text().splitlines()[-lines:]) for file in files]
+        return "\n".join(ends) + "\n"
+
+    def stop(self, name: str) -> None:
+        """Ask a command to end, with all that it began."""
+        process = self.running.pop(name)
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+@contextmanager
+def deployment(
+    folder: Path, sites: Mapping[str, int], port: int, more: Mapping[str, dict] | None = None
+) -> Iterator[Deployment]:
+    """Credentials, configurations and data of a federation; whatever was started is ended with the context.
+
+    Args:
+        folder: empty.
+        sites: name -> cases, of one phantom.
+        port: of the SuperLink; those of the sites follow.
+        more: entries of the `site.yaml` of some sites.
+    """
+    made, root = Deployment(folder, port), folder / "all"
+    write_phantom(root, sites=dict(sites), shape=[32, 32, 24], workers=0)
+    federation = begin(folder / "federation", "localhost", [], port)
+    made.server.write_text(
+        yaml.safe_dump({"federation": "federation", "storage": "server", "listen": "127.0.0.1"})
+    )
+    for name in sites:
+        shutil.copytree(enrol(federation, name), folder / name)
+        own = folder / name / "data"
+        own.mkdir()
+        for case in sorted(root.glob("BraTS*")):
+            if f"_{name}_" in case.name:
+                shutil.copytree(case, own / case.name)
+        content = yaml.safe_load(made.site(name).read_text())
+        content["data"] = {"root": "data"}
+        content |= {"limits": {"threads": 1}, "device": "cpu"}
+        content["policy"] |= {"least_cases": 1, "per_case": True, "approval": False}
+        content |= (more or {}).get(name, {})
+        made.site(name).write_text(yaml.safe_dump(content))
+    try:
+        yield made
+    finally:
+        for name in reversed(list(made.running)):
+            made.stop(name)
+
+
+def wait(until: Callable[[], bool], seconds: float, why: Callable[[], str] = str) -> None:
+    """Wait until it is so; fails with `why`."""
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end, f"not within {seconds} s\n{why()}"
+        time.sleep(0.2)

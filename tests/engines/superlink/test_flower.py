@@ -1,0 +1,79 @@
+"""What is set otherwise in Flower is still where we think it is."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import re
+import zipfile
+from types import SimpleNamespace
+
+import pytest
+import tomli
+from flwr.supercore.constant import TaskType
+from flwr.supercore.superexec import run_superexec
+from flwr.supercore.superexec.executor import ExecutionSpec
+from flwr.supernode import start_client_internal
+
+from fedbrats.engines.superlink import flower
+from fedbrats.engines.superlink.executor import Executor, Where
+from fedbrats.engines.superlink.thin_app import STUDY, thin_app
+
+
+def test_supernode_sleeps_three_seconds_by_the_module_that_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = inspect.getsource(start_client_internal)
+    assert "time.sleep(3)" in source
+    assert set(re.findall(r"\btime\.(\w+)", source)) == {
+        "sleep"
+    }  # nothing else of the module would be missed
+    slept: list[float] = []
+    monkeypatch.setattr(flower, "time", SimpleNamespace(sleep=slept.append))
+    monkeypatch.setattr(start_client_internal, "time", start_client_internal.time)
+    flower.ask_more_often()
+    start_client_internal.time.sleep(3)
+    start_client_internal.time.sleep(0.05)
+    assert slept == [flower.POLL, 0.05]
+
+
+def test_superexec_has_its_interval_and_its_executor_from_where_they_are_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(flower.POLL_OF_SUPEREXEC, str(flower.POLL))
+    assert run_superexec._get_task_poll_interval() == flower.POLL
+    assert "get_executor(" in inspect.getsource(run_superexec.run_superexec)
+
+
+def test_executor_takes_its_own_kind_of_task_only() -> None:
+    executor = Executor("flwr-clientapp", "nothing.at.all", resident=True)
+    assert executor.get_eligible_capacity(set(TaskType)) == ({TaskType.CLIENT_APP}, set())
+    spec = ExecutionSpec(TaskType.SERVER_APP, "127.0.0.1:1", "token", True, None, False, None, False, 1)
+    assert executor.launch(spec).status == "failed"
+    assert not executor._running
+
+
+def test_place_of_a_task_travels_as_one_line() -> None:
+    where = Where("127.0.0.1:9094", "secret\n", True, None)
+    assert where.to_line().count("\n") == 1
+    assert Where.from_line(where.to_line()) == where
+
+
+def test_app_of_a_study_holds_no_code() -> None:
+    with zipfile.ZipFile(io.BytesIO(thin_app())) as packed:
+        assert set(packed.namelist()) == {"pyproject.toml", "LICENSE", ".info/CONTENT"}
+        content = tomli.loads(packed.read("pyproject.toml").decode())
+    assert content["project"]["dependencies"] == []
+    assert content["tool"]["flwr"]["app"]["config"] == {STUDY: ""}
+    for component in content["tool"]["flwr"]["app"]["components"].values():
+        module, name = component.split(":")
+        assert module.startswith("fedbrats.")
+        assert name == "app"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"), [(("GET", "/", 200), False), (("GET", "/", 401), True), ((), True)]
+)
+def test_only_refused_requests_are_logged(arguments: tuple, kept: bool) -> None:
+    record = flower.logging.LogRecord("uvicorn.access", 20, "", 0, "", arguments, None)
+    assert flower._refused(record) is kept

@@ -1,0 +1,64 @@
+"""Processes that run on: started again when they end, ended together, and only once by one file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from fedbrats.config.targets import ConfigError
+from fedbrats.engines.superlink import processes
+from fedbrats.files import read_json, write_json
+from tests.engines.superlink.deployment import wait
+
+
+class Sleeper(processes.Program):
+    """A program that does nothing for a long time."""
+
+    def start(self, environment: object) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
+
+
+def alive(pid: int) -> bool:
+    return processes._alive(pid)
+
+
+def test_what_is_killed_is_started_again_and_all_end_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "AGAIN", 0.1)
+    monkeypatch.setattr(processes, "LOOK", 0.1)
+    file, pids, looks = tmp_path / "running.json", list[dict[str, int]](), list[int]()
+
+    def watch() -> None:
+        try:
+            wait(lambda: file.is_file() and len(read_json(file)["programs"]) == 2, 20)
+            pids.append(read_json(file)["programs"])
+            os.kill(pids[0]["b"], signal.SIGKILL)
+            wait(lambda: read_json(file)["programs"].get("b", pids[0]["b"]) != pids[0]["b"], 20)
+            pids.append(read_json(file)["programs"])
+            wait(lambda: bool(looks), 20)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch).start()
+    programs = [Sleeper(name, (), tmp_path / f"{name}.log") for name in "ab"]
+    assert processes.run_all(programs, {}, file, lambda: looks.append(1)) == 0
+    assert pids[1]["a"] == pids[0]["a"]
+    assert not any(alive(pid) for found in pids for pid in found.values())
+    assert not file.exists()
+
+
+def test_a_second_command_for_the_same_place_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "running.json"
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        write_json(file, {"pid": other.pid})
+        with pytest.raises(ConfigError, match=f"process {other.pid} runs them already"):
+            processes.run_all([], {}, file)
+        other.kill()
+    assert not processes.stop(file)  # what is left of a killed one stops nobody
