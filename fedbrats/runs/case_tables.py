@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedbrats.metrics.aggregates import NUMBERS
 from fedbrats.metrics.table import VOLUMES
 from fedbrats.runs.table import Table
 from fedbrats.tasks import segmentation as task
 
+WITHHELD = "withheld.json"  # what sites keep at home by their own policy, in their words, by site
 KEYS = ("arm", "site", "case", "region")
 STEP_NUMBERS = ("order", *task.SHOWN, "changed_voxels")
 BIN_NUMBERS = ("bin_low", "bin_high", "voxels", "sum_probability", "sum_truth")  # as a site tells them
@@ -35,6 +37,15 @@ RELIABILITY = Table(
     ("arm", "site", "region", *BINS),
     text=("arm", "site", "region"),
     needed=("region", *BINS),
+    line_end="\n",
+)
+# Of every site, where at least one keeps the results of single cases at home; `step` is empty but for the steps of
+# post-processing, an empty number is not told.
+AGGREGATES = Table(
+    "aggregates.csv",
+    ("arm", "site", "region", "metric", "order", "step", *NUMBERS),
+    text=("arm", "site", "region", "metric", "step"),
+    needed=("arm", "site", "region", "metric", "cases", "mean"),
     line_end="\n",
 )
 TABLES = {"steps": STEPS, "uncertainty": UNCERTAINTY, "reliability": RELIABILITY}

@@ -21,7 +21,7 @@ from fedbrats.files import write_json
 from fedbrats.metrics.table import facts_of
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.runs import rounds
-from fedbrats.runs.case_tables import TABLES, write_table
+from fedbrats.runs.case_tables import AGGREGATES, TABLES, WITHHELD, write_table
 from fedbrats.runs.checkpoint import load_best
 
 PERSONAL_SCORES = (
@@ -35,11 +35,11 @@ def test_all(
 ) -> list[dict[str, Any]]:
     """Test the chosen model of every cohort, and the sites' personal models; rows of `cases.csv`.
 
-    Also writes `rounds.csv` further, the tables of the test and `postprocess.json`.
+    Also writes `rounds.csv` further, the tables of the test, `postprocess.json`, and what sites keep at home.
     """
     rows, metrics = list[dict[str, Any]](), facts_of(parts.metrics, config.metrics.convention)
     tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
-    fitted = {}
+    fitted, aggregates, withheld = {}, list[dict[str, Any]](), withheld_at_join(fed)
     for cohort in fed.cohorts:
         model = fed.models[cohort.arm]
         chosen = results.selected_round(model.best_round, fed.finished_round, config.report.select)
@@ -58,14 +58,26 @@ def test_all(
             more, replies = score_model(grid, fed, asked, model_record, chosen, parameters, whole=is_whole)
             rounds.append(fed.folder, more)
             of = [s for s in sites if asked.arm != PERSONAL or s.name in cohort.sites]
-            rows += results.case_rows(asked.arm, of, replies, metrics, fed.regions)
+            scored = results.case_rows(asked.arm, of, replies, metrics, fed.regions)
+            aggregates += results.aggregate_rows(asked.arm, replies, scored, tuple(metrics))
+            rows += scored
+            for site, reply in replies.items():
+                withheld[site] = list(dict.fromkeys([*withheld.get(site, []), *reply.withheld]))
             for name, found in results.test_tables(asked.arm, of, replies).items():
                 tables[name] += found
     for name, found in tables.items():
         write_table(fed.folder, TABLES[name], found)
+    write_table(fed.folder, AGGREGATES, aggregates)
+    if kept := {site: said for site, said in sorted(withheld.items()) if said}:
+        write_json(fed.folder / WITHHELD, kept)
     if parts.steps:
         write_json(fed.folder / "postprocess.json", fitted)
     return rows
+
+
+def withheld_at_join(fed: Federation) -> dict[str, list[str]]:
+    """What the sites said, when they joined, that they keep at home."""
+    return {site: [member.withheld] for site, member in fed.members.items() if member.withheld}
 
 
 def write_privacy(grid: Grid, fed: Federation, parts: Parts) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,12 +11,15 @@ from flwr.serverapp import Grid
 
 from fedbrats.algorithms.fedavg import MOST_CASES
 from fedbrats.arrays import Signature, fingerprint
-from fedbrats.config.names import LONGEST, fault
+from fedbrats.config.names import LONGEST, fault, shown
 from fedbrats.config.versions import other_versions
 from fedbrats.federation import questions
 from fedbrats.federation.arms import POOLED_SITE, Cohort
 from fedbrats.federation.server.asking import Request, replies_in_order
+from fedbrats.federation.server.replies import REASON_LENGTH
 from fedbrats.federation.server.state import FederationError, Member
+
+log = logging.getLogger(__name__)
 
 
 def join(
@@ -75,7 +79,10 @@ def join(
             )
         if site in members:
             raise FederationError(f"two nodes joined as site {site}")
-        members[site] = Member(node, *counts)
+        withheld = str(facts.get("withheld", ""))[:REASON_LENGTH]
+        if withheld:
+            log.warning("site %s keeps at home: %s", site, shown(withheld))
+        members[site] = Member(node, *counts, withheld=withheld)
     missing, strangers = sorted(set(sites) - members.keys()), sorted(members.keys() - set(sites))
     if missing:
         raise FederationError(f"sites did not join: {', '.join(missing)}")

@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from torch import Tensor
 
 from fedbrats.arrays import BadArrays, Signature, require_finite
+from fedbrats.federation.server.reply_aggregates import read_aggregates
 from fedbrats.federation.server.reply_rows import forms as forms_of_rows
 from fedbrats.federation.server.reply_rows import read_rows
 from fedbrats.federation.transfer import forms, restored
@@ -86,6 +87,10 @@ class EvaluateReply:
     rows: list[dict[str, Any]] = field(default_factory=list)  # one per case and region, under pseudonyms
     steps: list[dict[str, Any]] = field(default_factory=list)  # scores after each step of post-processing
     reliability: list[dict[str, Any]] = field(default_factory=list)  # by region and bin of the probability
+    aggregates: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # in place of rows, where these stay at the site
+    withheld: list[str] = field(default_factory=list)  # what else stays there, and by which rule of the site
 
     def columns(self) -> dict[str, Any]:
         """Of `rounds.csv`."""
@@ -203,25 +208,31 @@ def check_evaluate_reply(
         message: the site's reply, an error reply included.
         regions: whose main score it must hold.
         registered_cases: cases of this split the site registered when it joined; its weight must equal them.
-        metrics: that every row of the test at the end must hold, one per case and region; None: there are no rows.
+        metrics: that every row of the test at the end must hold, one per case and region, or that are summed up where
+            a site keeps its cases' results at home; None: there are no rows.
 
     Raises:
         BadReply: site error, missing or unexpected records, a loss beyond `LOSSES`, a main score outside [0, 1], a
             weight that is not the registered number of cases, rows that are not what `cases.csv` needs or beyond what
             their metric can be.
     """
-    kinds: dict[str, type] = {"metrics": MetricRecord} | ({} if metrics is None else {"cases": ConfigRecord})
-    content = content_of(message, **kinds)
+    summed = metrics is not None and message.has_content() and "aggregates" in message.content
+    table = {} if metrics is None else {"aggregates" if summed else "cases": ConfigRecord}
+    content = content_of(message, metrics=MetricRecord, **table)
     found = content["metrics"]
     _check_weight(found, registered_cases)
     scores = {region: number_of(found, task.reply_key(region)) for region in regions}
     for region, value in scores.items():
         if not 0 <= value <= 1:
             raise BadReply(f"{task.MAIN_TITLE} {region} is {value}, expected a value in [0, 1]")
-    tables: dict[str, list[dict[str, Any]]] = {}
+    tables: dict[str, list[Any]] = {}
     try:
-        for name, form in forms_of_rows(metrics or {}, regions, registered_cases).items() if metrics else ():
-            tables[name] = read_rows(content["cases"].get(name), form, regions)
+        if summed:
+            told = read_aggregates(content["aggregates"], metrics or {}, regions, registered_cases)
+            tables = {"aggregates": told.rows, "reliability": told.reliability, "withheld": told.withheld}
+        elif metrics is not None:
+            for name, form in forms_of_rows(metrics, regions, registered_cases).items():
+                tables[name] = read_rows(content["cases"].get(name), form, regions)
     except ValueError as error:
         raise BadReply(f"case rows cannot be used: {error}"[:REASON_LENGTH]) from error
     for row in tables.get("rows", []):

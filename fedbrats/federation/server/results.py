@@ -7,6 +7,7 @@ from typing import Any
 
 from fedbrats.data.partition import Site
 from fedbrats.federation.server.replies import EvaluateReply
+from fedbrats.metrics.aggregates import aggregates
 from fedbrats.metrics.table import VOLUMES, Facts, worst
 from fedbrats.runs.case_tables import reliability_rows
 from fedbrats.runs.site_cases import pseudonym
@@ -24,11 +25,13 @@ def case_rows(
 
     Every test case of every site has a row for each of the `regions` that the network predicts. A site that did not
     answer, or left a case out, is given the worst scores with its reason, so that it weighs on the mean and is not
-    forgotten.
+    forgotten. One that told aggregates in the place of its cases' results has no rows (`aggregate_rows`).
     """
     rows = []
     for site in sites:
         answered = replies.get(site.name)
+        if answered and answered.aggregates:
+            continue
         found = {(r["case"], r["region"]): r for r in answered.rows} if answered else {}
         reason = "failed: no result for this case" if answered else "failed: the site did not answer"
         for index, case in enumerate(site.test):
@@ -43,6 +46,24 @@ def case_rows(
                 values = {key: scores[key] for key in (*metrics, *VOLUMES, "status")}
                 rows.append({**values, "arm": arm, "site": site.name, "case": case, "region": region})
     return rows
+
+
+def aggregate_rows(
+    arm: str, replies: Mapping[str, EvaluateReply], rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Rows of `aggregates.csv` of one model, once a site keeps the results of single cases at home: then of all sites.
+
+    `rows` are the `case_rows` of the others, summed up here.
+    """
+    told = {site: reply.aggregates for site, reply in replies.items() if reply.aggregates}
+    if not told:
+        return []
+    for site in {row["site"] for row in rows}:
+        told[site] = aggregates([row for row in rows if row["site"] == site], [*metrics, *VOLUMES], 1)
+    empty = {"order": None, "step": ""}
+    return [
+        {"arm": arm, "site": site, **empty, **row} for site, summed in sorted(told.items()) for row in summed
+    ]
 
 
 def test_tables(

@@ -33,6 +33,7 @@ class Member:
     train: int
     val: int
     test: int
+    withheld: str = field(default="", kw_only=True)  # what it keeps at home by its own policy, in its words
 
 
 class ServerPrivacy(Protocol):

@@ -16,11 +16,12 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedbrats.arrays import BadArrays
 from fedbrats.federation import questions
 from fedbrats.federation.site.evaluation import test, validate
 from fedbrats.federation.site.fitting import fit
 from fedbrats.federation.site.joining import join
-from fedbrats.federation.site.permits import check_question
+from fedbrats.federation.site.permits import Refused, check_question
 from fedbrats.federation.site.secure import deal_shares, tell_keys, tell_shares
 from fedbrats.federation.site.site import Site
 from fedbrats.federation.site.spending import spent
@@ -47,11 +48,20 @@ ANSWERS: dict[str, Callable[[Site, RecordDict], dict[str, Any]]] = {
 }
 
 
+OWN_WORDS = (Refused, BadArrays)  # failures whose text holds what was asked, and nothing of the data
 SECONDS = 10  # of a private site are told in whole multiples of this, rounded up
 
 
 class SiteError(RuntimeError):
-    """A failure as it may leave the site: without names of cases or files."""
+    """A failure as it may leave the site: without names of cases or files.
+
+    `own`: its words are this package's own, and nothing in them was read from data. Other words leave a simulation, to
+    help; a hospital tells only the kind of failure (`door.py`).
+    """
+
+    def __init__(self, text: str, own: bool = True) -> None:
+        super().__init__(text)
+        self.own = own
 
 
 @contextlib.contextmanager
@@ -68,7 +78,8 @@ def _reported(site: Site) -> Iterator[None]:
         ) from error
     except Exception as error:
         log.debug("site %s failed", site.name, exc_info=True)
-        raise SiteError(site.scrub(f"{type(error).__name__}: {error}")) from None
+        own = isinstance(error, OWN_WORDS)
+        raise SiteError(site.scrub(f"{type(error).__name__}: {error}"), own) from None
 
 
 def _rounded(site: Site, content: RecordDict, reply: dict[str, Any]) -> dict[str, Any]:

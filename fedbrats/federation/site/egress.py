@@ -1,0 +1,129 @@
+"""The line of the egress log for one message: everything that is in it but the values of arrays, and its digest.
+
+Flower sends a message as a tree of objects, each under the SHA-256 of its bytes (`object_id`); the bytes of a parent
+hold the names of its children. So the digest here is the name under which the message crosses the wire, and `objects`
+are the names of all its parts: whoever has captured bytes can hash them and look for them here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, no_object_id_recompute
+
+from fedbrats.federation.wire import own_tensor
+from fedbrats.files import finite
+from fedbrats.runs.site_cases import SPLITS
+
+TABLES = {"cases": ("rows", "steps", "reliability"), "aggregates": ("rows", "steps", "reliability")}
+SHOWN = 60  # characters of what a server said
+
+
+def line(study: str, request: Message, reply: Message, verdict: str, why: Sequence[str]) -> dict[str, Any]:
+    """What the log says of `reply`, which leaves as it is.
+
+    Args:
+        study: its name.
+        request: that it answers; its arrays are what a norm of an update is measured from.
+        reply: a message with content or an error.
+        verdict: left, changed, refused or failed.
+        why: what the policy says to it.
+    """
+    asked = request.content if request.has_content() else RecordDict()
+    content = reply.content if reply.has_content() else RecordDict()
+    error = reply.error.reason if reply.has_error() else None
+    about: Mapping[str, Any] = asked.get("config", {})
+    objects = wire_objects(reply)
+    found = {
+        "study": study,
+        "question": request.metadata.message_type[:SHOWN],
+        "round": about.get("round") if isinstance(about.get("round"), int) else None,
+        "arm": str(about["arm"])[:SHOWN] if "arm" in about else None,
+        "decision": verdict,
+        "why": list(why),
+        "error": error,
+        "arrays": list(_arrays(content, asked)),
+        "numbers": _numbers(content),
+        "tables": list(_tables(content)),
+        "texts": dict(_texts(content)),
+        "epsilon": _epsilon(content),
+        "bytes": sum(objects.values()),
+        "digest": reply.object_id,
+        "objects": list(objects),
+    }
+    return dict(finite(found))
+
+
+def wire_objects(message: Message) -> dict[str, int]:
+    """What Flower sends for `message`: SHA-256 of the bytes of every object and how many there are, in its order."""
+    with no_object_id_recompute():
+        return {name: len(part.deflate()) for name, part in get_all_nested_objects(message).items()}
+
+
+def _arrays(content: RecordDict, asked: RecordDict) -> Iterator[dict[str, Any]]:
+    """Every array, with the norm of its difference from what was received, or of itself where nothing was."""
+    for record, arrays in content.items():
+        if not isinstance(arrays, ArrayRecord):
+            continue
+        received = asked.get(record)
+        for name, array in arrays.items():
+            base = received.get(name) if isinstance(received, ArrayRecord) else None
+            yield {
+                "record": record,
+                "name": name,
+                "shape": list(array.shape),
+                "dtype": array.dtype,
+                "bytes": len(array.data),
+                **_norm(array, base),
+            }
+
+
+def _norm(array: Array, base: Array | None) -> dict[str, Any]:
+    """L2 norm in float64."""
+    values = own_tensor(array).double().numpy()
+    update = base is not None and base.shape == array.shape
+    if update:
+        assert base is not None
+        values = values - own_tensor(base).double().numpy()
+    return {"norm": float(np.linalg.norm(values.ravel())), "of": "update" if update else "array"}
+
+
+def _numbers(content: RecordDict) -> list[dict[str, Any]]:
+    """Every number with the cases behind it, None where it is about none."""
+    found = []
+    for record in content.values():
+        if isinstance(record, MetricRecord):
+            cases = record.get("num-examples")
+            found += [{"name": name, "value": value, "cases": cases} for name, value in record.items()]
+    facts: Mapping[str, Any] = content.get("facts", {})
+    return found + [{"name": s, "value": facts[s], "cases": facts[s]} for s in SPLITS if s in facts]
+
+
+def _tables(content: RecordDict) -> Iterator[dict[str, Any]]:
+    """The tables of a test: each row of aggregates has the number of its cases, behind any other is one."""
+    for record, tables in TABLES.items():
+        for name in tables if record in content else ():
+            rows = json.loads(str(content[record][name]))
+            yield {"record": record, "name": name, "rows": rows}
+
+
+def _texts(content: RecordDict) -> Iterator[tuple[str, Any]]:
+    """Whatever else is said, in full."""
+    for record, values in content.items():
+        if isinstance(values, ConfigRecord):
+            for key, value in values.items():
+                if key not in TABLES.get(record, ()):
+                    yield f"{record}.{key}", value if isinstance(value, int | float | str) else repr(value)
+
+
+def _epsilon(content: RecordDict) -> Any:
+    """What the patients have paid so far, where the reply says it."""
+    metrics: Mapping[str, Any] = content.get("metrics", {})
+    if "epsilon" in metrics:
+        return metrics["epsilon"]
+    spent: Mapping[str, Any] = content.get("spent", {})
+    return json.loads(str(spent["values"]))["epsilon"] if "values" in spent else None
