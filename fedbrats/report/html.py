@@ -11,6 +11,7 @@ from fedbrats.report.epsilon import NO_EPSILON, epsilon_text
 from fedbrats.report.page import Section, write_page
 from fedbrats.report.results import Results
 from fedbrats.report.sections import (
+    aggregates,
     attendance,
     boxes,
     cost,
@@ -40,6 +41,7 @@ WHICH = (
 LEAVES, STAYS = True, False  # whether a section is in the report to hand out (`public.py`), too
 SECTIONS: dict[Callable[[Results], Section | None], bool] = {  # in the order of the page
     result.section: LEAVES,
+    aggregates.section: LEAVES,
     institutions.section: LEAVES,
     attendance.section: LEAVES,  # rounds and steps of institutions; reasons are grouped, not their words
     personal.section: STAYS,  # gains of single institutions, paired by case

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.text import Text
 from fedbrats.config.names import shown
 from fedbrats.data.sentences import plural
 from fedbrats.metrics.table import BY_NAME
+from fedbrats.report.aggregates import told_by_sites
 from fedbrats.report.arms import OF_TRAINING_SITES, arm_title
 from fedbrats.report.cells import MISSING, SEEN_ONLY, number
 from fedbrats.report.conditions import steps_in_words, truth_sentences, without_truth
@@ -42,11 +44,12 @@ def print_result_table(run: RunFolder | Path, console: Console) -> None:
     """
     run = run if isinstance(run, RunFolder) else read_run(run)
     table = institution_table(run)
-    whole = table[table["site"] == EVERY_SITE]
+    whole, told = table[table["site"] == EVERY_SITE], told_by_sites(run, public=False)
     if len(whole):
         _print_table(run, table, whole, console)
-    else:
+    elif not told:
         console.print("No test case was scored, so there is no result table.")
+    _print_told(told, console)
     for line in privacy_lines(run):
         console.print(line)
     print_taking_part(taking_part(run.rounds), missed_share(run.config), console, always=not run.simulation)
@@ -86,6 +89,18 @@ def print_taking_part(
             plain(why or MISSING),
         )
     console.print(out)
+
+
+def _print_told(told: list[dict[str, Any]], console: Console) -> None:
+    """Mean and deviation of the main metric by region, where sites keep the results of single cases."""
+    for table in told:
+        out = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        out.add_column(Text(table["title"], style="bold"), no_wrap=True, overflow="ellipsis")
+        for name in ("n", *(f"{task.MAIN_TITLE} {region}" for region in task.REGIONS)):
+            out.add_column(name, justify="right", no_wrap=True)
+        for row in table["rows"]:
+            out.add_row(plain(row["site"]), str(row["n"]), *row["cells"][: len(task.REGIONS)])
+        console.print(out)
 
 
 def _print_table(run: RunFolder, table: pd.DataFrame, whole: pd.DataFrame, console: Console) -> None:

@@ -15,6 +15,7 @@ from fedbrats.report.arms import arm_title
 from fedbrats.report.conditions import Steps, steps_in_words, steps_of_arms, truth_sentences
 from fedbrats.report.released import WITHHELD
 from fedbrats.report.tables import EVERY_SITE, failures, worst_institution
+from fedbrats.runs.case_tables import AGGREGATES
 from fedbrats.runs.run_folder import RunFolder
 from fedbrats.tasks import segmentation as task
 
@@ -164,6 +165,8 @@ def result_sentences(run: RunFolder, table: pd.DataFrame, empty: pd.DataFrame) -
         if arm == "federated":
             out += truth_sentences(empty) + _worst_sentence(table) + _unseen_sentence(table)
     none = "No test case was scored, so there is no result yet."
+    if (run.path / AGGREGATES.name).is_file():
+        none = "The sites keep the results of single cases; their means are below."
     out = out or [f"No result: {WITHHELD}." if len(scored) else none]
     bad = failures(run)
     rounds, replies = int((bad["phase"] == "round").sum()), int((bad["phase"] != "round").sum())

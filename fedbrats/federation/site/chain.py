@@ -105,11 +105,15 @@ def read(file: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
 def verify(file: Path) -> Verdict:
     """Follow the chain from its first line to its last.
 
+    A log that is not there is whole, where no head says that there was one.
+
     Raises:
         OSError: it cannot be read.
         ValueError: its head cannot be read.
     """
     head, found, whole = _read_head(file), Head(), True
+    if not file.is_file():
+        return Verdict(0, "", *((1, f"is not there, and {head.lines} were written") if head.lines else ()))
     with file.open("rb") as handle:
         for raw in handle:
             if not raw.endswith(b"\n"):
@@ -123,9 +127,11 @@ def verify(file: Path) -> Verdict:
             if problem:
                 return Verdict(found.lines, found.sha256, found.lines, problem)
     if found.lines and not _head_file(file).is_file():
-        return Verdict(found.lines, found.sha256, found.lines, f"{_head_file(file).name} is missing")
+        return Verdict(
+            found.lines, found.sha256, found.lines, f"is without {_head_file(file).name}, which is missing"
+        )
     if found.lines < head.lines:
-        what = f"the log ends here, but {head.lines} lines were written: it was cut"
+        what = f"is the last one, but {head.lines} were written: the log was cut"
         return Verdict(found.lines, found.sha256, max(1, found.lines), what)
     return Verdict(found.lines, found.sha256)
 

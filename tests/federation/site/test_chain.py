@@ -92,9 +92,16 @@ def test_a_log_that_was_changed_is_told_with_its_line(log: Path, how: str) -> No
     assert (found.wrong, bool(found.problem)) == (where, True), found
 
 
+def test_a_log_that_is_gone_is_told_by_its_head(log: Path, tmp_path: Path) -> None:
+    log.unlink()
+    assert verify(log).wrong == 1
+    assert verify(tmp_path / "none.jsonl") == verify(tmp_path / "none.jsonl")
+    assert verify(tmp_path / "none.jsonl").wrong == 0
+
+
 def test_without_its_head_nobody_knows_whether_it_was_cut(log: Path) -> None:
     log.with_suffix(".head").unlink()
-    assert "egress.head is missing" in verify(log).problem
+    assert "is without egress.head" in verify(log).problem
 
 
 @pytest.mark.parametrize("how", ["cut at the end", "cut to nothing", "cut in the middle of the last line"])

@@ -1,0 +1,19 @@
+"""Sites that keep the results of single cases: what they tell in their place, beside all others."""
+
+from __future__ import annotations
+
+from fedbrats.report.aggregates import kept_by_sites, told_by_sites
+from fedbrats.report.page import Section
+from fedbrats.report.results import Results
+from fedbrats.tasks import segmentation as task
+
+
+def section(results: Results) -> Section | None:
+    """Means and deviations by arm and site, and what sites keep by their own policy; None for neither."""
+    run = results.run
+    tables = told_by_sites(run, results.public)
+    kept = [] if results.public else kept_by_sites(run)
+    if not tables and not kept:
+        return None
+    context = {"tables": tables, "kept": kept, "regions": task.REGIONS, "shown": run.shown}
+    return Section("aggregates", "Sites that keep the results of single cases", context, nav="Aggregates")
