@@ -7,6 +7,10 @@ from importlib import import_module
 
 # word -> module with `main(arguments) -> exit status`, what it does
 WORDS = {
+    "log": (
+        "fedbrats.commands.site.log",
+        "what left this site; the page of its data officer, and whether it is whole",
+    ),
     "preflight": ("fedbrats.commands.site.preflight", "what to put right before this site can take part"),
     "approve": ("fedbrats.commands.site.approve", "show the plan of a study and approve it"),
     "start": ("fedbrats.commands.site.start", "connect to the server and take part in its studies"),

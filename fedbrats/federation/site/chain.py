@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fedbrats.config.site_file import SiteFile
 from fedbrats.files import PRIVATE_FILE, private_folder, read_json, write_json
 
 try:
@@ -28,6 +29,7 @@ try:
 except ImportError:  # not POSIX: a log can be read but not written
     fcntl = None  # type: ignore[assignment]
 
+EGRESS = "egress.jsonl"  # in the storage of a site
 FORMAT = 1  # of the log, in its first line
 LOCK_SECONDS = 30.0  # that another process may take for its line
 UNFINISHED = "the line before was not finished when its process ended; nothing of its message left"
@@ -55,6 +57,11 @@ class Verdict:
     sha256: str
     wrong: int = 0
     problem: str = ""
+
+
+def egress_file(site: SiteFile) -> Path:
+    """The log of what left a site."""
+    return Path(site.storage) / EGRESS
 
 
 def now() -> str:

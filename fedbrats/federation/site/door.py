@@ -18,29 +18,24 @@ from fedbrats.config.site_file import SiteFile
 from fedbrats.federation.parts import Parts, parts_of
 from fedbrats.federation.site import egress
 from fedbrats.federation.site.app import SiteError
-from fedbrats.federation.site.chain import ChainError, append
+from fedbrats.federation.site.chain import ChainError, append, egress_file
 from fedbrats.federation.site.policy import LEFT, REFUSED, Decision, decide
 
-EGRESS = "egress.jsonl"  # in the storage of the site
 RAISED = 2  # Flower's ErrorCode.CLIENT_APP_RAISED_EXCEPTION; its module is not public
 REASON_LENGTH = 2000  # characters of a reason
 FAILED = "failed"  # verdict of an error reply
 # The one message that no line of the log stands for; it says nothing of the site.
 NOT_LOGGED = "the site cannot write its log of what leaves, so nothing leaves"
 
+Answer = Callable[[Message, Context], Message]
 log = logging.getLogger(__name__)
 
 
-def egress_file(site: SiteFile) -> Path:
-    """The egress log of a site."""
-    return Path(site.storage) / EGRESS
-
-
-def guarded(app: ClientApp, site: SiteFile, study: str, folder: Path) -> ClientApp:
+def guarded(app: Answer, site: SiteFile, study: str, folder: Path) -> ClientApp:
     """`app` as Flower is to call it at `site`: whatever it answers has passed the policy and is in the egress log.
 
     Args:
-        app: answers the questions of one study.
+        app: answers the questions of one study, a ClientApp or a function like one.
         site: whose policy and storage.
         study: its name in the log.
         folder: of the study at the site, with its config.yaml; read when arrays are to leave.
@@ -51,7 +46,7 @@ def guarded(app: ClientApp, site: SiteFile, study: str, folder: Path) -> ClientA
 class _Guarded(ClientApp):
     """A ClientApp that answers by another one and lets out what may leave."""
 
-    def __init__(self, app: ClientApp, site: SiteFile, study: str, folder: Path) -> None:
+    def __init__(self, app: Answer, site: SiteFile, study: str, folder: Path) -> None:
         super().__init__()
         self._app, self._site, self._study, self._folder = app, site, study, folder
 
@@ -71,7 +66,7 @@ class _Guarded(ClientApp):
         return parts_of(load_config(self._folder / "config.yaml"))
 
 
-def _answer(app: ClientApp, message: Message, context: Context) -> Message:
+def _answer(app: Answer, message: Message, context: Context) -> Message:
     """What the site answers; of an exception only the text that was made to leave."""
     try:
         reply = app(message, context)

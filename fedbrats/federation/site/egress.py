@@ -7,6 +7,7 @@ are the names of all its parts: whoever has captured bytes can hash them and loo
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -85,7 +86,7 @@ def _arrays(content: RecordDict, asked: RecordDict) -> Iterator[dict[str, Any]]:
 def _norm(array: Array, base: Array | None) -> dict[str, Any]:
     """L2 norm in float64."""
     values = own_tensor(array).double().numpy()
-    update = base is not None and base.shape == array.shape
+    update = base is not None and (base.shape, base.dtype) == (array.shape, array.dtype)
     if update:
         assert base is not None
         values = values - own_tensor(base).double().numpy()
@@ -116,8 +117,15 @@ def _texts(content: RecordDict) -> Iterator[tuple[str, Any]]:
     for record, values in content.items():
         if isinstance(values, ConfigRecord):
             for key, value in values.items():
-                if key not in TABLES.get(record, ()):
-                    yield f"{record}.{key}", value if isinstance(value, int | float | str) else repr(value)
+                if key not in TABLES.get(record, ()) and not (record == "facts" and key in SPLITS):
+                    yield f"{record}.{key}", _as_text(value)
+
+
+def _as_text(value: Any) -> Any:
+    """Numbers and text as they are; of bytes, which are keys and shares, how many and their SHA-256."""
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes, SHA-256 {hashlib.sha256(value).hexdigest()}"
+    return value if isinstance(value, int | float | str) else repr(value)
 
 
 def _epsilon(content: RecordDict) -> Any:

@@ -40,6 +40,7 @@ from fedbrats.tasks import segmentation as task
 NO_STATISTICS = "no_statistics"
 LEFT, CHANGED, REFUSED = "left", "changed", "refused"
 ROUNDING = 1 + 1e-6  # of a budget that the noise was found for
+RING = "int64"  # dtype of an array under masks; those of a network that travel are of floating point
 SHOWN = 3  # names of arrays in a message
 
 # What a reply may hold, by question.
@@ -56,13 +57,21 @@ RECORDS: dict[str, dict[str, type]] = {
     questions.TEST: {"metrics": MetricRecord, "cases": ConfigRecord},
     questions.STAYS: {"arrays": ArrayRecord, "metrics": MetricRecord},
     questions.SPENT: {"spent": ConfigRecord, "metrics": MetricRecord},
+    # Keys and sealed shares of secure aggregation; nothing of the data is in them.
+    questions.KEYS: {"keys": ConfigRecord},
+    questions.SHARES: {"sealed": ConfigRecord, "commitment": ConfigRecord},
+    questions.UNMASK: {"seeds": ConfigRecord, "masks": ConfigRecord},
 }
+WITHOUT_NUMBERS = ({"facts"}, {"stopped"}, {"keys"}, {"sealed", "commitment"}, {"seeds", "masks"})
+BY_SITE = ("sealed", "seeds", "masks")  # records whose keys are the names of sites, their values bytes
 KEYS: dict[str, Collection[str]] = {  # of the records of text
     "facts": ("site", *SPLITS, "arrays", "rounds", *own_versions()),
     "stopped": ("reason",),
     "fitted": ("values",),
     "cases": ("rows", "steps", "reliability"),
     "spent": ("values",),
+    "keys": ("seal", "mask"),
+    "commitment": ("seed",),
 }
 NEEDED = ("loss", task.MAIN)  # of a validation and a test; a reply without them could not be used
 
@@ -97,18 +106,13 @@ def refuse_study(config: Config, policy: Policy, site: str) -> None:
     """
     parts = parts_of(config)
     reasons = [*_privacy(parts, policy, site), *_arrays(parts, policy), *_metrics(policy)]
-    if policy.secure_aggregation and not secure_aggregation(config):
+    if policy.secure_aggregation and parts.secure is None:
         reasons.append(
             "policy.secure_aggregation=true: the study has no privacy.secure_aggregation=true, so the server would see "
             "the update of this site alone"
         )
     if reasons:
         raise PolicyError("site.yaml does not allow this study: " + "; ".join(reasons))
-
-
-def secure_aggregation(config: Config) -> bool:
-    """Whether the study sums the sites' updates under masks."""
-    return config.privacy.get("secure_aggregation") is True
 
 
 def _privacy(parts: Parts, policy: Policy, site: str) -> list[str]:
@@ -187,7 +191,7 @@ def _decided(
 ) -> tuple[dict[str, Any], list[str]]:
     known, records, why = RECORDS.get(question), dict[str, Any](), list[str]()
     _require(known is not None, "the policy does not know this question")
-    counted = "metrics" in content or set(content) in ({"facts"}, {"stopped"})
+    counted = "metrics" in content or set(content) in WITHOUT_NUMBERS
     _require(counted, "nothing says how many cases are behind the numbers")
     for name, record in content.items():
         _require(type(record) is (known or {}).get(name), f"the policy does not know the record {name}")
@@ -195,6 +199,8 @@ def _decided(
             _check_arrays(policy, name, record, parts)
         elif isinstance(record, MetricRecord):
             _check_numbers(policy, question, record)
+        elif name in BY_SITE:
+            _require(all(isinstance(v, bytes) for v in record.values()), f"{name} holds more than shares")
         else:
             _require(set(record) <= set(KEYS[name]), f"the policy does not know what {name} says")
         if name == "facts":
@@ -211,11 +217,13 @@ def _decided(
 
 
 def _check_arrays(policy: Policy, name: str, record: ArrayRecord, parts: Callable[[], Parts]) -> None:
+    known = parts()
+    masked = known.secure is not None and all(array.dtype == RING for array in record.values())
     _require(
-        not policy.secure_aggregation,
+        masked or not policy.secure_aggregation,
         f"policy.secure_aggregation=true: {name} would leave without a mask",
     )
-    may = may_travel(policy, parts())
+    may = may_travel(policy, known)
     kept = [array for array in record if not may(array)]
     _require(not kept, f"policy.arrays={in_words(policy.arrays)}: {_some(kept)} may not leave")
 

@@ -77,6 +77,7 @@ def test_epsilon_has_a_limit(tmp_path: Path, privacy: dict[str, Any], spends: st
 def test_secure_aggregation_is_asked_for(tmp_path: Path) -> None:
     said = refused(study(tmp_path), secure_aggregation=True)
     assert "policy.secure_aggregation=true: the study has no privacy.secure_aggregation=true" in said
+    refuse_study(study(tmp_path, privacy={"secure_aggregation": True}), Policy(secure_aggregation=True), "A")
 
 
 def test_statistics_that_may_not_travel_stay_or_the_study_is_refused(tmp_path: Path) -> None:
@@ -172,6 +173,32 @@ def test_what_travels_beside_the_model_is_looked_at_too() -> None:
 
 def test_without_a_mask_no_array_leaves_where_one_is_asked_for() -> None:
     assert "without a mask" in decided(questions.TRAIN, trained(), secure_aggregation=True)[1]
+    content = trained()
+    content["arrays"] = to_record({n: torch.ones(2, dtype=torch.int64) for n in content["arrays"]})
+    assert decided(questions.TRAIN, content, secure_aggregation=True)[0] == "refused"  # no study of that kind
+    secure = parts_of(toy_config(Path("/nowhere"), privacy={"secure_aggregation": True}))
+    found = decide(Policy(secure_aggregation=True), questions.TRAIN, content, lambda: secure)
+    assert found.verdict == "left"
+    plain = decide(Policy(secure_aggregation=True), questions.TRAIN, trained(), lambda: secure)
+    assert plain.verdict == "refused"
+
+
+@pytest.mark.parametrize(
+    ("question", "names"),
+    [
+        (questions.KEYS, {"keys": ("seal", "mask")}),
+        (questions.SHARES, {"sealed": ("B", "C"), "commitment": ("seed",)}),
+        (questions.UNMASK, {"seeds": ("A",), "masks": ("B",)}),
+    ],
+)
+def test_keys_and_shares_of_secure_aggregation_leave_and_nothing_else_with_them(
+    question: str, names: dict[str, tuple[str, ...]]
+) -> None:
+    records = {record: ConfigRecord(dict.fromkeys(keys, b"x")) for record, keys in names.items()}
+    assert decided(question, RecordDict(records), secure_aggregation=True)[0] == "left"
+    first = next(iter(records))
+    records[first]["B"] = "text"
+    assert decided(question, RecordDict(records))[0] == "refused"
 
 
 @pytest.mark.parametrize("cases", [1, 4])
