@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fedbrats.commands.site.log_page import page, size, studies
-from fedbrats.commands.words import path
+from fedbrats.commands.site.words import failed, parser
 from fedbrats.config.names import shown
 from fedbrats.config.site_file import SiteFile, load_site_file
 from fedbrats.config.targets import ConfigError
 from fedbrats.federation.site.chain import Verdict, egress_file, read, verify
 
-VARIABLE = "FEDBRATS_SITE"  # of the environment
 POLL_SECONDS = 0.5
 
 
 def main(arguments: list[str]) -> int:
     """Print it; 1 where the chain of the log is broken, 2 where it cannot be read."""
-    made = argparse.ArgumentParser(description="What left this site, by its egress log.")
-    file = Path(os.environ.get(VARIABLE, "site.yaml"))
-    where = f"configuration of the site (site.yaml; the environment's {VARIABLE})"
-    made.add_argument("--site", type=path, default=file, metavar="FILE", help=where)
+    made = parser("What left this site, by its egress log.")
     made.add_argument("--study", metavar="NAME", help="of this study only")
     how = made.add_mutually_exclusive_group()
     how.add_argument("--summary", action="store_true", help="the page of the data officer, as Markdown")
@@ -37,8 +30,7 @@ def main(arguments: list[str]) -> int:
         site = load_site_file(options.site)
         return _print(site, options.study, options)
     except (ConfigError, OSError, ValueError) as error:
-        print(f"fedbrats: {shown(str(error))}", file=sys.stderr)
-        return 2
+        return failed(error)
 
 
 def _print(site: SiteFile, study: str | None, options: Any) -> int:

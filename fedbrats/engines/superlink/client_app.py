@@ -8,27 +8,34 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedbrats import __version__
+from fedbrats.config.names import LONGEST
 from fedbrats.config.site_file import VARIABLE, SiteFile, load_site_file
 from fedbrats.config.targets import ConfigError
 from fedbrats.engines.sites import CLIENT_APP_RAISED_EXCEPTION, error_reply
 from fedbrats.engines.superlink.thin_app import STUDY
 from fedbrats.federation import questions
 from fedbrats.federation.site.app import SiteError, make_client_app
+from fedbrats.federation.site.door import guarded
+from fedbrats.federation.site.policy import PolicyError, refuse_study
 from fedbrats.studies.at_site import (
+    STUDIES,
     StudyRefused,
     approved,
     prepare_study,
     ready,
+    settled,
     study_folder,
     take_study,
 )
 
+NO_SITE = "the site cannot read its own configuration, so nothing leaves"
 log = logging.getLogger(__name__)
 
 
@@ -42,19 +49,23 @@ class SiteApp(ClientApp):
         self._served: dict[Path, ClientApp] = {}  # one study
 
     def __call__(self, message: Message, context: Context) -> Message:
-        """The reply to a message; a failure is logged in full here, and leaves as a sentence without names or paths."""
+        """The reply to a message, once it has passed the policy of the site and is in its egress log."""
         try:
             site = load_site_file(self._file or Path(os.environ[VARIABLE]))
-            return self._answer(site, message, context)
-        except (StudyRefused, SiteError) as error:
-            log.warning("%s refused: %s", message.metadata.message_type, error)
-            said = str(error)
-        except Exception as error:
+        except Exception:  # without it there is neither a policy nor a log
             log.exception("%s failed", message.metadata.message_type)
-            said = f"{type(error).__name__}: the reason stands in the log of the site"
-        return error_reply(message, CLIENT_APP_RAISED_EXCEPTION, said)
+            return error_reply(message, CLIENT_APP_RAISED_EXCEPTION, NO_SITE)
+        study = str(context.run_config.get(STUDY))[:LONGEST]
+        answer = partial(self._answer, site)
+        return guarded(answer, site, study, Path(site.storage) / STUDIES / study)(message, context)
 
     def _answer(self, site: SiteFile, message: Message, context: Context) -> Message:
+        try:
+            return self._answered(site, message, context)
+        except StudyRefused as error:
+            raise SiteError(str(error)) from error
+
+    def _answered(self, site: SiteFile, message: Message, context: Context) -> Message:
         folder = study_folder(site, context.run_config.get(STUDY))
         if message.metadata.message_type == questions.PREPARE:
             self._served.clear()
@@ -78,6 +89,9 @@ def _prepare(site: SiteFile, study: str, message: Message) -> dict[str, str]:
         raise StudyRefused(f"study {study}: no configuration came with it")
     try:
         folder = take_study(site, study, text, sha256)
+        refuse_study(settled(site, folder), site.policy, site.name)
+    except PolicyError as error:
+        raise StudyRefused(f"study {study}: {error}") from error
     except ConfigError as error:
         log.warning("study %s cannot run here: %s", study, error)
         raise StudyRefused(

@@ -45,6 +45,7 @@ SHOWN = 3  # names of arrays in a message
 
 # What a reply may hold, by question.
 RECORDS: dict[str, dict[str, type]] = {
+    questions.PREPARE: {"facts": ConfigRecord},
     questions.JOIN: {"facts": ConfigRecord},
     questions.TRAIN: {
         "arrays": ArrayRecord,
@@ -65,7 +66,7 @@ RECORDS: dict[str, dict[str, type]] = {
 WITHOUT_NUMBERS = ({"facts"}, {"stopped"}, {"keys"}, {"sealed", "commitment"}, {"seeds", "masks"})
 BY_SITE = ("sealed", "seeds", "masks")  # records whose keys are the names of sites, their values bytes
 KEYS: dict[str, Collection[str]] = {  # of the records of text
-    "facts": ("site", *SPLITS, "arrays", "rounds", *own_versions()),
+    "facts": ("site", *SPLITS, "arrays", "rounds", "state", "sha256", "version", *own_versions()),
     "stopped": ("reason",),
     "fitted": ("values",),
     "cases": ("rows", "steps", "reliability"),

@@ -66,7 +66,7 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
 
 
 def test_every_message_is_a_line(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, text = printed(capsys, "--site", str(site))
+    status, text = printed(capsys, str(site))
     lines = text.splitlines()
     assert (status, len(lines)) == (0, 6)
     assert "glioma query.join round 2: changed, " in lines[0]
@@ -77,12 +77,12 @@ def test_every_message_is_a_line(site: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_messages_of_one_study(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, text = printed(capsys, "--site", str(site), "--study", "glioma")
+    _, text = printed(capsys, str(site), "--study", "glioma")
     assert len(text.splitlines()) == 5
 
 
 def test_the_page_of_the_data_officer(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, text = printed(capsys, "--site", str(site), "--summary")
+    status, text = printed(capsys, str(site), "--summary")
     assert status == 0
     assert text.startswith("# What left CBICA\n")
     assert "The log is whole: 7 lines" in text
@@ -106,7 +106,7 @@ def test_rows_of_cases_stand_on_the_page(tmp_path: Path, capsys: pytest.CaptureF
     test = content_of(evaluate_reply(rows, **{"num-examples": 6}))
     asked = request(2, questions.TEST)
     guarded(says(**test), load_site_file(file), "s", tmp_path)(asked, new_context(2))
-    _, text = printed(capsys, "--site", str(file), "--summary")
+    _, text = printed(capsys, str(file), "--summary")
     assert "**Single cases**: 6 rows, under pseudonyms" in text
     assert "rows, a row for each case: dice | 1 | - | - | 1 |" in text
 
@@ -115,13 +115,13 @@ def test_a_whole_log_verifies_and_a_changed_one_does_not(
     site: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = egress_file(load_site_file(site))
-    status, text = printed(capsys, "--site", str(site), "--verify")
+    status, text = printed(capsys, str(site), "--verify")
     assert (status, "whole, 7 lines" in text) == (0, True)
     file.write_bytes(file.read_bytes().replace(b'"value": 0.25', b'"value": 0.95'))
-    status, text = printed(capsys, "--site", str(site), "--verify")
+    status, text = printed(capsys, str(site), "--verify")
     assert status == 1
     assert f"{file}: line 5 does not follow the line before it" in text
-    status, text = printed(capsys, "--site", str(site), "--summary")
+    status, text = printed(capsys, str(site), "--summary")
     assert status == 1
     assert "**THE LOG IS NOT WHOLE.** Line 5 " in text
 
@@ -130,15 +130,15 @@ def test_before_anything_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     file = tmp_path / "site.yaml"
     file.write_text("name: CBICA\nstorage: storage\n")
     for how, said in (("--verify", "nothing has left yet"), ("--summary", "Nothing has left.")):
-        status, text = printed(capsys, "--site", str(file), how)
+        status, text = printed(capsys, str(file), how)
         assert (status, said in text) == (0, True)
-    assert printed(capsys, "--site", str(file)) == (0, "")
-    assert main(["log", "--site", str(tmp_path / "none.yaml")]) == 2
+    assert printed(capsys, str(file)) == (0, "")
+    assert main(["log", str(tmp_path / "none.yaml")]) == 2
 
 
 def test_it_follows(site: Path) -> None:
     program = "import sys; from fedbrats.commands.site.command import main; main(['log', *sys.argv[1:]])"
-    words = [sys.executable, "-c", program, "--site", str(site), "--follow"]
+    words = [sys.executable, "-c", program, str(site), "--follow"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=os.environ.copy()) as process:
         assert process.stdout is not None
         first = [process.stdout.readline() for _ in range(6)]
