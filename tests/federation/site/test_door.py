@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
+from flwr.proto.runtime_pb2 import PushAppMessagesRequest, PushAppMessagesResponse
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, iterate_object_tree
+from flwr.supernode.runtime.run_clientapp import push_message
 
 from fedbrats.engines.sites import new_context
 from fedbrats.federation import questions
@@ -65,6 +68,38 @@ def test_what_crosses_is_what_the_log_says_digest_by_digest(study: tuple[Path, S
             assert line["digest"] == line["objects"][-1]
             assert line["bytes"] == sum(map(len, wire.values()))
         assert verify(egress_of(folder, site)).wrong == 0
+
+
+class Wire:
+    """What Flower's own program of a ClientApp sends, request by request."""
+
+    def __init__(self) -> None:
+        self.messages: list[PushAppMessagesRequest] = []
+        self.objects: list[PushObjectRequest] = []
+
+    def PushMessages(self, request: PushAppMessagesRequest) -> PushAppMessagesResponse:
+        self.messages.append(request)
+        tree = request.message_object_trees[0]
+        wanted = [part.object_id for part in iterate_object_tree(tree)]
+        return PushAppMessagesResponse(message_ids=[tree.object_id], objects_to_push=wanted, session_id="s")
+
+    def PushObject(self, request: PushObjectRequest) -> PushObjectResponse:
+        self.objects.append(request)
+        return PushObjectResponse(stored=True)
+
+
+def test_what_flower_itself_sends_is_what_the_log_says(study: tuple[Path, Served]) -> None:
+    """Its own code makes messages and objects of the replies; every byte of them is hashed here and looked for."""
+    folder, served = study
+    for line, reply in zip(lines(folder), [r for s, _, r in served.doors.sent if s == "A"], strict=True):
+        wire = Wire()
+        push_message(wire, reply, new_context(2))  # type: ignore[arg-type]
+        (message,) = wire.messages
+        assert message.message_object_trees[0].object_id == line["digest"]
+        assert not message.messages_list[0].content.ListFields()  # what it holds travels as objects
+        sent = [hashlib.sha256(request.object_content).hexdigest() for request in wire.objects]
+        assert sorted(sent) == sorted(line["objects"])
+        assert sum(len(request.object_content) for request in wire.objects) == line["bytes"]
 
 
 def test_a_line_tells_what_was_asked_and_every_array(study: tuple[Path, Served]) -> None:
