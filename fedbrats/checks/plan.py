@@ -13,7 +13,7 @@ from fedbrats.config.schema import Config
 from fedbrats.config.secure import mechanism
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import Case
-from fedbrats.data.institutions import patients_of, table_notes
+from fedbrats.data.institutions import OWN, patients_of, table_notes
 from fedbrats.data.partition import Site, make_partition
 from fedbrats.data.patients import COLUMN, check_known
 from fedbrats.data.sentences import plural
@@ -79,7 +79,8 @@ def check_dealt(config: Config, sites: Sequence[Site], of: Mapping[str, str]) ->
             tested here and whom the run of `inference.locate` or `train.init` has trained on.
     """
     check_private_sites(config, sites, of)
-    check_secure_sites(parts_of(config), sites)
+    if config.partition.method != OWN:  # else these are one site's, which does not see the others
+        check_secure_sites(parts_of(config), sites)
     check_unseen_by_localiser(config, sites)
     check_init_patients(config, sites, of, private=bool(mechanism(config.privacy)))
 

@@ -38,6 +38,15 @@ def check_secure(config: Config, parts: Parts) -> None:
         )
 
 
+def check_count(parts: Parts, sites: int) -> None:
+    """Check how many sites train. Raises ConfigError: too few to hide in."""
+    if parts.secure is not None and sites < FEWEST:
+        raise ConfigError(
+            f"{ASKED} needs {FEWEST} sites that train, here are {sites}: of two, each could take its own off the sum "
+            f"and see the other's; set {OFF}, or let more sites take part."
+        )
+
+
 def check_secure_sites(parts: Parts, sites: Sequence[Site]) -> None:
     """Check what depends on which site has which case.
 
@@ -47,11 +56,7 @@ def check_secure_sites(parts: Parts, sites: Sequence[Site]) -> None:
     if parts.secure is None:
         return
     training = [site for site in sites if not site.holdout and site.train]
-    if len(training) < FEWEST:
-        raise ConfigError(
-            f"{ASKED} needs {FEWEST} sites that train, here are {len(training)}: of two, each could take its own off "
-            f"the sum and see the other's; set {OFF}, or a partition of more sites."
-        )
+    check_count(parts, len(training))
     try:
         FixedPoint.of(sum(len(site.train) for site in training), parts.secure.largest)
     except OutOfRange as error:

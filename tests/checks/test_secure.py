@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fedbrats.checks.config import checked
+from fedbrats.checks.plan import check_dealt
 from fedbrats.checks.secure import check_secure_sites
+from fedbrats.commands.study.starting import begin
+from fedbrats.config.server_file import load_server_file
 from fedbrats.config.targets import ConfigError
+from fedbrats.credentials.folder import begin as begin_federation
+from fedbrats.credentials.sites import enrol
+from fedbrats.data.institutions import OWN
 from fedbrats.data.partition import Site
 from fedbrats.federation.parts import parts_of
-from tests.tiny import tiny
+from tests.tiny import MODEL, tiny
 
 ON = "privacy.secure_aggregation=true"
 SCAFFOLD = ("strategy=scaffold", "train/optimizer=sgd_plain", "train.clip_norm=null")
@@ -70,3 +77,22 @@ def test_too_few_sites_or_no_room_for_their_cases(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"leave 19 bits.*lower privacy\.secure_range"):
         check_secure_sites(wide, sites(3))
     check_secure_sites(parts_of(checked(tiny(tmp_path))), sites(1))
+
+
+def test_a_site_of_a_deployment_sees_no_other_and_is_not_counted(tmp_path: Path) -> None:
+    found = checked(tiny(tmp_path, ON))
+    own = replace(found, partition=replace(found.partition, method=OWN))
+    check_dealt(own, sites(1), {})
+    with pytest.raises(ConfigError, match="here are 1"):
+        check_dealt(found, sites(1), {})
+
+
+def test_a_study_of_two_sites_does_not_begin(tmp_path: Path) -> None:
+    federation = begin_federation(tmp_path / "federation", "localhost", [], 18320)
+    for name in ("A", "B"):
+        enrol(federation, name)
+    file = tmp_path / "server.yaml"
+    file.write_text("federation: federation\nstorage: server\n")
+    with pytest.raises(ConfigError, match="needs 3 sites that train, here are 2"):
+        begin(load_server_file(file), "glioma", [*MODEL, ON])
+    assert not (tmp_path / "server").exists()

@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from fedbrats.checks.secure import check_count
 from fedbrats.checks.study import check_study
 from fedbrats.commands.compose import compose_config
 from fedbrats.commands.run.server import metrics_of
@@ -52,6 +53,7 @@ def begin(server: ServerFile, name: str, overrides: Sequence[str]) -> Path:
         raise ConfigError(f"sites={list(strangers)}: not enrolled, or without a key that holds")
     if not sites:
         raise ConfigError("no site is enrolled; `fedbrats federation enrol` lets one in")
+    check_count(parts_of(config), len(sites))
     private_folder(private_folder(folder.parent) / name)
     save_config(config, folder / "config.yaml")
     write_environment(folder, overrides, metrics_of(config))
