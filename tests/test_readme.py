@@ -129,6 +129,12 @@ def parse_docker(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         image = words.index("fedbrats")
         rest = words[image + 1 :]
         parse_fedbrats(rest if rest[0] in COMMANDS else ["run", *rest], monkeypatch)
+    for before in (
+        "operator",
+        "fedbrats",
+    ):  # docker compose run operator ..., docker compose exec site fedbrats ...
+        if words[0] == "compose" and before in words:
+            parse_fedbrats(words[words.index(before) + 1 :], monkeypatch)
 
 
 def parse(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +185,9 @@ def test_every_command_parses(name: str, command: str, monkeypatch: pytest.Monke
         "fedbrats bench z",
         "fedbrats models all=true",
         "docker run --rm fedbrats check-data root=some",
+        "docker compose -f docker/compose.server.yaml run --rm operator federation enrol",
+        "docker compose -f docker/compose.site.yaml exec site fedbrats site approve /site/site.yaml",
+        "docker compose -f docker/compose.yaml up -d",
         "fedbrats server begin",
         "fedbrats study start",
         "make all",

@@ -23,9 +23,10 @@ def main(arguments: list[str]) -> int:
     """Run until told to end, or end what runs; 2 for a configuration that cannot be used."""
     parser = argparse.ArgumentParser(description="Run the server of a federation, or end what runs.")
     parser.add_argument("word", choices=("start", "stop"))
+    only_option(parser, ("superlink", "superexec"))
     server_option(parser)
     options = parser.parse_args(arguments)
-    from fedbrats.engines.superlink.processes import run_all, stop
+    from fedbrats.engines.superlink.processes import alone, run_all, stop
     from fedbrats.engines.superlink.programs import environment, server_address, server_programs
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -37,12 +38,25 @@ def main(arguments: list[str]) -> int:
             print("stopped" if stop(pids) else "nothing runs here")
             return 0
         programs = server_programs(server, STUDY_TASK)
-        print(f"SuperLink at {server_address(server)}; logs in {programs[0].log.parent}", flush=True)
+        if options.only:
+            around = environment(options.server, None, "server")
+            meanwhile = door(server) if options.only == "superexec" else lambda: None
+            return run_all(alone(programs, options.only), around, None, meanwhile)
+        print(f"SuperLink at {server_address(server)}; logs in {pids.with_name('logs')}", flush=True)
         around = environment(options.server, server.storage, "server")
         return run_all(programs, around, pids, door(server))
     except (ConfigError, OSError) as error:
         print(f"fedbrats: {shown(str(error))}", file=sys.stderr)
         return 2
+
+
+def only_option(parser: argparse.ArgumentParser, programs: tuple[str, str]) -> None:
+    """Add `--only`, for one of the two programs of a role."""
+    parser.add_argument(
+        "--only",
+        choices=programs,
+        help="start: one of the two programs, where each has a container of its own; no log files",
+    )
 
 
 def server_option(parser: argparse.ArgumentParser) -> None:

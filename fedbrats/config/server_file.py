@@ -22,6 +22,7 @@ class ServerFile:
 
     federation: str = ""  # folder of `fedbrats federation init`
     storage: str = ""  # folder of studies, logs and the SuperLink's database
+    superlink: str | None = None  # host where its other processes find the SuperLink; None: this machine
     listen: str = "0.0.0.0"  # address at which the SuperLink listens
     port: int | None = None  # None: the one that the federation was begun with
     database: bool = (

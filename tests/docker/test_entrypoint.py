@@ -22,6 +22,20 @@ from tests.tiny import ROOT
         ("run --help", "", "run --help"),
         ("", "experiment=demo model.channels=[16,32]", "run experiment=demo model.channels=[16,32]"),
         ("", "", "--help"),
+        ("superlink", "", "server start --only superlink"),
+        ("server", "", "server start --only superexec"),
+        ("server stop", "", "server stop"),
+        (
+            "supernode",
+            "",
+            "site start /site/site.yaml --only supernode --host 0.0.0.0 --secret /link/superexec.secret",
+        ),
+        (
+            "site",
+            "",
+            "site start /site/site.yaml --only superexec --host supernode --secret /link/superexec.secret",
+        ),
+        ("site approve /site/site.yaml glioma", "", "site approve /site/site.yaml glioma"),
         ("report /results/run", "experiment=demo", "report /results/run"),
     ],
 )

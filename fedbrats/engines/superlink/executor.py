@@ -43,6 +43,8 @@ class Executor:
         """`task`: Flower's name of the type; `module`: run with `python -m`."""
         self.task, self.module, self.resident = task, module, resident
         self._running: list[subprocess.Popen[str]] = []
+        if resident:
+            self._process()  # loads what it needs before the first task comes, whose token is good for a minute
 
     def get_eligible_capacity(self, supported: set[Any], **ignored: Any) -> tuple[set[Any], set[str]]:
         """The types of tasks that are taken now."""

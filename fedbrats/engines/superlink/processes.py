@@ -10,15 +10,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 from fedbrats.config.targets import ConfigError
 from fedbrats.files import private_folder, read_json, write_json
 
 AGAIN = 5.0  # seconds before what has ended is started again
 LOOK = 2.0  # seconds between two calls of what is done meanwhile
+HEALTH = "127.0.0.1:8082"  # where a program that runs alone answers Flower's question for its health
 GRACE = 20.0  # seconds that a process has to end by itself
 
 log = logging.getLogger(__name__)
@@ -26,17 +28,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Program:
-    """One of Flower's programs, by `flower.py`, with its arguments; `log`: what it says goes there."""
+    """One of Flower's programs, by `flower.py`, with its arguments.
+
+    What it says goes to `log`; None: to where this process says what it has to say.
+    """
 
     name: str
     arguments: tuple[str, ...]
-    log: Path
+    log: Path | None
 
     def start(self, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """Begin it in a group of its own, so that Ctrl-C at a terminal reaches this process alone."""
         command = [sys.executable, "-m", "fedbrats.engines.superlink.flower", *self.arguments]
-        private_folder(self.log.parent)
-        with self.log.open("ab") as stream:
+        with self._log() as stream:
             return subprocess.Popen(
                 command,
                 env={**os.environ, **environment},
@@ -46,22 +50,37 @@ class Program:
                 start_new_session=True,
             )
 
+    def _log(self) -> AbstractContextManager[IO[bytes] | None]:
+        if self.log is None:
+            return nullcontext()
+        private_folder(self.log.parent)
+        return self.log.open("ab")
+
+
+def alone(programs: Sequence[Program], name: str) -> list[Program]:
+    """The program of that name, for a supervisor that watches each by itself and collects what it says."""
+    return [
+        replace(p, arguments=(*p.arguments, "--health-server-address", HEALTH), log=None)
+        for p in programs
+        if p.name == name
+    ]
+
 
 def run_all(
     programs: Sequence[Program],
     environment: Mapping[str, str],
-    file: Path,
+    file: Path | None,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> int:
     """Run `programs` until this process is told to end (SIGTERM, SIGINT); returns 0.
 
     What ends meanwhile is started again: a SuperNode, for one, is refused by the server for a minute after it was
-    killed. Their process ids stand in `file`, for `stop`. `meanwhile` is called every `LOOK` seconds.
+    killed. Their process ids stand in `file`, if there is one, for `stop`. `meanwhile` is called every `LOOK` seconds.
 
     Raises:
         ConfigError: they run already, by that file.
     """
-    if owner := _owner(file):
+    if file and (owner := _owner(file)):
         raise ConfigError(f"process {owner} runs them already ({file}); `stop` ends it")
     end = threading.Event()
     before = {
@@ -79,6 +98,8 @@ def run_all(
                     due[program] = time.monotonic() + AGAIN
                 if program not in running and time.monotonic() >= due[program]:
                     running[program] = program.start(environment)
+                    if file is None:
+                        continue
                     pids = {one.name: p.pid for one, p in running.items()}
                     write_json(file, {"pid": os.getpid(), "programs": pids}, private=True)
             if time.monotonic() >= look:
@@ -89,7 +110,8 @@ def run_all(
         for number, handler in before.items():
             signal.signal(number, handler)
         _end(list(running.values()))
-        file.unlink(missing_ok=True)
+        if file:
+            file.unlink(missing_ok=True)
     return 0
 
 

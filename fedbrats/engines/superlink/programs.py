@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedbrats.config.server_file import VARIABLE as SERVER
@@ -17,6 +18,16 @@ from fedbrats.files import private_folder
 SITE_TASK, SITE_WORKER = "flwr-clientapp", "fedbrats.engines.superlink.worker"
 SERVER_TASK = "flwr-serverapp"
 LOOPBACK = "127.0.0.1"
+SUPERLINK, SUPERNODE, SUPEREXEC = "superlink", "supernode", "superexec"
+
+
+@dataclass(frozen=True)
+class Link:
+    """Between a site's two programs: where its SuperNode listens for its SuperExec, and the secret that both know."""
+
+    host: str = LOOPBACK
+    port: int = 9094  # Flower's own choice
+    secret: Path | None = None  # None: in the site's storage
 
 
 def server_programs(server: ServerFile, module: str) -> list[Program]:
@@ -44,15 +55,48 @@ def server_programs(server: ServerFile, module: str) -> list[Program]:
         *("--superexec-auth-secret-file", str(folder.secret)),
     ]
     return [
-        Program("superlink", tuple(link), logs / "superlink.log"),
-        Program("superexec", tuple(execute), logs / "superexec.log"),
+        Program(SUPERLINK, tuple(link), logs / "superlink.log"),
+        Program(SUPEREXEC, tuple(execute), logs / "superexec.log"),
     ]
 
 
-def site_programs(site: SiteFile, port: int) -> list[Program]:
-    """SuperNode and SuperExec of a site; they speak to each other at `port` of this machine only."""
-    storage = private_folder(Path(site.storage))
-    secret, logs = make_secret(storage / "superexec.secret"), storage / "logs"
+def site_programs(site: SiteFile, link: Link, only: str | None = None) -> list[Program]:
+    """SuperNode and SuperExec of a site.
+
+    Args:
+        site: its configuration.
+        link: between the two.
+        only: of the two that is to run here, with what belongs to it: the SuperNode has the key and makes the secret,
+            the SuperExec needs the storage. None: both.
+
+    Raises:
+        ConfigError: what is needed is not there.
+    """
+    secret, logs = link.secret or Path(site.storage) / "superexec.secret", Path(site.storage) / "logs"
+    if only != SUPERNODE:
+        private_folder(Path(site.storage))
+    if only != SUPEREXEC:
+        _check_kit(site)
+        make_secret(private_folder(secret.parent) / secret.name)
+    elif not secret.is_file():
+        raise ConfigError(f"{secret}: not there; the SuperNode makes it when it starts")
+    node = [
+        *("supernode", "--superlink", site.server.address, "--root-certificates", site.server.ca),
+        *("--auth-supernode-private-key", site.key, "--host", link.host, "--port", str(link.port)),
+        *("--isolation", "process", "--superexec-auth-secret-file", str(secret)),
+    ]
+    execute = [
+        *("superexec", SITE_TASK, SITE_WORKER, "resident"),
+        *("--runtime-api-address", f"{link.host}:{link.port}", "--insecure"),
+        *("--superexec-auth-secret-file", str(secret)),
+    ]
+    return [
+        Program(SUPERNODE, tuple(node), logs / "supernode.log"),
+        Program(SUPEREXEC, tuple(execute), logs / "superexec.log"),
+    ]
+
+
+def _check_kit(site: SiteFile) -> None:
     for key, value in (
         ("key", site.key),
         ("server.ca", site.server.ca),
@@ -60,20 +104,6 @@ def site_programs(site: SiteFile, port: int) -> list[Program]:
     ):
         if not value or (key != "server.address" and not Path(value).is_file()):
             raise ConfigError(f"{key}={value!r}: not there; it comes with the kit of the site")
-    node = [
-        *("supernode", "--superlink", site.server.address, "--root-certificates", site.server.ca),
-        *("--auth-supernode-private-key", site.key, "--host", LOOPBACK, "--port", str(port)),
-        *("--isolation", "process", "--superexec-auth-secret-file", str(secret)),
-    ]
-    execute = [
-        *("superexec", SITE_TASK, SITE_WORKER, "resident"),
-        *("--runtime-api-address", f"{LOOPBACK}:{port}", "--insecure"),
-        *("--superexec-auth-secret-file", str(secret)),
-    ]
-    return [
-        Program("supernode", tuple(node), logs / "supernode.log"),
-        Program("superexec", tuple(execute), logs / "superexec.log"),
-    ]
 
 
 def server_port(server: ServerFile) -> int:
@@ -82,11 +112,12 @@ def server_port(server: ServerFile) -> int:
 
 
 def server_address(server: ServerFile) -> str:
-    """The SuperLink as the server's own machine calls it; its certificate always holds this name."""
-    return f"{LOOPBACK}:{server_port(server)}"
+    """The SuperLink as the server's own processes call it; its certificate always holds 127.0.0.1."""
+    return f"{server.superlink or LOOPBACK}:{server_port(server)}"
 
 
-def environment(file: Path, storage: str, role: str) -> dict[str, str]:
-    """Environment of the programs: their configuration file, and Flower's own folder below `storage`."""
+def environment(file: Path, storage: str | None, role: str) -> dict[str, str]:
+    """Environment of the programs: their configuration file, and where Flower keeps its own, below `storage`."""
     variable = {"server": SERVER, "site": SITE}[role]
-    return {variable: str(file.resolve()), "FLWR_HOME": str(Path(storage) / "flower")}
+    home = {"FLWR_HOME": str(Path(storage) / "flower")} if storage else {}
+    return {variable: str(file.resolve()), **home}

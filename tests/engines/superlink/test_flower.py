@@ -46,10 +46,21 @@ def test_superexec_has_its_interval_and_its_executor_from_where_they_are_set(
 
 
 def test_executor_takes_its_own_kind_of_task_only() -> None:
-    executor = Executor("flwr-clientapp", "nothing.at.all", resident=True)
+    executor = Executor("flwr-clientapp", "nothing.at.all", resident=False)
     assert executor.get_eligible_capacity(set(TaskType)) == ({TaskType.CLIENT_APP}, set())
     spec = ExecutionSpec(TaskType.SERVER_APP, "127.0.0.1:1", "token", True, None, False, None, False, 1)
     assert executor.launch(spec).status == "failed"
+    assert not executor._running
+
+
+def test_a_resident_program_is_there_before_the_first_task() -> None:
+    executor = Executor("flwr-clientapp", "json.tool", resident=True)  # reads its input until that ends
+    (program,) = executor._running
+    assert program.poll() is None
+    assert executor._process() is program
+    executor.close()
+    assert program.wait(20)
+    executor.reconcile()
     assert not executor._running
 
 
