@@ -16,7 +16,7 @@ from fedbrats.config.schema import load_config, save_config
 from fedbrats.config.targets import ConfigError
 from fedbrats.models.build import build_network, patch_of
 from fedbrats.models.facts import parameter_count
-from fedbrats.models.node import arguments, why_this_size
+from fedbrats.models.node import arguments, why_this_size, with_size
 from tests.models.test_build import config_of
 from tests.tiny import ROOT
 
@@ -44,8 +44,12 @@ def settings(*overrides: str) -> dict[str, Any]:
     """The flat settings of a configuration, settled but not checked."""
     register_with_hydra()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = OmegaConf.to_container(compose("config", overrides=list(overrides)), resolve=True)
-    return flat(config)
+        return flat(OmegaConf.to_container(compose("config", overrides=list(overrides)), resolve=True))
+
+
+def sized(*overrides: str) -> dict[str, Any]:
+    """The same with the size that `auto` has become."""
+    return flat(OmegaConf.to_container(with_size(composed(overrides)), resolve=True))
 
 
 def flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -114,12 +118,13 @@ def test_a_run_without_arguments_trains_a_small_network_on_patches_that_fit_its_
 @pytest.mark.parametrize("name", SMALL)
 def test_cases_in_files_are_for_the_full_network(name: str) -> None:
     for files in (("data=brats", "data.root=somewhere"), ("data.source=folder", "data.root=somewhere")):
-        found = config_of(*files, f"model={name}")
-        assert found.model["size"] == "full"
-        assert found == config_of(*files, f"model={name}", "model.size=full")
-    phantom = config_of(f"model={name}")
-    assert phantom == config_of(f"model={name}", "model.size=small")
-    assert phantom != config_of(f"model={name}", "model.size=full")
+        found = sized(*files, f"model={name}")
+        assert found["model.size"] == "full"
+        assert found == sized(*files, f"model={name}", "model.size=full")
+    assert config_of(*files, f"model={name}").model["size"] == "full"  # and passes every check
+    phantom = sized(f"model={name}")
+    assert phantom == sized(f"model={name}", "model.size=small")
+    assert phantom != sized(f"model={name}", "model.size=full")
 
 
 def test_why_a_network_has_its_size_is_said_only_where_nobody_chose() -> None:
