@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -29,6 +32,11 @@ PAPERS = (
 
 
 def config_of(name: str, size: str = "small") -> Config:
+    return copy.deepcopy(_config_of(name, size))  # a test may change its own
+
+
+@functools.cache
+def _config_of(name: str, size: str) -> Config:
     register_with_hydra()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return checked(compose("config", overrides=[f"model={name}", f"model.size={size}", "train=small"]))

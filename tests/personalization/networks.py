@@ -12,6 +12,7 @@ from torch import nn
 from fedbrats.checks.config import checked
 from fedbrats.commands.compose import register_with_hydra
 from fedbrats.commands.models.table import model_names
+from fedbrats.config.schema import Config
 from fedbrats.models.build import build_network, patch_of
 from tests.tiny import ROOT
 
@@ -20,20 +21,23 @@ PATCH = [16, 16, 16]  # sides that every network built here by hand takes
 
 
 @functools.cache
-def configured(name: str, *overrides: str) -> nn.Module:
-    """The small variant of `model=<name>` on the meta device."""
+def _config(name: str, *overrides: str) -> Config:
     register_with_hydra()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = checked(compose("config", overrides=[f"model={name}", "model.size=small", *overrides]))
+        return checked(compose("config", overrides=[f"model={name}", "model.size=small", *overrides]))
+
+
+@functools.cache
+def configured(name: str, *overrides: str) -> nn.Module:
+    """The small variant of `model=<name>` on the meta device."""
+    model = _config(name, *overrides).model
     with torch.device("meta"):
-        return build_network(config.model)
+        return build_network(model)
 
 
 def own_patch(name: str) -> list[int]:
     """The patch of the small variant of `model=<name>`."""
-    register_with_hydra()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return patch_of(checked(compose("config", overrides=[f"model={name}", "model.size=small"])))
+    return patch_of(_config(name))
 
 
 def dynunet(norm: str = "batch", deep: bool = False) -> DynUNet:
