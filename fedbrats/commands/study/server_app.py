@@ -44,7 +44,6 @@ from fedbrats.credentials.folder import Folder
 from fedbrats.credentials.keys import public_pem
 from fedbrats.data.partition import Site
 from fedbrats.engines.superlink.grid import StudyGrid
-from fedbrats.engines.superlink.tasks import begin_log, server_task, tasks
 from fedbrats.engines.superlink.thin_app import STUDY
 from fedbrats.federation.parts import parts_of
 from fedbrats.federation.server.preparing import prepare_sites
@@ -155,9 +154,3 @@ def _sites(folder: Path, members: Mapping[str, Member]) -> list[Site]:
         raise FederationError("sites have other numbers of cases than when the study began")
     write_json(file, {"sites": content})
     return sites
-
-
-if __name__ == "__main__":
-    begin_log()
-    for where in tasks():
-        server_task(where, app)

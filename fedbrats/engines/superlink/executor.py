@@ -1,16 +1,20 @@
 """What a SuperExec starts for a task: a program that is installed here. The app that came with the run is not unpacked.
 
 The program is told over its standard input where the task is and the token for it, one line of JSON for each, so that
-no token stands in the list of processes.
+no token stands in the list of processes. A resident one says over its standard output when it is ready for a task.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+READY = b"\n"  # of a resident program, for one task
 
 
 @dataclass(frozen=True)
@@ -35,23 +39,24 @@ class Where:
 class Executor:
     """Flower's executor for one type of task; anything else is never asked for.
 
-    A resident program does one task after the other and keeps what it has loaded (data, network, kernels); when it
-    has died, the next task starts it anew. Otherwise every task has a process of its own.
+    A resident program does one task after the other and keeps what it has loaded (data, network, kernels). It is
+    started before there is a task and started anew when it has died, and no task is taken before it is ready: Flower
+    gives a task up that shows no sign of life for a minute, and importing what a site needs may take as long on a busy
+    machine. Otherwise every task has a process of its own.
     """
 
-    def __init__(self, task: str, module: str, resident: bool) -> None:
-        """`task`: Flower's name of the type; `module`: run with `python -m`."""
-        self.task, self.module, self.resident = task, module, resident
-        self._running: list[subprocess.Popen[str]] = []
-        if resident:
-            self._process()  # loads what it needs before the first task comes, whose token is good for a minute
+    def __init__(self, task: str, program: Sequence[str], resident: bool) -> None:
+        """`task`: Flower's name of the type; `program`: module and arguments for `python -m`."""
+        self.task, self.program, self.resident = task, tuple(program), resident
+        self._running: list[subprocess.Popen[bytes]] = []
+        self._ready = False
 
     def get_eligible_capacity(self, supported: set[Any], **ignored: Any) -> tuple[set[Any], set[str]]:
         """The types of tasks that are taken now."""
-        return {kind for kind in supported if str(kind) == self.task}, set()
+        return {kind for kind in supported if str(kind) == self.task and self._free()}, set()
 
     def wait_for_capacity(self, *ignored: Any, **ignored_too: Any) -> None:
-        """There is always room: a SuperNode hands out one message at a time."""
+        """Nobody waits: without capacity no task is asked for."""
 
     def launch(self, spec: Any) -> Any:
         """Hand a task to its program."""
@@ -61,28 +66,41 @@ class Executor:
             return LaunchResult.failed(f"{spec.task_type} is not done here")
         where = Where(spec.runtime_api_address, spec.token, spec.insecure, spec.root_certificates_path)
         try:
-            process = self._process()
+            process = self._running[-1] if self.resident else self._start()
+            self._ready = False
             assert process.stdin is not None
-            process.stdin.write(where.to_line())
+            process.stdin.write(where.to_line().encode())
             process.stdin.flush()
             if not self.resident:
                 process.stdin.close()
-        except OSError as error:
-            return LaunchResult.failed(f"{self.module}: {error}")
+        except (OSError, IndexError) as error:
+            return LaunchResult.failed(f"{self.program[0]}: {error}")
         return LaunchResult.accepted()
 
     def reconcile(self) -> None:
-        """Collect what has ended."""
+        """Collect what has ended, and see to it that a resident program is there."""
         self._running = [process for process in self._running if process.poll() is None]
+        if self.resident and not self._running:
+            self._start()
 
     def close(self) -> None:
         """End the programs."""
         for process in self._running:
             process.terminate()
 
-    def _process(self) -> subprocess.Popen[str]:
-        self.reconcile()
-        if not self.resident or not self._running:
-            command = [sys.executable, "-m", self.module]
-            self._running.append(subprocess.Popen(command, stdin=subprocess.PIPE, text=True))
-        return self._running[-1]
+    def _free(self) -> bool:
+        if self.resident and not self._ready and self._running:
+            output = self._running[-1].stdout
+            assert output is not None
+            self._ready = READY in (output.read() or b"")
+        return self._ready or not self.resident
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", *self.program]
+        output = subprocess.PIPE if self.resident else None
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, bufsize=0)
+        if process.stdout is not None:
+            os.set_blocking(process.stdout.fileno(), False)
+        self._running.append(process)
+        self._ready = False
+        return process

@@ -58,12 +58,12 @@ def ask_more_often() -> None:
 
 
 def _superexec(rest: list[str]) -> None:
-    """`superexec TASK MODULE KIND ...`: tasks of the type TASK are done by `python -m MODULE`, see `Executor`."""
+    """`superexec TASK PROGRAM KIND ...`: tasks of the type TASK are done by `python -m PROGRAM`, see `Executor`."""
     from flwr.supercore.cli import flower_superexec
     from flwr.supercore.superexec import run_superexec as module
 
     task, program, kind, *options = rest
-    executor = Executor(task, program, resident=kind == "resident")
+    executor = Executor(task, program.split(), resident=kind == "resident")
     module.get_executor = lambda *ignored, **ignored_too: executor
     os.environ.setdefault(POLL_OF_SUPEREXEC, str(POLL))
     sys.argv = ["flower-superexec", *options]

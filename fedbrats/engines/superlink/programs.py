@@ -16,7 +16,7 @@ from fedbrats.engines.superlink.processes import Program
 from fedbrats.files import private_folder
 
 SITE_TASK, SITE_WORKER = "flwr-clientapp", "fedbrats.engines.superlink.worker"
-SERVER_TASK = "flwr-serverapp"
+SERVER_TASK, SERVER_PROCESS = "flwr-serverapp", "fedbrats.engines.superlink.study_process"
 LOOPBACK = "127.0.0.1"
 SUPERLINK, SUPERNODE, SUPEREXEC = "superlink", "supernode", "superexec"
 
@@ -50,7 +50,7 @@ def server_programs(server: ServerFile, module: str) -> list[Program]:
         *(["--database", str(Path(server.storage) / "superlink.db")] if server.database else []),
     ]
     execute = [
-        *("superexec", SERVER_TASK, module, "single"),
+        *("superexec", SERVER_TASK, f"{SERVER_PROCESS} {module}", "single"),
         *("--runtime-api-address", server_address(server), "--root-certificates", str(folder.authority)),
         *("--superexec-auth-secret-file", str(folder.secret)),
     ]

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message
 
-from fedbrats.engines.superlink.executor import Where
+from fedbrats.engines.superlink.executor import READY, Where
 from fedbrats.federation import flower_env
 
 log = logging.getLogger(__name__)
@@ -37,10 +37,19 @@ AWAY = 60.0  # seconds; a task without a sign of life for so long is void
 Answer = Callable[[Message, Context], Message]
 
 
-def tasks() -> Iterator[Where]:
-    """The tasks of this process, as `Executor` hands them over; the process ends with the one that started it."""
+def tasks(resident: bool) -> Iterator[Where]:
+    """The tasks of this process, as `Executor` hands them over; the process ends with the one that started it.
+
+    A `resident` process says before each of them that it is ready; whatever else is printed goes to standard error.
+    """
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    for line in sys.stdin:
+    ready, sys.stdout = sys.stdout.buffer, sys.stderr
+    while True:
+        if resident:
+            ready.write(READY)
+            ready.flush()
+        if not (line := sys.stdin.readline()):
+            return
         yield Where.from_line(line)
 
 
@@ -80,8 +89,10 @@ def site_task(where: Where, answer: Answer) -> None:
         client.close()
 
 
-def server_task(where: Where, app: Callable[[Grid, Context], Any]) -> None:
-    """Run `app` with Flower's Grid to its end, and tell the SuperLink how it ended.
+def server_task(where: Where, load: Callable[[], Callable[[Grid, Context], Any]]) -> None:
+    """Run what `load` gives with Flower's Grid to its end, and tell the SuperLink how it ended.
+
+    Loading may take long: the SuperLink is told before it that the task is alive.
 
     Raises:
         Exception: whatever `app` raises, after the SuperLink has been told.
@@ -98,9 +109,10 @@ def server_task(where: Where, app: Callable[[Grid, Context], Any]) -> None:
             context.run_config = dict(run.override_config)
             grid.set_run(run)
             try:
-                app(grid, context)
+                load()(grid, context)
             except BaseException as error:
-                _finished(client, context, SubStatus.FAILED, f"{type(error).__name__}: {error}")
+                with suppress(Exception):  # it may be the SuperLink that is away, or that has stopped the run
+                    _finished(client, context, SubStatus.FAILED, f"{type(error).__name__}: {error}")
                 raise
             context.state = RecordDict()
             _finished(client, context, SubStatus.COMPLETED, "")

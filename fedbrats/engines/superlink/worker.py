@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 def main() -> None:
     """Do the tasks that the SuperExec hands over until it ends."""
     begin_log()
-    for where in tasks():
+    for where in tasks(resident=True):
         try:
             site_task(where, lambda message, context: answer(app, message, context))
         except Exception:

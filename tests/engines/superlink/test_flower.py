@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import inspect
 import io
+import os
 import re
+import sys
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +21,7 @@ from flwr.supernode import start_client_internal
 from fedbrats.engines.superlink import flower
 from fedbrats.engines.superlink.executor import Executor, Where
 from fedbrats.engines.superlink.thin_app import STUDY, thin_app
+from tests.engines.superlink.deployment import wait
 
 
 def test_supernode_sleeps_three_seconds_by_the_module_that_is_replaced(
@@ -46,22 +50,54 @@ def test_superexec_has_its_interval_and_its_executor_from_where_they_are_set(
 
 
 def test_executor_takes_its_own_kind_of_task_only() -> None:
-    executor = Executor("flwr-clientapp", "nothing.at.all", resident=False)
+    executor = Executor("flwr-clientapp", ["nothing.at.all"], resident=False)
     assert executor.get_eligible_capacity(set(TaskType)) == ({TaskType.CLIENT_APP}, set())
     spec = ExecutionSpec(TaskType.SERVER_APP, "127.0.0.1:1", "token", True, None, False, None, False, 1)
     assert executor.launch(spec).status == "failed"
     assert not executor._running
 
 
-def test_a_resident_program_is_there_before_the_first_task() -> None:
-    executor = Executor("flwr-clientapp", "json.tool", resident=True)  # reads its input until that ends
-    (program,) = executor._running
-    assert program.poll() is None
-    assert executor._process() is program
-    executor.close()
-    assert program.wait(20)
-    executor.reconcile()
-    assert not executor._running
+ECHO = """
+import os, sys
+from fedbrats.engines.superlink.tasks import tasks
+print("loaded")
+for where in tasks(resident=True):
+    print("noise")
+    if where.token == "die":
+        os._exit(1)
+    open(sys.argv[1], "a").write(where.token)
+"""
+
+
+def test_resident_program_is_there_before_a_task_and_again_when_it_has_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "echo_tasks.py").write_text(ECHO)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
+    executor = Executor("flwr-clientapp", ["echo_tasks", str(tmp_path / "done")], resident=True)
+
+    def free() -> bool:
+        executor.reconcile()
+        return bool(executor.get_eligible_capacity(set(TaskType))[0])
+
+    def launch(token: str) -> None:
+        spec = ExecutionSpec(TaskType.CLIENT_APP, "127.0.0.1:1", token, True, None, False, None, False, 1)
+        assert executor.launch(spec).status == "accepted"
+
+    assert not free()
+    try:
+        for token in ("a", "b"):
+            wait(free, 60)
+            launch(token)
+            assert not executor._ready  # until it says so again
+        wait(free, 60)
+        first = executor._running[0].pid
+        launch("die")
+        wait(free, 60)
+        assert executor._running[0].pid != first
+        assert (tmp_path / "done").read_text() == "ab"
+    finally:
+        executor.close()
 
 
 def test_place_of_a_task_travels_as_one_line() -> None:
