@@ -24,12 +24,12 @@ from typing import Any
 from fedbrats.checks.config import check_config
 from fedbrats.checks.plan import check_dealt, check_plan
 from fedbrats.checks.settings import check_same_cases
+from fedbrats.checks.site.cases import own_partition
 from fedbrats.checks.study import check_study
 from fedbrats.config.foreign import check_trusted
 from fedbrats.config.names import fault
 from fedbrats.config.schema import (
     Config,
-    PartitionConfig,
     RunConfig,
     RuntimeConfig,
     load_config,
@@ -37,7 +37,6 @@ from fedbrats.config.schema import (
 )
 from fedbrats.config.site_file import SiteFile
 from fedbrats.config.targets import ConfigError
-from fedbrats.data.institutions import OWN
 from fedbrats.data.prepare import Prepared, prepare
 from fedbrats.devices import cores, pick_device
 from fedbrats.files import private_folder, read_json, read_text, remove_partial, write_json, write_text
@@ -108,15 +107,6 @@ def settled(site: SiteFile, folder: Path) -> Config:
 
 def lay_over(site: SiteFile, asked: Config) -> Config:
     """`asked` with the site's own data, partition, device and limits in the place of what the study says of them."""
-    own = {key: value for key, value in asdict(site.partition).items() if key != "role" and value is not None}
-    partition = PartitionConfig(
-        method=OWN,
-        unknown=site.name,
-        holdout=[site.name] if site.partition.role == "test" else [],
-        **{"val": asked.partition.val, "test": asked.partition.test, "seed": asked.partition.seed, **own},
-        fold=asked.partition.fold,
-        folds=asked.partition.folds,
-    )
     runtime = RuntimeConfig(
         engine=asked.runtime.engine,
         workers=0,
@@ -134,7 +124,7 @@ def lay_over(site: SiteFile, asked: Config) -> Config:
     return replace(
         asked,
         data=site.data,
-        partition=partition,
+        partition=own_partition(site, asked.partition),
         runtime=runtime,
         privacy=privacy,
         report=replace(asked.report, predictions=False, html=False),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from fedbrats.data.cases import Case
 from fedbrats.data.checks import DataCheck, check_cases
 from fedbrats.data.finding import find_cases
 from fedbrats.data.inspection import CaseCheck
-from fedbrats.data.institutions import patients_of
+from fedbrats.data.institutions import OWN, patients_of
 from fedbrats.data.partition import Site, make_partition
 from fedbrats.data.patients import Patients, check_known
 from fedbrats.data.sentences import plural
@@ -164,15 +164,16 @@ def _patients_and_splits(
 
 
 def own_partition(site: SiteFile, study: PartitionConfig) -> PartitionConfig:
-    """How the site splits its cases: all are its own, and what it says itself goes before what the study says."""
-    own = site.partition
-    said = {
-        name: getattr(own, name)
-        for name in ("patient_column", "patient_pattern", "unknown_patients", "val", "test", "seed")
-        if getattr(own, name) is not None
-    }
-    # One site of the kind that takes any case, whatever institution its name tells.
-    return replace(study, method="iid", sites=1, holdout=[], table=own.table, **said)
+    """How the site splits its cases: all are its own, and what it says itself goes before what `study` says."""
+    own = {key: value for key, value in asdict(site.partition).items() if key != "role" and value is not None}
+    return PartitionConfig(
+        method=OWN,
+        unknown=site.name,
+        holdout=[site.name] if site.partition.role == "test" else [],
+        **{"val": study.val, "test": study.test, "seed": study.seed, **own},
+        fold=study.fold,
+        folds=study.folds,
+    )
 
 
 def _patients(patients: Patients) -> Finding:
@@ -193,8 +194,6 @@ def _patients(patients: Patients) -> Finding:
 def _splits(site: SiteFile, dealt: Site) -> Finding:
     """Cases per split, against the least number behind any number that may leave."""
     counts = {split: len(getattr(dealt, split)) for split in SPLITS}
-    if site.partition.role == "test":
-        counts = {"train": 0, "val": 0, "test": sum(counts.values())}
     least, said = site.policy.least_cases, ", ".join(f"{split} {count}" for split, count in counts.items())
     facts = counts | {"policy.least_cases": least}
     if site.partition.role == "train" and counts["train"] < least:

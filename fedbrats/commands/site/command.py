@@ -14,6 +14,7 @@ WORDS = {
     "preflight": ("fedbrats.commands.site.preflight", "what to put right before this site can take part"),
     "approve": ("fedbrats.commands.site.approve", "show the plan of a study and approve it"),
     "start": ("fedbrats.commands.site.start", "connect to the server and take part in its studies"),
+    "status": ("fedbrats.commands.site.status", "whether it runs, what it needs, how far each study is"),
     "stop": ("fedbrats.commands.site.stop", "end what `start` runs"),
 }
 

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 from fedbrats.commands.words import path
 
 if TYPE_CHECKING:  # loaded once the arguments are understood
-    from rich.console import Console
-
     from fedbrats.checks.site.finding import Finding
     from fedbrats.config.schema import Config
 
-COLOURS = {"ok": "green", "warning": "yellow", "fix": "red"}
+VERDICTS = ("ok", "warning", "fix")
 ABOUT = "Findings of `fedbrats site preflight`, made to be sent to whoever helps: no case, patient or path is named."
 
 
@@ -33,6 +31,7 @@ def main(arguments: list[str]) -> int:
     from rich.console import Console
 
     from fedbrats.checks.site.preflight import preflight
+    from fedbrats.commands.site.findings import show
     from fedbrats.config.targets import ConfigError
     from fedbrats.report.terminal import plain
 
@@ -48,7 +47,7 @@ def main(arguments: list[str]) -> int:
             findings.append(finding)
             show(console, finding)
             status.update("looking")
-    counts = {verdict: sum(finding.verdict == verdict for finding in findings) for verdict in COLOURS}
+    counts = {verdict: sum(finding.verdict == verdict for finding in findings) for verdict in VERDICTS}
     console.print(f"To put right: {counts['fix']}, warnings: {counts['warning']}, all right: {counts['ok']}.")
     if chosen.json:
         write_findings(chosen.json, findings)
@@ -75,19 +74,6 @@ def study_config(file: Path | None) -> Config:
     config = load_config(file)
     check_trusted(asdict(config), f"--study {file}")
     return config
-
-
-def show(console: Console, finding: Finding) -> None:
-    """Print a finding: verdict, check and sentence; below it what is for this screen only."""
-    from rich.text import Text
-
-    from fedbrats.report.terminal import plain
-
-    line = Text(f"{finding.verdict:<8}", style=COLOURS[finding.verdict])
-    line.append_text(plain(f"{finding.check}: {finding.said}"))
-    console.print(line, soft_wrap=True)
-    for more in finding.here.splitlines():
-        console.print(plain(f"{'':8}{more}"), style="dim", soft_wrap=True)
 
 
 def write_findings(file: Path, findings: list[Finding]) -> None:

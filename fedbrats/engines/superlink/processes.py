@@ -80,7 +80,7 @@ def run_all(
     Raises:
         ConfigError: they run already, by that file.
     """
-    if file and (owner := _owner(file)):
+    if file and (owner := running_by(file)):
         raise ConfigError(f"process {owner} runs them already ({file}); `stop` ends it")
     end = threading.Event()
     before = {
@@ -117,7 +117,7 @@ def run_all(
 
 def stop(file: Path) -> bool:
     """End what `run_all` runs by `file`, and wait until it has ended; returns whether it ran."""
-    owner = _owner(file)
+    owner = running_by(file)
     if not owner:
         return False
     os.kill(owner, signal.SIGTERM)
@@ -141,7 +141,7 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
             process.wait()
 
 
-def _owner(file: Path) -> int:
+def running_by(file: Path) -> int:
     """The process that runs by `file`, 0 if none does."""
     try:
         pid = int(read_json(file)["pid"])

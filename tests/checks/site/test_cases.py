@@ -129,7 +129,8 @@ def test_patients(site: SiteFile) -> None:
 
 
 def test_what_the_site_says_goes_before_the_study() -> None:
-    site = SiteFile(partition=OwnPartition(val=0.5))
+    site = SiteFile(name="Bonn", partition=OwnPartition(val=0.5))
     study = PartitionConfig(method="fets", table="theirs.csv", holdout=["Bonn"], val=0.1, test=0.3)
     found = own_partition(site, study)
     assert (found.val, found.test, found.table, found.holdout) == (0.5, 0.3, None, [])
+    assert (found.method, found.unknown) == ("own", "Bonn")
