@@ -67,7 +67,7 @@ def address_of(text: str) -> Address:
         raise ValueError("is no host:port: set server.address in site.yaml, such as fed.example.org:8000.")
     proxies = getproxies()
     proxy = proxies.get("https") or proxies.get("all")
-    if not proxy or proxy_bypass(f"{host}:{port}") or proxy_bypass(host):
+    if not proxy or proxy_bypass(f"{host}:{port}"):
         return Address(host, port)
     way = urlsplit(proxy if "://" in proxy else f"//{proxy}")
     return Address(host, port, (way.hostname or "", way.port or (TLS_PORT if way.scheme == "https" else 80)))

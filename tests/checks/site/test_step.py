@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tests.tiny import MODEL
 PLANTED = "BraTS19_TCIA02_606_1"
 
 
+@cache
 def config(*more: str) -> Config:
     return compose_config([*MODEL, "train.batch=2", *more])
 
