@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from fedbrats.commands.run import run as command
+from fedbrats.commands.run import server
 from fedbrats.federation.server.state import FederationError
 from fedbrats.federation.site import joining
 from tests.tiny import tiny
@@ -20,7 +21,7 @@ def test_another_version_does_not_join_unless_the_study_says_so(
         raise FederationError("all have joined")
 
     monkeypatch.setattr(joining, "own_versions", lambda: {"fedbrats": "0.0.9", "flwr": "1", "torch": "1"})
-    monkeypatch.setattr(command, "serve", joined)
+    monkeypatch.setattr(server, "serve", joined)
     for versions, said in (
         ("same", r"has other versions than the server: fedbrats '0\.0\.9' instead of"),
         ("any", "all have joined"),
