@@ -142,6 +142,15 @@ def with_quorum(config: Config) -> Config:
     return replace(config, strategy={**config.strategy, "quorum": quorum})
 
 
+def with_one_exchange(config: Config) -> Config:
+    """Say whether validation travels with training: where nothing is said, in a deployment in which nothing waits."""
+    if config.runtime.one_exchange is not None:
+        return config
+    waits = config.train.schedule == "plateau" or config.train.stop_patience is not None
+    joint = config.runtime.engine not in SIMULATION_ENGINES and not waits
+    return replace(config, runtime=replace(config.runtime, one_exchange=joint))
+
+
 def settle(config: Config) -> Config:
     """Fill in what depends on the machine, so that config.yaml says what was really used."""
     device = pick_device(config.runtime.device)
@@ -156,8 +165,9 @@ def settle(config: Config) -> Config:
     init = config.train.init and _other_run(config.train.init, "train.init", config.run.trust)
     root = config.data.root and str(Path(config.data.root).resolve())
     cache = str(Path(config.data.cache).resolve())
+    config = with_one_exchange(with_quorum(config))
     return replace(
-        with_quorum(config),
+        config,
         data=replace(config.data, root=root, cache=cache),
         inference=replace(config.inference, locate=locate),
         train=replace(config.train, init=init),

@@ -160,6 +160,8 @@ class RuntimeConfig:
     amp: bool = True  # bf16 autocast on a GPU; no effect on a CPU
     memory_fraction: float | None = None  # of the GPU for each worker; None shares it equally
     evaluate_every: int = 1  # rounds between validations
+    # Validation of a round travels with the training of the next; None: in a deployment, where nothing needs it before.
+    one_exchange: bool | None = None
     checkpoint_every: int = 1  # rounds between checkpoints
     keep_checkpoints: int = 1  # newest checkpoints that stay, to average over rounds
 

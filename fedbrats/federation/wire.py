@@ -24,6 +24,9 @@ warnings.filterwarnings("ignore", message="The given NumPy array is not writable
 
 
 BFLOAT16 = "bfloat16"
+VALIDATION = (
+    "validation"  # record of a reply to train: the scores of the model that came, where they were asked for
+)
 
 
 @functools.lru_cache(maxsize=4096)

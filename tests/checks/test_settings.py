@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fedbrats.checks.settings import with_quorum
+from fedbrats.checks.config import check_one_exchange
+from fedbrats.checks.settings import with_one_exchange, with_quorum
 from fedbrats.config.schema import RuntimeConfig
+from fedbrats.config.targets import ConfigError
 from tests.federation.toy import toy_config
 
 
@@ -33,3 +36,33 @@ def test_a_strategy_that_says_nothing_is_settled_too(tmp_path: Path) -> None:
     config = toy_config(tmp_path)
     assert "quorum" not in config.strategy
     assert with_quorum(config).strategy["quorum"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("engine", "asked", "train", "settled"),
+    [
+        ("local", None, {}, False),
+        ("local", True, {}, True),
+        ("superlink", None, {}, True),
+        ("superlink", False, {}, False),
+        ("superlink", None, {"schedule": "plateau"}, False),
+        ("superlink", None, {"stop_patience": 3}, False),
+    ],
+)
+def test_one_exchange(
+    engine: str, asked: bool | None, train: dict[str, Any], settled: bool, tmp_path: Path
+) -> None:
+    config = toy_config(tmp_path)
+    runtime = RuntimeConfig(engine=engine, one_exchange=asked)
+    found = with_one_exchange(replace(config, runtime=runtime, train=replace(config.train, **train)))
+    assert found.runtime.one_exchange is settled
+
+
+@pytest.mark.parametrize("train", [{"schedule": "plateau"}, {"stop_patience": 2}], ids=str)
+def test_one_exchange_is_refused_where_a_round_waits_for_its_validation(
+    train: dict[str, Any], tmp_path: Path
+) -> None:
+    config = toy_config(tmp_path, runtime=RuntimeConfig(one_exchange=True))
+    check_one_exchange(config)
+    with pytest.raises(ConfigError, match=r"runtime\.one_exchange=true: with train\."):
+        check_one_exchange(replace(config, train=replace(config.train, **train)))

@@ -49,7 +49,7 @@ WORDS = {
 }
 ARGUMENTS = {  # text that a `_target_` of conf/ takes and that is no place on the disk
     *("model.norm", "postprocess.region", "privacy.engine", "privacy.validation"),
-    *("personalization.layers", "personalization.unseen"),
+    *("personalization.layers", "personalization.unseen", "strategy.transfer"),
 }
 
 

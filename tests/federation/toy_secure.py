@@ -74,7 +74,7 @@ class Sites:
     def ask(self, site: str, kind: str, records: Any = None, round_: int = 1, **config: Any) -> Message:
         """A question by hand, as the server puts it, with other values of `config` or more of them."""
         given = {"arm": "federated", "round": round_, "session": SESSION}
-        given |= {"checkpointed": 0, "lr-factor": 1.0} if kind == questions.TRAIN else {}
+        given |= {"checkpointed": 0, "lr-factor": 1.0, "validate": 0} if kind == questions.TRAIN else {}
         arrays = {"arrays": to_record(start_model())} if kind == questions.TRAIN else {}
         content = RecordDict({**arrays, **(records or {}), "config": ConfigRecord({**given, **config})})
         return self.handle(site, request(NODES[site], kind, content))

@@ -53,7 +53,7 @@ def asked(sent: ArrayRecord, arm: str, round_: int, **config: Any) -> RecordDict
 def question(kind: str, sent: ArrayRecord | None = None, **config: Any) -> RecordDict:
     """The content of a message that asks `kind` as the server does, with other values of `config` or more of them."""
     given: dict[str, Any] = {"arm": "federated", "round": 1}
-    given |= {questions.TRAIN: {"checkpointed": 0, "lr-factor": 1.0}}.get(kind, {})
+    given |= {questions.TRAIN: {"checkpointed": 0, "lr-factor": 1.0, "validate": 0}}.get(kind, {})
     given |= {questions.TEST: {"steps": "[]", "whole": False}}.get(kind, {})
     if kind in SECURE:
         given["session"] = "x"

@@ -56,6 +56,7 @@ def federation(
         metrics=metrics_of(config),
         trainable=parts.trainable,
         evaluate_every=config.runtime.evaluate_every,
+        one_exchange=config.runtime.one_exchange is True,
         checkpoint_every=config.runtime.checkpoint_every,
         keep_checkpoints=config.runtime.keep_checkpoints,
         lr_factor=_lr_factor(config.train),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedbrats.checks.secure import check_count
+from fedbrats.checks.settings import with_one_exchange, with_quorum
 from fedbrats.checks.study import check_study
 from fedbrats.commands.compose import compose_config
 from fedbrats.commands.run.server import metrics_of
@@ -73,7 +74,7 @@ def study_config(overrides: Sequence[str]) -> Config:
     found = compose_config(["runtime=superlink", *arms, *overrides])
     check_study(found)
     own, runtime = found.partition, found.runtime
-    return replace(
+    settled = replace(
         found,
         data=DataConfig(),
         partition=PartitionConfig(val=own.val, test=own.test, seed=own.seed, fold=own.fold, folds=own.folds),
@@ -81,11 +82,13 @@ def study_config(overrides: Sequence[str]) -> Config:
             engine=runtime.engine,
             amp=runtime.amp,
             evaluate_every=runtime.evaluate_every,
+            one_exchange=runtime.one_exchange,
             checkpoint_every=runtime.checkpoint_every,
             keep_checkpoints=runtime.keep_checkpoints,
         ),
         run=RunConfig(versions=found.run.versions),
     )
+    return with_one_exchange(with_quorum(settled))
 
 
 def set_off(server: ServerFile, folder: Path) -> int:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedbrats.federation import questions
 from fedbrats.federation.arms import PERSONAL, Cohort
-from fedbrats.federation.server.asking import Question, Request, ask, model_requests
-from fedbrats.federation.server.replies import EvaluateReply, check_evaluate_reply
+from fedbrats.federation.server.asking import Answer, Question, Request, ask, model_requests
+from fedbrats.federation.server.replies import BadReply, EvaluateReply, check_evaluate_reply
 from fedbrats.federation.server.state import Federation
+from fedbrats.federation.wire import VALIDATION
 from fedbrats.runs import rounds
 from fedbrats.runs.checkpoint import save_best
 from fedbrats.tasks import segmentation as task
@@ -32,20 +33,53 @@ def _question(fed: Federation, kind: str, split: str) -> Question[EvaluateReply]
     )
 
 
+def validation_beside(
+    fed: Federation, round_: int, message: Message, request: Request
+) -> Answer[EvaluateReply] | None:
+    """The validation of the models of `round_` that came beside a reply to train, taken out of it; None if none did."""
+    if message.has_error() or VALIDATION not in message.content:
+        return None
+    record = message.content.pop(VALIDATION)
+    told = Message(RecordDict({"metrics": record}), metadata=message.metadata)
+    values: dict[str, Any] = {"status": "ok", "bytes_down": 0}
+    reply: EvaluateReply | None = None
+    try:
+        reply = _question(fed, questions.VALIDATE, "val").check(told, request)
+        values |= reply.columns()
+    except BadReply as error:
+        values["status"] = f"failed: {error}"
+    row = rounds.row(round_, request.cohort.arm, request.site, "val", **values)
+    return Answer(request, reply, row)
+
+
 def validate(
-    grid: Grid, fed: Federation, round_: int
+    grid: Grid,
+    fed: Federation,
+    round_: int,
+    told: Mapping[tuple[str, str], Answer[EvaluateReply]] | None = None,
 ) -> tuple[list[rounds.Row], dict[str, dict[str, float]]]:
     """Validate every cohort's model on its sites' validation cases and keep the best ones.
+
+    Args:
+        grid: to ask.
+        fed: with the models.
+        round_: that made them.
+        told: what sites have said of it before, by arm and site; only the others are asked.
 
     Returns:
         Rows of `rounds.csv`, and the mean of the main score by arm and region.
     """
-    told = [c for c in fed.active() if not (c.federated and fed.validation_stays)]
-    pairs = [(c, s) for c in told for s in c.sites if fed.members[s].val]
-    requests = model_requests(fed.models, {"round": round_}, pairs)
+    telling = [c for c in fed.active() if not (c.federated and fed.validation_stays)]
+    pairs = [(c, s) for c in telling for s in c.sites if fed.members[s].val]
+    answers = dict(told or {})
+    left = [(c, s) for c, s in pairs if (c.arm, s) not in answers]
+    if left or not answers:
+        requests = model_requests(fed.models, {"round": round_}, left)
+        asked_now = ask(grid, fed, _question(fed, questions.VALIDATE, "val"), requests, round_)
+        answers |= {(answer.request.cohort.arm, answer.request.site): answer for answer in asked_now}
     good: dict[str, list[EvaluateReply]] = {c.arm: [] for c in fed.cohorts}
     rows = []
-    for answer in ask(grid, fed, _question(fed, questions.VALIDATE, "val"), requests, round_):
+    for answer in (answers[c.arm, s] for c, s in pairs):
         rows.append(answer.row)
         good[answer.request.cohort.arm] += [answer.reply] if answer.reply else []
     asked = {c.arm: sum(1 for pair in pairs if pair[0] is c) for c in fed.cohorts}

@@ -2,6 +2,7 @@
 
 It speaks to a Flower `Grid` and knows no engine. All arms advance together: in each round every cohort's sites train,
 then every cohort's model is validated, then everything is checkpointed, so one resume point serves all arms. With
+`runtime.one_exchange` the validation travels with the training of the next round and changes nothing but that. With
 `train.stop_patience` an arm whose validation loss no longer falls is not asked again; when none is left, the run goes
 on to its tests.
 """
@@ -11,8 +12,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from flwr.app import Message
 from flwr.serverapp import Grid
 from torch import Tensor
 
@@ -20,9 +23,10 @@ from fedbrats.arrays import like
 from fedbrats.config.schema import POOLED
 from fedbrats.federation import questions
 from fedbrats.federation.arms import Cohort
-from fedbrats.federation.server.asking import Question, Request, ask, model_requests
+from fedbrats.federation.server.asking import Answer, Question, Request, ask, model_requests
 from fedbrats.federation.server.collecting import Collected
-from fedbrats.federation.server.evaluation import validate
+from fedbrats.federation.server.evaluation import validate, validation_beside
+from fedbrats.federation.server.replies import EvaluateReply, Stopped, TrainReply
 from fedbrats.federation.server.secure import SecureRound
 from fedbrats.federation.server.state import Federation, FederationError
 from fedbrats.runs import rounds
@@ -39,59 +43,101 @@ def serve(grid: Grid, fed: Federation) -> None:
         FederationError: `strategy.max_failed_rounds` rounds failed in a row in the federated arm (without one, in the
             pooled arm). The last checkpoint and all rows stay on disk.
     """
+    left: Trained | None = None  # a round whose model is validated together with the training of the next
     for round_ in range(fed.finished_round + 1, fed.rounds + 1):
         active = fed.active()
         if not active:
             break
         if fed.protection is not None and any(cohort.federated for cohort in active):
             fed.protection.begin(fed, round_)
-        rows = run_round(grid, fed, round_)
-        rounds.append(fed.folder, rows)
-        fed.finished_round = round_
-        still = fed.active()
-        for cohort in (c for c in active if c not in still):
-            log.warning(
-                "%s stops after round %d: no lower validation loss (train.stop_patience)", cohort.arm, round_
-            )
-        if round_ % fed.checkpoint_every == 0 or round_ == fed.rounds or not still:
-            save_checkpoint(fed.folder / "checkpoints", round_, fed.models, keep=fed.keep_checkpoints)
-            fed.checkpointed = round_
-        fed.observer.round_finished(round_, rows)
-        _stop_after_failures(fed, round_, rows)
+        trained = _train_phase(grid, fed, round_, left)
+        left = trained if _validated_later(fed, round_) else None
+        if left is None:
+            _close(grid, fed, trained)
 
 
 def run_round(grid: Grid, fed: Federation, round_: int) -> list[rounds.Row]:
     """Train and, where it is due, validate every cohort once; rows of `rounds.csv`."""
-    rows, summaries = _train_phase(grid, fed, round_)
-    if round_ % fed.evaluate_every == 0 or round_ == fed.rounds:
-        val_rows, scores = validate(grid, fed, round_)
-        rows += val_rows
+    return _validated(grid, fed, _train_phase(grid, fed, round_))
+
+
+@dataclass
+class Trained:
+    """A round whose new models are there: rows of its replies, by arm the row of what they became.
+
+    told: validations of these models that came with the training of the next round (`runtime.one_exchange`).
+    """
+
+    round: int
+    rows: list[rounds.Row]
+    summaries: dict[str, rounds.Row]
+    told: dict[tuple[str, str], Answer[EvaluateReply]] = field(default_factory=dict)
+
+
+def _is_validated(fed: Federation, round_: int) -> bool:
+    return round_ % fed.evaluate_every == 0 or round_ == fed.rounds
+
+
+def _validated_later(fed: Federation, round_: int) -> bool:
+    """Whether the models of `round_` are validated with the training of the next one, which then must come."""
+    again = round_ < fed.rounds and not _failed_too_often(fed)
+    return fed.one_exchange and again and _is_validated(fed, round_)
+
+
+def _validated(grid: Grid, fed: Federation, trained: Trained) -> list[rounds.Row]:
+    """Validate where it is due; all rows of the round."""
+    rows = trained.rows
+    if _is_validated(fed, trained.round):
+        val_rows, scores = validate(grid, fed, trained.round, trained.told)
+        rows = rows + val_rows
         for arm, by_region in scores.items():
-            summaries[arm].update(task.round_columns(by_region))
-    return rows + list(summaries.values())
+            trained.summaries[arm].update(task.round_columns(by_region))
+    return rows + list(trained.summaries.values())
 
 
-def _train_phase(grid: Grid, fed: Federation, round_: int) -> tuple[list[rounds.Row], dict[str, rounds.Row]]:
-    """Rows of the replies, and by arm the row of what they became."""
+def _close(grid: Grid, fed: Federation, trained: Trained) -> None:
+    """Validate, write down and checkpoint a round; `fed` holds the models that it made."""
+    active, round_ = fed.active(), trained.round
+    rows = _validated(grid, fed, trained)
+    rounds.append(fed.folder, rows)
+    fed.finished_round = round_
+    still = fed.active()
+    for cohort in (c for c in active if c not in still):
+        log.warning(
+            "%s stops after round %d: no lower validation loss (train.stop_patience)", cohort.arm, round_
+        )
+    if round_ % fed.checkpoint_every == 0 or round_ == fed.rounds or not still:
+        save_checkpoint(fed.folder / "checkpoints", round_, fed.models, keep=fed.keep_checkpoints)
+        fed.checkpointed = round_
+    fed.observer.round_finished(round_, rows)
+    _stop_after_failures(fed, round_, rows)
+
+
+def _train_phase(grid: Grid, fed: Federation, round_: int, left: Trained | None = None) -> Trained:
+    """Train every cohort once. `left`: the round before, which is validated on the way and closed."""
     cohorts, started = fed.active(), time.perf_counter()
     secure, missing = _begin_secure(grid, fed, cohorts, round_)
-    requests = _train_requests(fed, cohorts, round_, secure)
+    requests = _train_requests(fed, cohorts, round_, secure, left)
     collected = {c.arm: Collected(fed, c, secure.get(c.arm)) for c in cohorts}
-    question = Question(
-        questions.TRAIN,
-        "train",
-        lambda message, request: collected[request.cohort.arm].check(message, request.site),
-    )
+
+    def check(message: Message, request: Request) -> TrainReply | Stopped:
+        if left and (told := validation_beside(fed, left.round, message, request)):
+            left.told[request.cohort.arm, request.site] = told
+        return collected[request.cohort.arm].check(message, request.site)
+
+    question = Question(questions.TRAIN, "train", check)
     rows = missing + [answer.row for answer in ask(grid, fed, question, requests, round_)]
     rows += [row for found in collected.values() for row in found.end_secure(grid)]
     seconds = time.perf_counter() - started
+    if left:
+        _close(grid, fed, left)  # before the models of this round take the place of those that were validated
     summaries = {arm: found.finish(round_) for arm, found in collected.items()}
     for arm, summary in summaries.items():
         mine = [r for r in rows if r["arm"] == arm]
         summary["seconds"] = round(seconds, 4)
         summary["bytes_down"] = sum(r["bytes_down"] or 0 for r in mine)
         summary["bytes_up"] = sum(r["bytes_up"] or 0 for r in mine)
-    return rows, summaries
+    return Trained(round_, rows, summaries)
 
 
 def _begin_secure(
@@ -105,7 +151,11 @@ def _begin_secure(
 
 
 def _train_requests(
-    fed: Federation, cohorts: Sequence[Cohort], round_: int, secure: Mapping[str, SecureRound]
+    fed: Federation,
+    cohorts: Sequence[Cohort],
+    round_: int,
+    secure: Mapping[str, SecureRound],
+    left: Trained | None,
 ) -> list[Request]:
     by_arm: dict[str, dict[str, Any]] = {
         c.arm: {"lr-factor": fed.lr_factor(fed.models[c.arm].val_losses)} for c in cohorts
@@ -115,7 +165,7 @@ def _train_requests(
     asked = {c.arm: secure[c.arm].dealt if c.arm in secure else fed.training(c) for c in cohorts}
     requests = model_requests(
         fed.models,
-        {"round": round_, "checkpointed": fed.checkpointed},
+        {"round": round_, "checkpointed": fed.checkpointed, "validate": left.round if left else 0},
         [(c, site) for c in cohorts for site in asked[c.arm]],
         by_arm,
         {c.arm: _told(fed, c) for c in cohorts},
@@ -133,9 +183,8 @@ def _told(fed: Federation, cohort: Cohort) -> dict[str, Tensor]:
 
 
 def _stop_after_failures(fed: Federation, round_: int, rows: list[rounds.Row]) -> None:
-    decisive = next((c.arm for c in fed.cohorts if c.federated), None)
-    decisive = decisive or next((c.arm for c in fed.cohorts if c.arm == POOLED), None)
-    if decisive is None or fed.models[decisive].failed_in_a_row < fed.algorithm.max_failed_rounds:
+    decisive = _decisive(fed)
+    if decisive is None or not _failed_too_often(fed):
         return
     reasons = [
         f"{r['site']}: {r['status']}"
@@ -146,3 +195,14 @@ def _stop_after_failures(fed: Federation, round_: int, rows: list[rounds.Row]) -
         f"{decisive}: {fed.models[decisive].failed_in_a_row} failed rounds in a row "
         f"(strategy.max_failed_rounds), last in round {round_}. {'; '.join(reasons[:5])}"
     )
+
+
+def _decisive(fed: Federation) -> str | None:
+    """The arm whose failed rounds end the run."""
+    federated = next((c.arm for c in fed.cohorts if c.federated), None)
+    return federated or next((c.arm for c in fed.cohorts if c.arm == POOLED), None)
+
+
+def _failed_too_often(fed: Federation) -> bool:
+    decisive = _decisive(fed)
+    return decisive is not None and (fed.models[decisive].failed_in_a_row >= fed.algorithm.max_failed_rounds)

@@ -83,6 +83,7 @@ class Federation:
     metrics: dict[str, Facts] = field(default_factory=lambda: facts_of(METRICS, CONVENTIONS[0]))
     trainable: frozenset[str] = frozenset()  # the arrays that are trained; others are running statistics
     evaluate_every: int = 1
+    one_exchange: bool = False  # validation travels with the training of the next round
     checkpoint_every: int = 1
     keep_checkpoints: int = 1
     lr_factor: Callable[[list[float]], float] = field(default=lambda losses: 1.0)  # of the validation losses

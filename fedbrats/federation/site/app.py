@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedbrats.arrays import BadArrays
-from fedbrats.federation import questions
+from fedbrats.federation import questions, wire
 from fedbrats.federation.site.evaluation import test, validate
 from fedbrats.federation.site.fitting import fit
 from fedbrats.federation.site.joining import join
@@ -91,6 +91,24 @@ def _rounded(site: Site, content: RecordDict, reply: dict[str, Any]) -> dict[str
     return reply
 
 
+def _validation(site: Site, content: RecordDict) -> dict[str, Any]:
+    """The validation that a question to train asks beside, given as if it had been asked alone; {} where there is none.
+
+    What forbids or breaks it does not keep the site from training; the server asks for it alone, then.
+    """
+    config = content["config"]
+    if not config["validate"] or not site.cases.val:
+        return {}
+    about = ConfigRecord({"arm": config["arm"], "round": config["validate"]})
+    asked = RecordDict({"arrays": content["arrays"], "config": about})
+    try:
+        with _reported(site):
+            check_question(site, questions.VALIDATE, asked)
+            return {wire.VALIDATION: _rounded(site, asked, validate(site, asked))["metrics"]}
+    except SiteError:
+        return {}
+
+
 def make_client_app(
     run_folder: str, steps: StepCounts | None = None, baselines: Collection[str] = ()
 ) -> ClientApp:
@@ -111,8 +129,9 @@ def make_client_app(
             site.context = context.state
             with _reported(site):
                 check_question(site, question, message.content)
+                beside = _validation(site, message.content) if question == questions.TRAIN else {}
                 reply = _rounded(site, message.content, answer(site, message.content))
-                return Message(RecordDict(reply), reply_to=message)
+                return Message(RecordDict({**reply, **beside}), reply_to=message)
 
         return handle
 

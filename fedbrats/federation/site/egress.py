@@ -96,10 +96,10 @@ def _norm(array: Array, base: Array | None) -> dict[str, Any]:
 def _numbers(content: RecordDict) -> list[dict[str, Any]]:
     """Every number with the cases behind it, None where it is about none."""
     found = []
-    for record in content.values():
+    for where, record in content.items():
         if isinstance(record, MetricRecord):
-            cases = record.get("num-examples")
-            found += [{"name": name, "value": value, "cases": cases} for name, value in record.items()]
+            cases, of = record.get("num-examples"), "" if where == "metrics" else f"{where}."
+            found += [{"name": of + name, "value": value, "cases": cases} for name, value in record.items()]
     facts: Mapping[str, Any] = content.get("facts", {})
     return found + [{"name": s, "value": facts[s], "cases": facts[s]} for s in SPLITS if s in facts]
 

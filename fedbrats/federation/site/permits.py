@@ -26,7 +26,7 @@ OF_A_MODEL = {"arm": str, "round": int}
 OF_A_SESSION = {**OF_A_MODEL, "session": str}  # of secure aggregation, which counts its questions itself
 KEYS: dict[str, dict[str, type]] = {  # of the record `config`, all of them needed
     questions.JOIN: {},
-    questions.TRAIN: {**OF_A_MODEL, "checkpointed": int, "lr-factor": float},
+    questions.TRAIN: {**OF_A_MODEL, "checkpointed": int, "lr-factor": float, "validate": int},
     questions.VALIDATE: OF_A_MODEL,
     questions.FIT: OF_A_MODEL,
     questions.TEST: {**OF_A_MODEL, "steps": str, "whole": bool},
@@ -134,6 +134,10 @@ def _check_training(site: Site, config: Any) -> None:
     _require(
         0 <= before < config["round"],
         f"train: checkpointed={before}, expected 0 to {config['round'] - 1} before round {config['round']}",
+    )
+    _require(
+        config["validate"] in (0, config["round"] - 1),
+        f"train: validate={config['validate']}, expected 0 or the round before {config['round']}, whose model comes",
     )
     _require(
         math.isfinite(factor) and 0 < factor <= 1,

@@ -32,6 +32,7 @@ from fedbrats.federation.site.told import (
     told_counts,
     without_reasons,
 )
+from fedbrats.federation.wire import VALIDATION
 from fedbrats.personalization.unseen import AVERAGE
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.runs.site_cases import SPLITS
@@ -192,6 +193,13 @@ def _decided(
 ) -> tuple[dict[str, Any], list[str]]:
     known, records, why = RECORDS.get(question), dict[str, Any](), list[str]()
     _require(known is not None, "the policy does not know this question")
+    if (
+        question == questions.TRAIN and VALIDATION in content
+    ):  # an answer of its own: it stays, and the training leaves
+        told = decide(policy, questions.VALIDATE, RecordDict({"metrics": content[VALIDATION]}), parts)
+        records |= {} if told.content is None else {VALIDATION: told.content["metrics"]}
+        why += [f"{VALIDATION}: {reason}" for reason in told.why]
+        content = RecordDict({name: record for name, record in content.items() if name != VALIDATION})
     counted = "metrics" in content or set(content) in WITHOUT_NUMBERS
     _require(counted, "nothing says how many cases are behind the numbers")
     for name, record in content.items():

@@ -150,7 +150,8 @@ CASES: dict[str, Callable[[Server], None]] = {
 
 
 def test_every_question_is_played_and_answered_by_a_rule() -> None:
-    asked = {value for name, value in vars(questions).items() if name.isupper()}
+    words = {questions.READY, questions.WAITING, questions.PREPARE}  # answered before a study is served
+    asked = {value for name, value in vars(questions).items() if name.isupper()} - words
     assert asked == set(CASES) == set(ANSWERS) == set(KEYS)
 
 
