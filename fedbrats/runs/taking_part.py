@@ -73,6 +73,12 @@ class TakingPart:
         """Whether it missed more than `share` of the rounds."""
         return self.missed > share * self.rounds + 1e-9
 
+    def line(self) -> str:
+        """ "in 6 of 10 rounds, 20.0 % of the steps; missed 4 of 10 rounds (4 x no reply in time)"."""
+        share = "" if self.share is None else f", {100 * self.share:.1f} % of the steps"
+        missed = f"; {self.sentence()}" if self.missed else ""
+        return f"in {self.contributed} of {plural(self.rounds, 'round')}{share}{missed}"
+
     def sentence(self) -> str:
         """ "missed 4 of 10 rounds (4 x no reply in time)", with when that began where it has not come back."""
         since = f", all since round {self.missing_since}" if self.missing_since is not None else ""

@@ -58,6 +58,8 @@ def test_rounds_steps_and_reasons_by_hand(tmp_path: Path) -> None:
     assert (a.steps, a.share, a.last_seen, a.missing_since) == (12, 12 / 25, 4, None)
     assert (b.contributed, b.missed, b.reasons) == (1, 3, "2 x no reply in time, 1 x error at the site")
     assert (b.steps, b.share, b.last_seen, b.missing_since) == (8, 8 / 25, 4, None)
+    assert a.line() == "in 3 of 4 rounds, 48.0 % of the steps"
+    assert b.line() == f"in 1 of 4 rounds, 32.0 % of the steps; {b.sentence()}"
     assert (c.contributed, c.missed, c.reasons) == (1, 3, "3 x privacy budget reached")
     assert (c.steps, c.share, c.last_seen, c.missing_since) == (5, 5 / 25, 1, 2)
 

@@ -13,6 +13,7 @@ from fedbrats.credentials.folder import Folder
 from fedbrats.credentials.keys import public_pem
 from fedbrats.engines.superlink.control import ServerAway, nodes, run_status
 from fedbrats.runs import rounds
+from fedbrats.runs.taking_part import taking_part
 
 
 def status(server: ServerFile, folder: Path) -> list[str]:
@@ -35,7 +36,8 @@ def status(server: ServerFile, folder: Path) -> list[str]:
     lines = [f"study {study.name}: {state['state'] or 'not begun'}, {state['said']} ({state['at']})"]
     done = len(rounds.read_rounds(folder)) and int(rounds.read_rounds(folder)["round"].max())
     lines.append(f"rounds: {done} of {load_config(folder / 'config.yaml').rounds}")
-    lines += [f"  {site}: {there.get(site, 'unknown')}" for site in study.sites]
+    took_part = {part.site: f", {part.line()}" for part in taking_part(rounds.read_rounds(folder))}
+    lines += [f"  {site}: {there.get(site, 'unknown')}{took_part.get(site, '')}" for site in study.sites]
     if state["state"] not in (RUNNING, FINISHED):
         lines.append(f"`fedbrats study resume {study.name}` goes on")
     return lines

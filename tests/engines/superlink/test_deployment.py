@@ -72,6 +72,11 @@ def test_scores_are_those_of_the_simulation_under_pseudonyms(finished: Deploymen
 @pytest.mark.slow
 def test_rounds_are_those_of_the_simulation(finished: Deployment, simulated: Path) -> None:
     found, expected = (rows(folder / "rounds.csv") for folder in (finished.study("glioma"), simulated))
+    for row in expected:
+        if (row["phase"], row["round"]) == ("val", "1"):
+            row["bytes_down"] = (
+                "0"  # asked with the training of round 2, whose model it is (runtime.one_exchange)
+            )
     assert [{k: row[k] for k in ALIKE} for row in found] == [{k: row[k] for k in ALIKE} for row in expected]
 
 
