@@ -20,7 +20,9 @@ _EXPIRED, _NOT_YET, _OTHER_NAME, _OTHER_ADDRESS = 10, 9, 62, 64  # X509_V_ERR_..
 _SIGNERS = (7, 18, 19, 20, 21)  # wrong signature, self-signed, issuer unknown
 
 
-def refusal(address: str, ca: Path, key: Path | None = None, timeout: float = 10.0) -> str | None:
+def refusal(
+    address: str, ca: Path, key: Path | None = None, timeout: float = 10.0, patient: bool = False
+) -> str | None:
     """Why a site would be refused, None if nothing speaks against it. What the environment says of proxies is followed.
 
     Args:
@@ -28,9 +30,10 @@ def refusal(address: str, ca: Path, key: Path | None = None, timeout: float = 10
         ca: certificates of the federation's authority.
         key: private key of the site.
         timeout: seconds, for each step.
+        patient: a server that does not answer is no refusal, as it may come back.
     """
     try:
-        trusted = read_certificates(ca)
+        trusted, text = read_certificates(ca), ca.read_text("utf-8")
         if key:
             read_site_key(key)
     except ConfigError as error:
@@ -41,12 +44,17 @@ def refusal(address: str, ca: Path, key: Path | None = None, timeout: float = 10
             f"the authority in {ca} expired on {last:%Y-%m-%d}: take ca.crt from the server anew "
             "(there: `fedbrats federation renew ca`)"
         )
-    context = ssl.create_default_context(cafile=str(ca))
+    if not text.isascii():
+        return f"{ca}: holds letters other than ASCII, which Flower does not read: leave only the certificates in it"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # as Flower's SuperNode makes it
+    context.load_verify_locations(cadata=text)
     try:
         with httpx.Client(verify=context, timeout=timeout) as client:
             before = now()
             answer = client.get(f"https://{address}/health")
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        if patient and isinstance(error, httpx.HTTPError) and not isinstance(cause_of(error), ssl.SSLError):
+            return None
         return explained(error, address, ca, timeout)
     return _clock(answer, before, address)
 

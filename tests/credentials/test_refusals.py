@@ -156,6 +156,15 @@ def test_who_speaks_no_tls_does_not_answer_or_is_not_there(tmp_path: Path) -> No
     assert "cannot be reached" in str(refusal("localhost:port", ca))
 
 
+def test_patience_is_with_who_does_not_answer_and_not_with_who_answers_wrongly(tmp_path: Path) -> None:
+    folder = made(tmp_path / "fed")
+    for address in ("localhost:1", "nowhere.invalid:8000"):
+        assert refusal(address, folder.authority, patient=True) is None
+    with served(None, None) as port:
+        assert "does not speak TLS" in str(refusal(f"localhost:{port}", folder.authority, patient=True))
+    assert "cannot be reached" in str(refusal("localhost:port", folder.authority, patient=True))
+
+
 def test_files_of_the_site_are_looked_at_first(tmp_path: Path) -> None:
     ca, key = made(tmp_path / "fed").authority, tmp_path / "site.key"
     assert f"{tmp_path / 'no'}: no certificate" in str(refusal("nowhere.invalid:1", tmp_path / "no"))
@@ -209,3 +218,10 @@ def test_an_authority_with_another_key_has_an_overlap_until_the_server_is_renewe
     said = asked(folder, old)  # a site that missed it is told what to do
     assert said
     assert "take ca.crt from the federation's server anew" in said
+
+
+def test_a_bundle_with_words_in_another_alphabet_is_named(tmp_path: Path) -> None:
+    """Flower's SuperNode reads ASCII only."""
+    folder = made(tmp_path / "fed")
+    folder.authority.write_text("# Universität\n" + folder.authority.read_text(), encoding="utf-8")
+    assert f"{folder.authority}: holds letters other than ASCII" in str(asked(folder))

@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     renew.add_argument("--public-key", type=path, help="site: of the key that it made itself")
     renew.add_argument(
         "--overlap",
-        type=int,
+        type=overlap,
         default=OVERLAP_DAYS,
         help=f"site: days that the old key still holds ({OVERLAP_DAYS})",
     )
@@ -98,6 +98,11 @@ def port(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no port (1 to 65535)")
     return int(text)
+
+
+def overlap(text: str) -> int:
+    """Whole days; 0 ends at once."""
+    return 0 if text == "0" else days(text)
 
 
 def days(text: str) -> int:

@@ -7,6 +7,7 @@ from importlib import import_module
 
 # word -> module with `main(arguments) -> exit status`, what it does
 WORDS = {
+    "key": ("fedbrats.commands.site.key", "make the key by which the server will know this site"),
     "log": (
         "fedbrats.commands.site.log",
         "what left this site; the page of its data officer, and whether it is whole",

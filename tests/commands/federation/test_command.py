@@ -140,6 +140,7 @@ def test_what_cannot_be_done_is_one_line(
         ["init", "--name", "fed", "--port", "0"],
         ["init", "--name", "fed", "--days", "0"],
         ["init", "--name", "fed", "--days", "1.5"],
+        ["renew", "A", "--overlap", "-1"],
         ["init"],
         [],
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fedbrats.commands.federation.command import main
+from fedbrats.config.site_file import load_site_file
 from fedbrats.config.targets import ConfigError
 from fedbrats.credentials import sites
 from fedbrats.credentials.certificates import now
@@ -21,6 +23,7 @@ from fedbrats.credentials.folder import Folder, begin
 from fedbrats.credentials.keys import make_site_key, public_of_pem
 from fedbrats.credentials.refusals import refusal
 from fedbrats.engines.superlink import nodes
+from fedbrats.engines.superlink.access import refused, watching
 
 pytestmark = pytest.mark.slow
 PORT = 18100
@@ -56,7 +59,7 @@ def supernode(folder: Folder, key: Path, port: int):
     return process("flower-supernode", log, *reach, *own, "--superexec-auth-secret-file", folder.secret)
 
 
-def refused(folder: Folder, key: Path, port: int) -> None:
+def turned_away(folder: Folder, key: Path, port: int) -> None:
     with supernode(folder, key, port) as node:
         assert node.wait(40) != 0
     said = (folder.path.parent / f"node-{port}.log").read_text()
@@ -124,7 +127,7 @@ def test_a_revoked_site_is_cut_off_while_it_runs_and_refused_when_it_comes_again
         assert "let in no more: 1 key" in capsys.readouterr().out
         node.wait(60)  # it ends by itself
     assert "revoked" in str(nodes.key_refusal(LINK, folder.authority, key))
-    refused(folder, key, PORT + 2)
+    turned_away(folder, key, PORT + 2)
     public = folder.read().sites["Gone"][0].public
     with pytest.raises(ConfigError, match="never takes it again"):
         nodes.register(LINK, folder.authority, public)
@@ -134,7 +137,7 @@ def test_a_revoked_site_is_cut_off_while_it_runs_and_refused_when_it_comes_again
 
 def test_a_key_that_was_never_enrolled_is_refused(folder: Folder, tmp_path: Path) -> None:
     make_site_key(tmp_path / "stranger")
-    refused(folder, tmp_path / "stranger", PORT + 3)
+    turned_away(folder, tmp_path / "stranger", PORT + 3)
     assert "never enrolled" in str(nodes.key_refusal(LINK, folder.authority, tmp_path / "stranger"))
 
 
@@ -158,6 +161,40 @@ def test_both_keys_of_a_site_are_let_in_for_the_overlap(folder: Folder) -> None:
     assert nodes.key_refusal(LINK, folder.authority, old) is not None
     assert nodes.key_refusal(LINK, folder.authority, new) is None
     assert match(folder).refused == ["Two"]  # the record says a day that the SuperLink will not hear of
+
+
+def test_why_a_site_is_refused(folder: Folder, tmp_path: Path) -> None:
+    kit = sites.enrol(folder, "Late")
+
+    def said() -> str:
+        return str(refused(load_site_file(kit / "site.yaml")))
+
+    assert "never enrolled, or revoked" in said()  # nobody told the SuperLink
+    match(folder)
+    other = begin(tmp_path / "other", "localhost", [], PORT)
+    shutil.copy(other.authority, kit / "ca.crt")
+    assert "take ca.crt from the federation's server anew" in said()
+    shutil.copy(folder.authority, kit / "ca.crt")
+    (kit / "site.key").chmod(0o644)
+    assert "chmod 600" in said()
+    (kit / "site.key").chmod(0o600)
+    assert said() == "None"
+
+
+def test_a_site_that_runs_says_once_that_it_was_cut_off_and_once_that_it_was_not(
+    folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    kit = sites.enrol(folder, "Cut")
+    look = watching(load_site_file(kit / "site.yaml"), every=0)
+    look()
+    look()
+    match(folder)
+    look()
+    look()
+    said = [record.message for record in caplog.records if record.name == watching.__module__]
+    assert len(said) == 2
+    assert "never enrolled, or revoked" in said[0]
+    assert said[1] == f"{LINK} lets this site in again"
 
 
 @pytest.mark.parametrize("off", [timedelta(hours=1), timedelta(hours=-1)])
