@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,7 +82,7 @@ class Deployment:
             assert found.returncode == 0 or "no answer" in found.stderr, found.stderr
             return found.returncode == 0
 
-        wait(began, 60)
+        wait(began, 180)
 
     def finished(self, study: str) -> bool:
         state = read_state(self.study(study))
@@ -100,18 +102,31 @@ class Deployment:
         process.wait(60)
 
 
+def free_ports(count: int) -> int:
+    """The first of `count` ports in a row that nobody listens at; other tests may look at the same time."""
+    while True:
+        first = random.SystemRandom().randrange(20000, 30000)
+        with ExitStack() as held:
+            try:
+                for port in range(first, first + count):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
+
+
 @contextmanager
 def deployment(
-    folder: Path, sites: Mapping[str, int], port: int, more: Mapping[str, dict] | None = None
+    folder: Path, sites: Mapping[str, int], more: Mapping[str, dict] | None = None
 ) -> Iterator[Deployment]:
     """Credentials, configurations and data of a federation; whatever was started is ended with the context.
 
     Args:
         folder: empty.
         sites: name -> cases, of one phantom.
-        port: of the SuperLink; those of the sites follow.
         more: entries of the `site.yaml` of some sites.
     """
+    port = free_ports(1 + len(sites))
     made, root = Deployment(folder, port), folder / "all"
     write_phantom(root, sites=dict(sites), shape=[32, 32, 24], workers=0)
     federation = begin(folder / "federation", "localhost", [], port)

@@ -24,7 +24,7 @@ ROUNDS = 8
 def main(overrides: list[str]) -> None:
     """Run the study and print the table."""
     with tempfile.TemporaryDirectory() as folder:
-        with deployment(Path(folder), SITES, 18040) as made:
+        with deployment(Path(folder), SITES) as made:
             made.start_server()
             for number, name in enumerate(SITES):
                 made.start_site(name, number)

@@ -26,7 +26,7 @@ ALIKE = ("arm", "site", "phase", "round", "status", "cases", "steps", "loss", "b
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
-    with deployment(tmp_path_factory.mktemp("federation"), SITES, 18000) as made:
+    with deployment(tmp_path_factory.mktemp("federation"), SITES) as made:
         made.start_server()
         for number, name in enumerate(SITES):
             made.start_site(name, number)

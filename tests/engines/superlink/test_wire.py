@@ -51,7 +51,7 @@ class Tapped:
 @pytest.fixture(scope="module")
 def tapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tapped]:
     """One site of 17 cases takes part in one study through the proxy, under the policy that says nothing."""
-    with deployment(tmp_path_factory.mktemp("federation"), {SITE: 17}, PORT) as made:
+    with deployment(tmp_path_factory.mktemp("federation"), {SITE: 17}) as made:
         file = made.site(SITE)
         plant(made.folder / SITE / "data")
         shutil.move(made.folder / SITE / "data", made.folder / SITE / FOLDER)
