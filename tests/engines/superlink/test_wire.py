@@ -26,7 +26,7 @@ from tests.engines.superlink.recorder import Recorder, recording
 from tests.federation.site.test_nothing_planted_leaves import EXTENSION, HEADER, PREFIX, plant
 from tests.tiny import MODEL
 
-PORT, PROXY = 18200, 18250
+PROXY = 18250
 SITE, FOLDER = "WARD", "kept-scans-zq9"
 ASKED = (
     *("train=small", "train.local_steps=1", *MODEL, "inference.overlap=0.0", "rounds=1", "report.html=true"),
@@ -60,7 +60,7 @@ def tapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tapped]:
         content["policy"] = {"approval": False}
         file.write_text(yaml.safe_dump(content))
         keys = Folder(made.folder / "federation")
-        with recording(PROXY, PORT, keys.server, keys.server_key, keys.authority) as wire:
+        with recording(PROXY, made.port, keys.server, keys.server_key, keys.authority) as wire:
             made.start_server()
             made.start_site(SITE, 0)
             made.begin_study("glioma", *ASKED)
