@@ -52,7 +52,7 @@ _README = """\
 1. Keep this folder where only the account that runs fedbrats can read it.
 {key}
 3. {fill}
-4. `fedbrats site preflight` lists what is missing; `fedbrats site start` joins.
+4. `fedbrats site preflight site.yaml` lists what is missing; `fedbrats site start site.yaml` joins.
 
 Compare by telephone with the operator of the server:
 authority (openssl x509 -in ca.crt -noout -fingerprint -sha256):
