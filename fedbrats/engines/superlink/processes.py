@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -82,14 +81,14 @@ def run_all(
     """
     if file and (owner := running_by(file)):
         raise ConfigError(f"process {owner} runs them already ({file}); `stop` ends it")
-    end = threading.Event()
+    end = list[int]()  # no Event: set by a handler while this thread waits for it, it can wait for ever
     before = {
-        number: signal.signal(number, lambda *_: end.set()) for number in (signal.SIGTERM, signal.SIGINT)
+        number: signal.signal(number, lambda *_: end.append(1)) for number in (signal.SIGTERM, signal.SIGINT)
     }
     running: dict[Program, subprocess.Popen[bytes]] = {}
     due, look = dict.fromkeys(programs, 0.0), time.monotonic() + LOOK
     try:
-        while not end.is_set():
+        while not end:
             for program in programs:
                 process = running.get(program)
                 if process is not None and process.poll() is not None:
@@ -105,7 +104,7 @@ def run_all(
             if time.monotonic() >= look:
                 meanwhile()
                 look = time.monotonic() + LOOK
-            end.wait(0.2)
+            time.sleep(0.2)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
