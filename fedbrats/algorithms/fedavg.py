@@ -52,8 +52,9 @@ class FedAvg:
         Raises:
             ValueError: naming the key that is out of range.
         """
-        if self.quorum is not None and not 0 < self.quorum <= 1:
-            raise ValueError(f"strategy.quorum={self.quorum}: must lie in (0, 1], a share of the sites.")
+        quorum = STRICT if self.quorum is None else self.quorum
+        if not (isinstance(quorum, int | float) and 0 < quorum <= 1):
+            raise ValueError(f"strategy.quorum={self.quorum!r}: must lie in (0, 1], a share of the sites.")
         if not 0 <= self.missed_share <= 1:
             raise ValueError(
                 f"strategy.missed_share={self.missed_share}: must lie in [0, 1], a share of the rounds."

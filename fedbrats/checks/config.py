@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fedbrats.algorithms.base import Company
 from fedbrats.algorithms.fedavg import FP32, FedAvg
+from fedbrats.checks.by_engine import with_quorum
 from fedbrats.checks.privacy import check_privacy
 from fedbrats.checks.secure import check_secure
 from fedbrats.config.paths import with_absolute_paths
@@ -75,7 +76,8 @@ def checked(config: DictConfig | Config, base: Path | None = None) -> Config:
         refuse_environment(OmegaConf.to_container(config, resolve=False))
         check_size(config)
         config = with_size(config)
-    found = with_absolute_paths(typed(config), base)
+    # Before any part is built, so that none is built twice.
+    found = with_quorum(with_absolute_paths(typed(config), base))
     check_config(found)
     return found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from fedbrats.algorithms.fedavg import SIMULATED, STRICT
+from fedbrats.checks.by_engine import with_one_exchange, with_quorum
 from fedbrats.config.foreign import foreign_config
 from fedbrats.config.paths import with_absolute_paths
 from fedbrats.config.schema import Config
@@ -23,7 +23,6 @@ from fedbrats.inference.members import LOCATE, one_spec
 from fedbrats.privacy.dp_sgd import DpSgd, check_sites
 from fedbrats.runs.environment import SCHEMA_VERSION, schema_version
 from fedbrats.runs.reading import read_json
-from fedbrats.runs.run_folder import SIMULATION_ENGINES
 from fedbrats.runs.site_cases import read_site_cases
 
 
@@ -134,23 +133,6 @@ def _other_run(text: str, key: str, trust: Sequence[str]) -> str:
     return str(spec)
 
 
-def with_quorum(config: Config) -> Config:
-    """Say which share of the sites must answer: where nothing is said half of them in a simulation, else all."""
-    if config.strategy.get("quorum") is not None:
-        return config
-    quorum = SIMULATED if config.runtime.engine in SIMULATION_ENGINES else STRICT
-    return replace(config, strategy={**config.strategy, "quorum": quorum})
-
-
-def with_one_exchange(config: Config) -> Config:
-    """Say whether validation travels with training: where nothing is said, in a deployment in which nothing waits."""
-    if config.runtime.one_exchange is not None:
-        return config
-    waits = config.train.schedule == "plateau" or config.train.stop_patience is not None
-    joint = config.runtime.engine not in SIMULATION_ENGINES and not waits
-    return replace(config, runtime=replace(config.runtime, one_exchange=joint))
-
-
 def settle(config: Config) -> Config:
     """Fill in what depends on the machine, so that config.yaml says what was really used."""
     device = pick_device(config.runtime.device)
@@ -165,7 +147,7 @@ def settle(config: Config) -> Config:
     init = config.train.init and _other_run(config.train.init, "train.init", config.run.trust)
     root = config.data.root and str(Path(config.data.root).resolve())
     cache = str(Path(config.data.cache).resolve())
-    config = with_one_exchange(with_quorum(config))
+    config = with_one_exchange(config)
     return replace(
         config,
         data=replace(config.data, root=root, cache=cache),

@@ -56,7 +56,7 @@ def beside(value: float, cases: int, **changed: Any) -> Answer:
 
 
 def scaffold(tmp_path: Path, cohorts: list[Cohort] | None = None, rounds: int = 1) -> Federation:
-    algorithm = Scaffold(timeout=5.0)
+    algorithm = Scaffold(timeout=5.0, quorum=0.5)
     cohorts = cohorts or [Cohort("federated", tuple(CASES), algorithm)]
     fed = federation(tmp_path, members(), cohorts, algorithm, rounds)
     fed.trainable = frozenset({"w"})
@@ -120,7 +120,7 @@ def test_the_baselines_train_plainly_beside_a_federation_of_another_kind(tmp_pat
 
 
 def test_a_reply_that_the_algorithm_cannot_use_is_left_out_with_its_reason(tmp_path: Path) -> None:
-    algorithm = FedCostWAvg(timeout=5.0)
+    algorithm = FedCostWAvg(timeout=5.0, quorum=0.5)
     cohorts = [Cohort("federated", tuple(CASES), algorithm)]
     handlers = [sends(8.0, 1), sends(4.0, 2, loss=-0.5), sends(0.0, 5)]
     fed = serve(tmp_path, handlers, cohorts=cohorts, algorithm=algorithm)
@@ -199,7 +199,8 @@ class Site:
         content = RecordDict({"arrays": wire.to_record(travelling(toy_network()))})
         if told is not None:
             content["beside"] = wire.to_record(told)
-        content["config"] = ConfigRecord({"arm": arm, "round": round_, "checkpointed": 0, "lr-factor": 1.0})
+        asked = {"arm": arm, "round": round_, "checkpointed": 0, "lr-factor": 1.0, "validate": 0}
+        content["config"] = ConfigRecord(asked)
         return answer(self.app, request(2, "train", content), self.context)
 
 

@@ -10,8 +10,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from fedbrats.checks.by_engine import with_one_exchange, with_quorum
 from fedbrats.checks.secure import check_count
-from fedbrats.checks.settings import with_one_exchange, with_quorum
 from fedbrats.checks.study import check_study
 from fedbrats.commands.compose import compose_config
 from fedbrats.commands.run.server import metrics_of

@@ -99,7 +99,8 @@ def test_when_every_site_has_stopped_the_model_stays_and_the_run_ends_well(
     folder = run(tiny(cache, *DP, "privacy.max_epsilon=5", "rounds=5"), tmp_path / "run")
     rounds = [r for r in read(folder / "rounds.csv") if r["phase"] == "round"]
     assert [r["status"].split(":")[0] for r in rounds] == ["ok", "stopped", "stopped", "stopped", "stopped"]
-    assert json.loads((folder / "summary.json").read_text())["status"] == "finished"
+    said = json.loads((folder / "summary.json").read_text())["status"]
+    assert said == f"finished without {', '.join(f'{site} (since round 2)' for site in SITES)}"
 
 
 def test_with_an_insecure_seed_a_run_can_be_repeated_and_without_it_not(cache: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Results:
     write_privacy(folder, {"A": site_budget(6, 7.98)}, rounds=1)
     write_postprocess(folder)
     write_uncertainty(folder)
+    (folder / "withheld.json").write_text(json.dumps({"B": ["policy.least_cases=5: fewer cases: val"]}))
     return Results(read_run(folder))
 
 
