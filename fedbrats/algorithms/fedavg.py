@@ -33,7 +33,7 @@ class FedAvg:
     any_mean: ClassVar[bool] = True  # the replies become a mean, in whose place another mean may stand
 
     # Share of the asked sites whose reply must be usable, else the round keeps the old model; None is all of them, but
-    # `SIMULATED` in a simulation, where `checks.settings.settle` fills it in.
+    # `SIMULATED` in a simulation, where `checks.by_engine` fills it in.
     quorum: float | None = None
     missed_share: float = (
         MISSED_SHARE  # a site that misses more of the rounds turns the head of the report red

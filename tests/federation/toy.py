@@ -164,7 +164,7 @@ def federation(
 ) -> Federation:
     """A server whose models all start as `ARRAYS`; by default one federated cohort of all members that train."""
     algorithm = algorithm or FedAvg(timeout=5.0)
-    if algorithm.quorum is None:  # as `settle` does in a simulation
+    if algorithm.quorum is None:  # as `checks.by_engine` does in a simulation
         algorithm = replace(algorithm, quorum=SIMULATED)
     cohorts = cohorts or [Cohort("federated", tuple(s for s, m in members.items() if m.train), algorithm)]
     models = {c.arm: Model({n: t.clone() for n, t in ARRAYS.items()}) for c in cohorts}

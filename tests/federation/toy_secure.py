@@ -119,7 +119,7 @@ def serve(sites: Sites, root: Path, rounds: int = 1, secure: bool = True, **opti
     """The server's rounds with these sites; the model starts as `start_model`."""
     present = options.pop("present", tuple(CASES))
     algorithm = options.pop("algorithm", FedAvg(timeout=5.0))
-    if algorithm.quorum is None:  # as `settle` does in a simulation
+    if algorithm.quorum is None:  # as `checks.by_engine` does in a simulation
         algorithm = replace(algorithm, quorum=SIMULATED)
     start(root, 0)
     fed = Federation(

@@ -1,4 +1,4 @@
-"""What `settle` fills in: the share of the sites that must answer."""
+"""What is filled in for a simulation and for a deployment: the share of the sites that must answer, one exchange."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from fedbrats.checks.by_engine import with_one_exchange, with_quorum
 from fedbrats.checks.config import check_one_exchange
-from fedbrats.checks.settings import with_one_exchange, with_quorum
 from fedbrats.config.schema import RuntimeConfig
 from fedbrats.config.targets import ConfigError
 from tests.federation.toy import toy_config
