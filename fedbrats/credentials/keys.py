@@ -88,18 +88,6 @@ def public_pem(public: str) -> bytes:
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def public_of_pem(pem: bytes) -> str:
-    """The inverse of `public_pem`, for the key of a node as Flower's server gives it.
-
-    Raises:
-        ValueError: it is no key on an elliptic curve.
-    """
-    key = serialization.load_pem_public_key(pem)
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise ValueError("not a key on an elliptic curve")
-    return public_text(key)
-
-
 def fingerprint(public: str) -> str:
     """The fingerprint of a key of `public_text`, as `ssh-keygen -l` prints it."""
     digest = hashlib.sha256(base64.b64decode(public.split()[1])).digest()

@@ -14,7 +14,6 @@ from fedbrats.credentials.keys import (
     fingerprint,
     make_secret,
     make_site_key,
-    public_of_pem,
     public_pem,
     read_public_key,
     read_site_key,
@@ -65,7 +64,6 @@ def test_flower_registers_the_same_key(tmp_path: Path) -> None:
 
     public = make_site_key(tmp_path / "site.key")
     assert public_pem(public) == try_load_public_key(tmp_path / "site.key.pub")
-    assert public_of_pem(public_pem(public)) == public
 
 
 def test_nobody_else_may_read_a_key_and_none_is_overwritten(tmp_path: Path) -> None:

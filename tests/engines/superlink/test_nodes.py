@@ -20,7 +20,7 @@ from fedbrats.config.targets import ConfigError
 from fedbrats.credentials import sites
 from fedbrats.credentials.certificates import now
 from fedbrats.credentials.folder import Folder, begin
-from fedbrats.credentials.keys import make_site_key, public_of_pem
+from fedbrats.credentials.keys import make_site_key, public_pem
 from fedbrats.credentials.refusals import refusal
 from fedbrats.engines.superlink import nodes
 from fedbrats.engines.superlink.access import refused, watching
@@ -95,10 +95,10 @@ def match(folder: Folder) -> nodes.Changes:
 
 def status(folder: Folder) -> dict[str, str]:
     """Of every key that is let in, by site."""
-    record = folder.read()
+    sites_of = {public_pem(key.public): site for site, keys in folder.read().sites.items() for key in keys}
     with nodes._control(LINK, folder.authority) as client:
         found = nodes._nodes(client)
-    return {str(record.owner(public_of_pem(pem))): node.status for pem, node in found.items()}
+    return {str(sites_of.get(pem)): node.status for pem, node in found.items()}
 
 
 def test_a_key_is_let_in_when_the_superlink_is_told_once_however_often(folder: Folder) -> None:
