@@ -85,15 +85,13 @@ def check_shared_memory(folder: Path = Path("/dev/shm")) -> Finding:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(4096))
     except OSError as error:
-        said = (
-            f"cannot be used: {reason_of(error)}. Let the container have one (shm_size: 1g in compose.yaml)."
-        )
+        said = f"cannot be used: {reason_of(error)}. Let the container have one (SHM_SIZE=1g in docker/.env)."
         return Finding("/dev/shm", FIX, said, str(folder))
     facts = {"MB": size // 2**20}
     if size < SHARED_LEAST:
-        said = f"has {size / 2**20:.0f} MB, at least {SHARED_LEAST // 2**20} are needed: shm_size: 1g in compose.yaml."
+        said = f"has {size / 2**20:.0f} MB, at least {SHARED_LEAST // 2**20} are needed: SHM_SIZE=1g in docker/.env."
         return Finding("/dev/shm", FIX, said, "", facts)
     if size < SHARED_USUAL:
-        said = f"has {size / 2**20:.0f} MB; large networks want 1 GB: shm_size: 1g in compose.yaml."
+        said = f"has {size / 2**20:.0f} MB; large networks want 1 GB: SHM_SIZE=1g in docker/.env."
         return Finding("/dev/shm", WARNING, said, "", facts)
     return Finding("/dev/shm", OK, f"{size / 2**30:.1f} GB", "", facts)

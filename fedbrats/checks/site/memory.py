@@ -99,7 +99,7 @@ def check_memory(root: Path = Path("/")) -> Finding:
     of = "the limit of the container" if found.limited else "the machine"
     said = f"{found.free / 1e9:.1f} GB free of {found.total / 1e9:.1f} GB of {of}"
     more = (
-        "; give the container more (mem_limit in compose.yaml)" if found.limited else "; end other programs"
+        "; give the container more (SITE_MEMORY in docker/.env)" if found.limited else "; end other programs"
     )
     if found.free < LEAST:
         return Finding("memory", FIX, f"{said}, at least {LEAST / 1e9:.1f} are needed{more}.", "", facts)

@@ -72,7 +72,7 @@ def test_version_1_inside_a_container(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("limit", "verdict", "said"),
-    [(GB, FIX, "mem_limit"), (4 * GB, WARNING, "limit of the container"), (16 * GB, OK, "17.2 GB of")],
+    [(GB, FIX, "SITE_MEMORY"), (4 * GB, WARNING, "limit of the container"), (16 * GB, OK, "17.2 GB of")],
 )
 def test_what_a_container_gives(limit: int, verdict: str, said: str, tmp_path: Path) -> None:
     found = check_memory(linux(tmp_path, "0::/\n", {"memory.max": limit, "memory.current": 0}))
