@@ -123,12 +123,18 @@ def read_certificates(file: Path) -> list[x509.Certificate]:
     """The certificates of a PEM file, at least one.
 
     Raises:
-        ConfigError: it cannot be read or holds none; the message names it.
+        ConfigError: it cannot be read, holds none, or letters other than ASCII; the message names it.
     """
     try:
-        return x509.load_pem_x509_certificates(read_text(file).encode())
+        text = read_text(file)
+        found = x509.load_pem_x509_certificates(text.encode())
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: no certificate can be read from it ({error})") from error
+    if not text.isascii():
+        raise ConfigError(
+            f"{file}: holds letters other than ASCII, which Flower does not read: leave only the certificates in it"
+        )
+    return found
 
 
 def read_key(file: Path) -> ec.EllipticCurvePrivateKey:

@@ -12,7 +12,7 @@ from cryptography import x509
 
 from fedbrats.config.names import shown
 from fedbrats.config.targets import ConfigError
-from fedbrats.credentials.certificates import names_of, now, read_certificates
+from fedbrats.credentials.certificates import certificate_text, names_of, now, read_certificates
 from fedbrats.credentials.keys import read_site_key
 
 AHEAD, BEHIND = 5, 305  # seconds; signatures of a clock further off are refused by Flower's server
@@ -33,7 +33,7 @@ def refusal(
         patient: a server that does not answer is no refusal, as it may come back.
     """
     try:
-        trusted, text = read_certificates(ca), ca.read_text("utf-8")
+        trusted = read_certificates(ca)
         if key:
             read_site_key(key)
     except ConfigError as error:
@@ -44,10 +44,8 @@ def refusal(
             f"the authority in {ca} expired on {last:%Y-%m-%d}: take ca.crt from the server anew "
             "(there: `fedbrats federation renew ca`)"
         )
-    if not text.isascii():
-        return f"{ca}: holds letters other than ASCII, which Flower does not read: leave only the certificates in it"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # as Flower's SuperNode makes it
-    context.load_verify_locations(cadata=text)
+    context.load_verify_locations(cadata=certificate_text(*trusted))
     try:
         with httpx.Client(verify=context, timeout=timeout) as client:
             before = now()

@@ -104,6 +104,14 @@ def test_no_authority(tmp_path: Path) -> None:
         assert str(tmp_path) not in str(found.to_json())
 
 
+def test_an_authority_that_flower_could_not_read(tmp_path: Path) -> None:
+    file = authority(tmp_path).file
+    file.write_text("# Universität\n" + file.read_text(), encoding="utf-8")
+    found = check_authority(str(file))
+    assert found.verdict == FIX
+    assert "letters other than ASCII" in found.said
+
+
 def test_the_secret_between_the_processes_of_the_site(tmp_path: Path) -> None:
     storage = tmp_path / "Planted"
     assert check_secret(str(storage)).verdict == OK  # none yet
