@@ -19,11 +19,13 @@ from fedbrats.federation.server.reply_rows import (
     forms,
     read_rows,
 )
-from fedbrats.metrics.aggregates import QUANTILES
+from fedbrats.metrics.aggregates import NUMBERS, QUANTILES
 from fedbrats.metrics.table import VOLUMES, Facts
 from fedbrats.tasks import segmentation as task
 
 MOST_SENTENCES = 20  # of what a site keeps, and why
+COLUMNS = frozenset(("region", "metric", *NUMBERS))
+STEP_COLUMNS = COLUMNS | {"order", "step"}
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ def read_aggregates(
     A metric may be missing, as the policy of a site may keep it at home, but not the main one of any region.
 
     Raises:
-        ValueError: not such tables, a metric or region that nobody asked for, another number of cases than the site
-            registered, a number out of its range. The message names row and value.
+        ValueError: not such tables, a metric or region that nobody asked for, other columns, another number of
+            cases than the site registered, a number out of its range. The message names row and value.
     """
     ranges = {name: facts.range for name, facts in metrics.items()}
     ranges |= {**dict.fromkeys(VOLUMES, (0.0, MOST_ML)), "uncertainty": (0.0, 1.0)}
@@ -54,9 +56,9 @@ def read_aggregates(
         rows, withheld = _list(record.get("rows"), most), _list(record.get("withheld"), MOST_SENTENCES)
         steps = _list(record.get("steps"), most * MOST_STEPS)
         for row in rows:
-            _check(row, ranges, regions, cases)
+            _check(row, COLUMNS, ranges, regions, cases)
         for row in steps:
-            _check(row, shown, regions, cases)
+            _check(row, STEP_COLUMNS, shown, regions, cases)
             if not isinstance(row["step"], str) or len(row["step"]) > LONGEST:
                 raise ValueError(f"row {row}")
             if not (isinstance(row["order"], int) and 0 <= row["order"] < MOST_STEPS):
@@ -82,7 +84,15 @@ def _list(text: Any, most: int) -> list[Any]:
     return rows
 
 
-def _check(row: Mapping[str, Any], ranges: Mapping[str, Range], regions: Collection[str], cases: int) -> None:
+def _check(
+    row: Mapping[str, Any],
+    columns: frozenset[str],
+    ranges: Mapping[str, Range],
+    regions: Collection[str],
+    cases: int,
+) -> None:
+    if set(row) != columns:
+        raise ValueError(f"columns {', '.join(map(str, row))}, expected {', '.join(sorted(columns))}")
     if row["region"] not in regions or row["metric"] not in ranges:
         raise ValueError(f"row {row}")
     if row["cases"] != cases:

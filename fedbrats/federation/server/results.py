@@ -73,14 +73,14 @@ def test_tables(
     names = {pseudonym(s.name, i): case for s in sites for i, case in enumerate(s.test)}
     tables: dict[str, list[dict[str, Any]]] = {"steps": [], "uncertainty": [], "reliability": []}
     for site, reply in sorted(replies.items()):
-        known = {"arm": arm, "site": site}
+        known = {"arm": arm, "site": site}  # whatever a row says
         tables["steps"] += [
-            {**known, **row, "case": names[row["case"]]} for row in reply.steps if row["case"] in names
+            {**row, **known, "case": names[row["case"]]} for row in reply.steps if row["case"] in names
         ]
         tables["uncertainty"] += [
-            {**known, **row, "case": names[row["case"]]} for row in reply.rows if row["case"] in names
+            {**row, **known, "case": names[row["case"]]} for row in reply.rows if row["case"] in names
         ]
-        tables["reliability"] += [{**known, **row} for row in reliability_rows(reply.reliability)]
+        tables["reliability"] += [{**row, **known} for row in reliability_rows(reply.reliability)]
     return tables
 
 

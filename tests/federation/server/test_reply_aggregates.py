@@ -87,6 +87,8 @@ def set_(**values: Any) -> Callable[[Tables], Any]:
         set_(region="LV"),
         set_(metric="accuracy"),
         set_(metric=["dice"]),
+        set_(site="B"),
+        set_(step="raw", order=0),
         lambda tables: tables["rows"].append(tables["rows"][0]),
         lambda tables: tables["rows"].pop(0),  # the main metric of a region
         lambda tables: tables["rows"].clear(),
@@ -98,6 +100,7 @@ def set_(**values: Any) -> Callable[[Tables], Any]:
         lambda tables: tables.pop("steps"),
         lambda tables: tables["steps"][0].update(order="0"),
         lambda tables: tables["steps"][0].update(step=7),
+        lambda tables: tables["steps"][0].update(arm="local:B"),
         lambda tables: tables["steps"][0].update(metric="sensitivity"),
         lambda tables: tables["reliability"].append({"region": "WT"}),
     ],

@@ -134,14 +134,18 @@ def test_tables_get_their_names_back_and_sums_become_means() -> None:
     numbers = {"bin_low": 0.5, "bin_high": 0.6, "voxels": 10.0, "sum_probability": 5.5, "sum_truth": 4.0}
     empty = {"bin_low": 0.6, "bin_high": 0.7, "voxels": 0.0, "sum_probability": 0.0, "sum_truth": 0.0}
     step = {"case": "A#0001", "region": "ET", "order": 0, "step": "raw", "dice": 1.0, "hd95": 0.0}
+    claims = {"arm": "federated", "site": "B"}  # what a site says of itself counts for nothing
     reply = EvaluateReply(
         2,
         0.5,
         {"ET": 1.0},
         0.1,
-        rows=[{"case": "A#0000", "region": "ET", "uncertainty": 0.25}, {"case": "B#0000", "region": "ET"}],
-        steps=[{**step, "changed_voxels": 0}],
-        reliability=[{"region": "ET", **numbers}, {"region": "ET", **empty}],
+        rows=[
+            {"case": "A#0000", "region": "ET", "uncertainty": 0.25, **claims},
+            {"case": "B#0000", "region": "ET"},
+        ],
+        steps=[{**step, "changed_voxels": 0, **claims}],
+        reliability=[{"region": "ET", **numbers, **claims}, {"region": "ET", **empty}],
     )
     tables = results.test_tables("pooled", [Site("A", False, (), (), ("x", "y"))], {"A": reply})
     (bins,) = tables["reliability"]
@@ -151,3 +155,4 @@ def test_tables_get_their_names_back_and_sums_become_means() -> None:
         ("x", 0.25)
     ]  # a stranger is left out
     assert [r["case"] for r in tables["steps"]] == ["y"]
+    assert {(r["arm"], r["site"]) for found in tables.values() for r in found} == {("pooled", "A")}
