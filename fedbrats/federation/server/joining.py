@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedbrats.algorithms.fedavg import MOST_CASES
@@ -50,15 +50,7 @@ def join(
     requests = [Request(Cohort("join", ()), name, RecordDict()) for name in nodes]
     wanted, members = fingerprint(expected, stays), {}
     for _, reply in replies_in_order(grid, requests, nodes, questions.JOIN, "join", timeout):
-        if reply is None or reply.has_error():
-            reason = "no reply" if reply is None else reply.error.reason
-            raise FederationError(f"a site could not join: {reason}")
-        facts: Any = reply.content.get("facts", {})
-        site, counts = facts.get("site"), [facts.get(split) for split in ("train", "val", "test")]
-        if not isinstance(site, str) or not all(isinstance(n, int) and n >= 0 for n in counts):
-            raise FederationError(f"a site joined without its name and case counts: {dict(facts)}")
-        if reason := fault(site):
-            raise FederationError(f"a site joined as {site[:LONGEST]!r}, a name that {reason}")
+        node, site, counts, facts = _facts(reply)
         most = most_cases * (len(sites) if site == POOLED_SITE else 1)
         if max(counts) > most:
             raise FederationError(
@@ -72,7 +64,6 @@ def join(
                 "`personalization`."
             )
         _check_rounds(site, facts.get("rounds"), (used or {}).get(site, 0))
-        node = reply.metadata.src_node_id
         if registered is not None and registered.get(node) != site:
             raise FederationError(
                 f"the key of site {registered.get(node)} is used by one that calls itself {site}"
@@ -83,6 +74,25 @@ def join(
         if withheld:
             log.warning("site %s keeps at home: %s", site, shown(withheld))
         members[site] = Member(node, *counts, withheld=withheld)
+    _check_present(sites, members)
+    return members
+
+
+def _facts(reply: Message | None) -> tuple[int, str, list[int], Any]:
+    """Node, name, numbers of cases (training, validation, test) and all else that a site says of itself."""
+    if reply is None or reply.has_error():
+        reason = "no reply" if reply is None else reply.error.reason
+        raise FederationError(f"a site could not join: {reason}")
+    facts: Any = reply.content.get("facts", {})
+    site, counts = facts.get("site"), [facts.get(split) for split in ("train", "val", "test")]
+    if not isinstance(site, str) or not all(isinstance(n, int) and n >= 0 for n in counts):
+        raise FederationError(f"a site joined without its name and case counts: {dict(facts)}")
+    if reason := fault(site):
+        raise FederationError(f"a site joined as {site[:LONGEST]!r}, a name that {reason}")
+    return reply.metadata.src_node_id, site, counts, facts
+
+
+def _check_present(sites: Sequence[str], members: Mapping[str, Member]) -> None:
     missing, strangers = sorted(set(sites) - members.keys()), sorted(members.keys() - set(sites))
     if missing:
         raise FederationError(f"sites did not join: {', '.join(missing)}")
@@ -90,7 +100,6 @@ def join(
         raise FederationError(f"sites joined that are not of this federation: {', '.join(strangers)}")
     if not any(member.train for member in members.values()):
         raise FederationError("no site registered a training case")
-    return members
 
 
 def _check_versions(site: str, facts: Mapping[str, Any], ours: Mapping[str, str]) -> None:
