@@ -125,13 +125,13 @@ class SecureRound:
         self._survivors.append(reply.site)
 
     def end(self, grid: Grid) -> list[rounds.Row]:
-        """Ask the survivors for their shares and take the masks off the sum, or say in `problem` why not.
+        """Ask the survivors, `threshold` at least, for their shares and take the masks off the sum.
+
+        Where that fails, `problem` says why.
 
         Returns:
             Rows of the survivors that did not tell their shares.
         """
-        if self.problem or self.replies < self.threshold:
-            return []
         asked = {site: {"config": {"survivors": sorted(self._survivors)}} for site in self._survivors}
         answers = self._ask(grid, questions.UNMASK, "unmask", asked, self._check_told)
         told = {

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
 
 from fedbrats.algorithms.fedadam import FedAdam
 from fedbrats.algorithms.fedavg import FedAvg
@@ -103,10 +103,9 @@ def test_too_few_survivors_fail_the_round_and_tell_nothing(tmp_path: Path, kind:
 
 def test_a_round_goes_on_after_one_that_failed(plain: Any, tmp_path: Path) -> None:
     sites = hospitals(tmp_path, broken={("B", questions.TRAIN), ("D", questions.KEYS)})
-    handle, rounds = sites.handle, set()
+    handle = sites.handle
 
     def heals(site: str, message: Message) -> Message:
-        rounds.add(message.content["config"]["round"])
         sites.broken = sites.broken if message.content["config"]["round"] == 1 else ()
         return handle(site, message)
 
@@ -154,17 +153,6 @@ def test_the_server_sees_no_array_of_a_site(plain: Any, tmp_path: Path) -> None:
         seen = np.concatenate([array.ravel() for array in arrays.values()]).astype(float)
         true = np.concatenate([array.ravel() for array in plain[site].values()]).astype(float)
         assert abs(np.corrcoef(seen, true)[0, 1]) < 5 / np.sqrt(len(seen))
-    # What passes the server besides holds no key of a site's own in the clear.
-    passed = b"".join(
-        value
-        for _, _, asked, told in sites.seen
-        for content in (asked, told)
-        for record in content.values()
-        if isinstance(record, ConfigRecord)
-        for value in record.values()
-        if isinstance(value, bytes)
-    )
-    assert len(passed) > 1000
     for site in CASES:
         session = (sites.folder / "sites" / site / "secure" / "session.json").read_text()
         assert '"own": null' in session  # over
