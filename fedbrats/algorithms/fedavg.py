@@ -35,15 +35,12 @@ class FedAvg:
     # Share of the asked sites whose reply must be usable, else the round keeps the old model; None is all of them, but
     # `SIMULATED` in a simulation, where `checks.by_engine` fills it in.
     quorum: float | None = None
-    missed_share: float = (
-        MISSED_SHARE  # a site that misses more of the rounds turns the head of the report red
-    )
+    missed_share: float = MISSED_SHARE  # a site that misses more of the rounds turns the report's head red
     max_failed_rounds: int = 3  # failed rounds in a row that end the run
     timeout: float = 3600.0  # seconds the server waits for the replies of one phase
     max_cases: int = MOST_CASES  # that a site may register for a split, as it weighs with them
-
     transfer: str = (
-        FP32  # to the server: FP16 sends changes in half the bytes, what rounding takes is sent later
+        FP32  # to the server; FP16 sends changes in half the bytes, what rounding takes is sent later
     )
 
     def __post_init__(self) -> None:
@@ -78,6 +75,11 @@ class FedAvg:
             return (
                 "needs more of the replies than their mean weighted by cases, which is all that the server sees with "
                 "privacy.secure_aggregation=true; set that to false, or choose strategy=fedavg, fedprox or fedadam"
+            )
+        if company.secure_aggregation and self.transfer != FP32:
+            return (
+                f"has strategy.transfer={self.transfer}, but under masks the sites' whole arrays add up, in a ring of "
+                f"their own; set it to {FP32}, or privacy.secure_aggregation to false"
             )
         return None
 

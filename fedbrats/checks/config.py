@@ -8,7 +8,6 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from fedbrats.algorithms.base import Company
-from fedbrats.algorithms.fedavg import FP32, FedAvg
 from fedbrats.checks.by_engine import with_quorum
 from fedbrats.checks.privacy import check_privacy
 from fedbrats.checks.secure import check_secure
@@ -132,18 +131,8 @@ def _check_algorithm(config: Config, parts: Parts) -> None:
         optimizer=parts.optimizer,
         clip_norm=config.train.clip_norm,
     )
-    check_transfer(config, parts.algorithm)
     if reason := parts.algorithm.refuses(company):
         raise ConfigError(f"strategy ({type(parts.algorithm).__name__}) {reason}.")
-
-
-def check_transfer(config: Config, algorithm: FedAvg) -> None:
-    """Check that nobody has to add up, under masks, what was rounded before. Raises ConfigError: naming both keys."""
-    _require(
-        algorithm.transfer == FP32 or not config.privacy.get("secure_aggregation"),
-        f"strategy.transfer={algorithm.transfer}: under masks the sites' whole changes add up, in a ring of their own; "
-        f"set it to {FP32}, or privacy.secure_aggregation to false.",
-    )
 
 
 def _check_personal(config: Config, personal: Personalization, parts: Parts) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.arrays import signature, travelling
-from fedbrats.checks.config import check_config, check_transfer
+from fedbrats.checks.config import check_config
 from fedbrats.config.targets import ConfigError
 from fedbrats.federation import wire
 from fedbrats.federation.server.collecting import Collected
@@ -192,8 +192,8 @@ def test_it_is_refused_under_masks_and_by_a_wrong_word(tmp_path: Path) -> None:
     config = toy_config(tmp_path, strategy=HALF)
     check_config(config)
     masked = replace(config, privacy={"secure_aggregation": True})
-    with pytest.raises(ConfigError, match=r"strategy\.transfer=fp16: under masks"):
-        check_transfer(masked, FedAvg(transfer="fp16"))
-    check_transfer(masked, FedAvg())
+    with pytest.raises(ConfigError, match=r"strategy\.transfer=fp16, but under masks"):
+        check_config(masked)
+    check_config(replace(masked, strategy={**HALF, "transfer": "fp32"}))
     with pytest.raises(ValueError, match=r"strategy\.transfer=fp8: choose fp32 or fp16"):
         FedAvg(transfer="fp8")
