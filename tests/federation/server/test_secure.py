@@ -212,6 +212,25 @@ def test_a_reply_that_is_not_what_it_should_be_is_left_out(plain: Any, tmp_path:
     assert_mean(model(fed), mean_of(plain, [s for s in CASES if s != "B" or kind == questions.UNMASK]))
 
 
+def test_a_site_that_tells_the_key_of_another_is_left_out(plain: Any, tmp_path: Path) -> None:
+    """The others would refuse to share with two sites of one key, and the round would fail for all."""
+    sites = hospitals(tmp_path)
+    handle = sites.handle
+
+    def copies(site: str, message: Message) -> Message:
+        reply = handle(site, message)
+        if (site, message.metadata.message_type) == ("B", questions.KEYS):
+            first = next(told for by, kind, _, told in sites.seen if (by, kind) == ("A", questions.KEYS))
+            reply.content["keys"]["mask"] = first["keys"]["mask"]
+        return reply
+
+    sites.handle = copies  # type: ignore[method-assign]
+    fed = serve(sites, tmp_path / "server")
+    (bad,) = [r["status"] for r in rows_of(tmp_path / "server") if r["status"] != "ok"]
+    assert "a key that is there already" in bad
+    assert_mean(model(fed), mean_of(plain, "ACD"))
+
+
 def test_wrong_shares_and_sums_fail_the_round_instead_of_the_model(tmp_path: Path) -> None:
     def bend(name: str, kind: str, change: Change) -> str:
         sites = hospitals(tmp_path / name)
