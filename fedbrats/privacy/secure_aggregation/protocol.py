@@ -118,11 +118,9 @@ def deal(
     sealed = {}
     for name in names:
         if name != me:
-            key, about = (
-                _between(own, me, name, sites[name], study, session),
-                _letter(me, name, study, session),
-            )
-            sealed[name] = seal(key, dealt[name].mask + dealt[name].seed, about)
+            key = _between(own, me, name, sites[name], study, session)
+            text = dealt[name].mask + dealt[name].seed
+            sealed[name] = seal(key, text, _letter(me, name, study, session))
     return sealed, dealt[me]
 
 

@@ -70,16 +70,10 @@ class FixedPoint:
             OutOfRange: no allowed values have this sum, so that something else was added.
         """
         signed = total.view(np.int64)
-        most = (
-            int(math.ldexp(self.largest * cases, self.bits)) + cases
-        )  # each site may round by half an element
+        # Each site may round by half an element.
+        most = int(math.ldexp(self.largest * cases, self.bits)) + cases
         if (signed > most).any() or (signed < -most).any():
             raise OutOfRange(
                 "the sum is larger than what the sites can have sent, so a reply was none of theirs"
             )
         return (np.ldexp(signed.astype(np.float64), -self.bits) / cases).astype(dtype)
-
-
-def error_bound(point: FixedPoint, sites: int, cases: int) -> float:
-    """By how much the mean of so many sites with so many cases together can be off, per element."""
-    return math.ldexp(sites / (2 * cases), -point.bits)
