@@ -24,9 +24,8 @@ warnings.filterwarnings("ignore", message="The given NumPy array is not writable
 
 
 BFLOAT16 = "bfloat16"
-VALIDATION = (
-    "validation"  # record of a reply to train: the scores of the model that came, where they were asked for
-)
+# Record of a reply to train: the scores of the model that came, where they were asked for.
+VALIDATION = "validation"
 
 
 @functools.lru_cache(maxsize=4096)

@@ -21,18 +21,12 @@ from fedbrats.metrics.table import Facts
 from fedbrats.tasks import segmentation as task
 
 REASON_LENGTH = 300
-UNREACHABLE = (
-    3,
-    4,
-    5,
-)  # Flower's numbers of a message, a reply and a node that are not to be had (ErrorCode)
+UNREACHABLE = (3, 4, 5)  # flwr.common.constant.ErrorCode: a message, a reply, a node that is not to be had
 LOSSES = (-1e6, 1e6)  # of a training loss or a mean over cases, whatever the loss function
 SECONDS = (0.0, 1e7)  # four months
 MOST_STEPS = 1e7  # of one round
-MOST_ARRAYS, MOST_VALUES = (
-    10_000,
-    200,
-)  # entries of a record; how long each may be is checked where it is decoded
+# Entries of a record; how long each may be is checked where it is decoded.
+MOST_ARRAYS, MOST_VALUES = 10_000, 200
 DAMAGED = 100  # a number that Flower has not: a reply that could not be put together
 STOPPED = "stopped: "  # begins the status of a site that trains no further
 
@@ -87,9 +81,7 @@ class EvaluateReply:
     rows: list[dict[str, Any]] = field(default_factory=list)  # one per case and region, under pseudonyms
     steps: list[dict[str, Any]] = field(default_factory=list)  # scores after each step of post-processing
     reliability: list[dict[str, Any]] = field(default_factory=list)  # by region and bin of the probability
-    aggregates: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # in place of rows, where these stay at the site
+    aggregates: list[dict[str, Any]] = field(default_factory=list)  # in place of rows that stay at the site
     withheld: list[str] = field(default_factory=list)  # what else stays there, and by which rule of the site
 
     def columns(self) -> dict[str, Any]:
