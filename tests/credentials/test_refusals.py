@@ -206,6 +206,18 @@ def test_the_old_authority_may_expire_in_the_bundle(tmp_path: Path) -> None:
     assert asked(folder) is None
 
 
+def test_a_signing_authority_that_expired_is_told_from_others_in_the_bundle(tmp_path: Path) -> None:
+    folder = made(tmp_path / "fed", now() - timedelta(days=AUTHORITY_DAYS + 1))
+    held = copied(folder, tmp_path / "ca.crt")
+    held.write_text(held.read_text() + made(tmp_path / "other").authority.read_text())
+    renew_authority(folder)
+    renew_server(folder)
+    said = asked(folder, held)
+    assert said
+    assert f"the authority in {held} that signed the certificate of" in said
+    assert "has expired" in said
+
+
 def test_an_authority_with_another_key_has_an_overlap_until_the_server_is_renewed(tmp_path: Path) -> None:
     folder = made(tmp_path / "fed")
     old = copied(folder, tmp_path / "old.crt")

@@ -197,6 +197,14 @@ def test_an_interrupted_renewal_is_found_and_mended(folder: Folder, monkeypatch:
     assert faults(folder) == []
 
 
+def test_an_authority_that_did_not_sign_for_the_server_is_found(folder: Folder, tmp_path: Path) -> None:
+    other = begin(tmp_path / "other", "fed.example.org", [], 8000)
+    folder.authority.write_text(other.authority.read_text())
+    assert faults(folder) == [
+        "server.crt was not signed by an authority of ca.crt: `fedbrats federation renew server`"
+    ]
+
+
 def test_the_authoritys_key_may_lie_elsewhere(folder: Folder, tmp_path: Path) -> None:
     folder.authority_key.rename(tmp_path / "offline")
     sites.enrol(folder, "A")

@@ -85,6 +85,15 @@ def test_one_for_which_torch_is_not_built(
     assert check_gpu("auto", driver).verdict == verdict
 
 
+@pytest.mark.parametrize(("capability", "verdict"), [((8, 0), FIX), ((9, 0), OK), ((12, 0), OK)])
+def test_text_to_compile_runs_on_what_is_newer(
+    capability: Any, verdict: str, driver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu(monkeypatch, capability=capability)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["compute_90"])
+    assert check_gpu("auto", driver).verdict == verdict
+
+
 def test_one_that_another_program_holds(monkeypatch: pytest.MonkeyPatch, driver: Path) -> None:
     gpu(monkeypatch)
 
