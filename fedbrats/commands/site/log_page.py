@@ -9,6 +9,7 @@ from typing import Any
 
 from fedbrats.config.names import shown
 from fedbrats.federation.site.chain import Verdict
+from fedbrats.federation.site.egress import UPDATE
 
 QUESTIONS = {  # in words
     "query.join": "who are you",
@@ -57,7 +58,7 @@ class Study:
     arrays: dict[str, dict[str, Any]] = field(default_factory=dict)  # by record and name
     with_arrays: int = 0
     bytes: int = 0  # of all messages
-    largest: float = 0.0  # norm of an update, or of an array
+    largest: float | None = None  # norm of an update
     numbers: dict[tuple[str, str], Told] = field(default_factory=dict)  # by question and name
     rows: int = 0  # of single cases
     kept: Counter[str] = field(default_factory=Counter)  # why
@@ -77,8 +78,8 @@ class Study:
         for array in line["arrays"]:
             beside = "" if array["record"] == "arrays" else f" ({array['record']} the model)"
             self.arrays[f"{array['name']}{beside}"] = array
-            if isinstance(array["norm"], int | float):
-                self.largest = max(self.largest, array["norm"])
+            if array["of"] == UPDATE and isinstance(array["norm"], int | float):
+                self.largest = max(self.largest or 0.0, array["norm"])
         for name, value, cases in _numbers(line):
             self.numbers.setdefault((question, name), Told()).add(value, cases)
         self.rows += sum(len(t["rows"]) for t in line["tables"] if _of_cases(t))
@@ -145,10 +146,8 @@ def _arrays(study: Study) -> str:
     names = list(study.arrays)
     some = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
     once = sum(array["bytes"] for array in study.arrays.values())
-    return (
-        f"{len(names)} of the network ({some}), {size(once)} together, in {study.with_arrays} messages; largest norm "
-        f"of an update {study.largest:.3g}."
-    )
+    largest = "" if study.largest is None else f"; largest norm of an update {study.largest:.3g}"
+    return f"{len(names)} of the network ({some}), {size(once)} together, in {study.with_arrays} messages{largest}."
 
 
 def _row(question: str, name: str, told: Told) -> str:

@@ -6,6 +6,7 @@ no exception, as it would send its text.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -51,10 +52,11 @@ class _Guarded(ClientApp):
         self._app, self._site, self._study, self._folder = app, site, study, folder
 
     def __call__(self, message: Message, context: Context) -> Message:
-        reply, decision = _reviewed(self._site, message, _answer(self._app, message, context), self._parts)
+        parts = functools.cache(self._parts)
+        reply, decision = _reviewed(self._site, message, _answer(self._app, message, context), parts)
         verdict = FAILED if reply.has_error() and decision.verdict == LEFT else decision.verdict
         try:
-            found = egress.line(self._study, message, reply, verdict, decision.why)
+            found = egress.line(self._study, message, reply, verdict, decision.why, parts)
             append(egress_file(self._site), self._site.name, found)
         except Exception as error:
             level = logging.ERROR if isinstance(error, ChainError) else logging.CRITICAL

@@ -9,22 +9,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, no_object_id_recompute
 
+from fedbrats.algorithms.fedavg import FP16
+from fedbrats.config.schema import FEDERATED
+from fedbrats.federation import questions
+from fedbrats.federation.parts import Parts
+from fedbrats.federation.site.policy import RING
+from fedbrats.federation.transfer import FULL
 from fedbrats.federation.wire import own_tensor
 from fedbrats.files import finite
 from fedbrats.runs.site_cases import SPLITS
 
 TABLES = {"cases": ("rows", "steps", "reliability"), "aggregates": ("rows", "steps", "reliability")}
 SHOWN = 60  # characters of what a server said
+UPDATE, ARRAY, MASKED = "update", "array", "masked"  # what a norm is of
 
 
-def line(study: str, request: Message, reply: Message, verdict: str, why: Sequence[str]) -> dict[str, Any]:
+def line(
+    study: str,
+    request: Message,
+    reply: Message,
+    verdict: str,
+    why: Sequence[str],
+    parts: Callable[[], Parts],
+) -> dict[str, Any]:
     """What the log says of `reply`, which leaves as it is.
 
     Args:
@@ -33,12 +47,15 @@ def line(study: str, request: Message, reply: Message, verdict: str, why: Sequen
         reply: a message with content or an error.
         verdict: left, changed, refused or failed.
         why: what the policy says to it.
+        parts: gives those of the study, asked for where arrays of a training leave.
     """
     asked = request.content if request.has_content() else RecordDict()
     content = reply.content if reply.has_content() else RecordDict()
     error = reply.error.reason if reply.has_error() else None
     about: Mapping[str, Any] = asked.get("config", {})
     objects = wire_objects(reply)
+    trained = request.metadata.message_type == questions.TRAIN and about.get("arm") == FEDERATED
+    changes = trained and "arrays" in content and parts().algorithm.transfer == FP16
     found = {
         "study": study,
         "question": request.metadata.message_type[:SHOWN],
@@ -47,7 +64,7 @@ def line(study: str, request: Message, reply: Message, verdict: str, why: Sequen
         "decision": verdict,
         "why": list(why),
         "error": error,
-        "arrays": list(_arrays(content, asked)),
+        "arrays": list(_arrays(content, asked, changes)),
         "numbers": _numbers(content),
         "tables": list(_tables(content)),
         "texts": dict(_texts(content)),
@@ -65,12 +82,13 @@ def wire_objects(message: Message) -> dict[str, int]:
         return {name: len(part.deflate()) for name, part in get_all_nested_objects(message).items()}
 
 
-def _arrays(content: RecordDict, asked: RecordDict) -> Iterator[dict[str, Any]]:
-    """Every array, with the norm of its difference from what was received, or of itself where nothing was."""
+def _arrays(content: RecordDict, asked: RecordDict, changes: bool) -> Iterator[dict[str, Any]]:
+    """Every array with a norm and what that is of; `changes`: those of the model leave as changes (`transfer.py`)."""
     for record, arrays in content.items():
         if not isinstance(arrays, ArrayRecord):
             continue
-        received = asked.get(record)
+        # Only the model is sent back as it came, trained: what an algorithm sends beside it is no later state of it.
+        received = asked.get(record) if record == "arrays" else None
         for name, array in arrays.items():
             base = received.get(name) if isinstance(received, ArrayRecord) else None
             yield {
@@ -79,18 +97,21 @@ def _arrays(content: RecordDict, asked: RecordDict) -> Iterator[dict[str, Any]]:
                 "shape": list(array.shape),
                 "dtype": array.dtype,
                 "bytes": len(array.data),
-                **_norm(array, base),
+                **_norm(array, base, changes),
             }
 
 
-def _norm(array: Array, base: Array | None) -> dict[str, Any]:
-    """L2 norm in float64."""
+def _norm(array: Array, base: Array | None, changes: bool) -> dict[str, Any]:
+    """L2 norm in float64: of the update where `base` was received, else of the array. Under masks it says nothing."""
     values = own_tensor(array).double().numpy()
-    update = base is not None and (base.shape, base.dtype) == (array.shape, array.dtype)
-    if update:
-        assert base is not None
-        values = values - own_tensor(base).double().numpy()
-    return {"norm": float(np.linalg.norm(values.ravel())), "of": "update" if update else "array"}
+    of = ARRAY
+    if array.dtype == RING:
+        of = MASKED
+    elif base is not None and base.shape == array.shape:
+        of = UPDATE
+        if not (changes and base.dtype == FULL):
+            values = values - own_tensor(base).double().numpy()
+    return {"norm": float(np.linalg.norm(values.ravel())), "of": of}
 
 
 def _numbers(content: RecordDict) -> list[dict[str, Any]]:
