@@ -41,9 +41,7 @@ def pulled(grid: Grid, asked: Message, message_id: str) -> list[Message]:
         return list(grid.pull_messages([message_id]))
     except UNREADABLE as error:
         reason = f"{type(error).__name__}: {error}"[:LONGEST]
-        reply = Message(Error(code=DAMAGED, reason=reason), reply_to=asked)
-        reply.metadata.__dict__.update(_reply_to_message_id=message_id, _src_node_id=SUPERLINK)
-        return [reply]
+        return [Message(Error(code=DAMAGED, reason=reason), reply_to=asked)]
 
 
 def awaited(
