@@ -10,6 +10,7 @@ whose difference is what one site has sent.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,7 @@ def deal_shares(site: Site, content: RecordDict) -> dict[str, Any]:
 
     Raises:
         Refused: too few sites, keys that are none, or other keys of this site than it has told.
+        OutOfRange: so many cases leave no room in the ring.
     """
     session, own = _at(site, content["config"], KEYS)
     config, secure = content["config"], site.parts.secure
@@ -221,7 +223,7 @@ def _at(site: Site, config: Any, stage: str) -> tuple[Session, Own]:
     return session, session.own
 
 
-def _folder(site: Site) -> Any:
+def _folder(site: Site) -> Path:
     return site.storage / FOLDER
 
 
