@@ -154,16 +154,13 @@ def write_taking_part(folder: Path) -> list[TakingPart]:
         RunFolderError: `rounds.csv` cannot be read.
     """
     found = taking_part(read_rounds(folder))
+    same = ("site", "rounds", "contributed", "unused", "missed", "steps", "last_seen", "missing_since")
     rows = [
         {
-            **{name: getattr(part, name) for name in ("site", "rounds", "contributed", "unused", "missed")},
+            **{name: getattr(part, name) for name in same},
             "why": part.reasons,
             "refused": counted(part.refused),
-            "share_of_steps": "" if part.share is None else round(part.share, 6),
-            **{
-                name: "" if (value := getattr(part, name)) is None else value
-                for name in ("steps", "last_seen", "missing_since")
-            },
+            "share_of_steps": None if part.share is None else round(part.share, 6),
         }
         for part in found
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +64,31 @@ def test_rounds_steps_and_reasons_by_hand(tmp_path: Path) -> None:
     assert b.line() == f"in 1 of 4 rounds, 32.0 % of the steps; {b.sentence()}"
     assert (c.contributed, c.missed, c.reasons) == (1, 3, "3 x privacy budget reached")
     assert (c.steps, c.share, c.last_seen, c.missing_since) == (5, 5 / 25, 1, 2)
+    assert c.sentence() == "missed 3 of 4 rounds (3 x privacy budget reached), all since round 2"
 
 
 def test_a_site_that_never_answered(tmp_path: Path) -> None:
     found = of(written(tmp_path, {"A": ["ok", "ok"], "B": [LATE, LATE]}, ["ok", "ok"]))
-    assert (found["B"].last_seen, found["B"].missing_since, found["B"].share) == (None, 1, 0)
+    b = found["B"]
+    assert (b.last_seen, b.missing_since, b.steps, b.share) == (None, 1, 0, 0)
     assert finished_words(list(found.values())) == "finished without B (since round 1)"
+
+
+def test_a_round_in_which_nobody_was_asked_is_missed_by_all(tmp_path: Path) -> None:
+    found = of(written(tmp_path, {"A": ["ok", ""]}, ["ok", OLD_STAYS]))
+    assert (found["A"].rounds, found["A"].missed, found["A"].reasons) == (2, 1, "1 x not asked")
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        ("failed: site not reachable: gone", "not reachable"),
+        ("failed: w: shape (2,) as declared", "reply that cannot be used"),
+    ],
+)
+def test_reasons_are_grouped(tmp_path: Path, status: str, reason: str) -> None:
+    found = of(written(tmp_path, {"A": ["ok"], "B": [status]}, ["ok"]))
+    assert found["B"].why == ((reason, 1),)
 
 
 def test_the_share_decides_who_is_named_first(tmp_path: Path) -> None:
@@ -79,6 +100,7 @@ def test_the_share_decides_who_is_named_first(tmp_path: Path) -> None:
     )
     assert headline(found, 0.2) == ""
     assert [part.site for part in found if part.missed_more(0.0)] == ["B", "C"]
+    assert not replace(found[2], rounds=50, missed=29).missed_more(0.58)  # 0.58 * 50 is below 29 in floats
     assert finished_words(found) == "finished"
 
 
@@ -100,12 +122,15 @@ def test_messages_that_nobody_waited_for_are_counted_and_are_no_rounds(tmp_path:
 
 def test_the_file_has_what_was_counted(tmp_path: Path) -> None:
     folder = written(tmp_path, {"A": ["ok", "ok"], "B": ["ok", LATE]}, ["ok", "ok"], A=6, B=3)
+    rounds.append(folder, [rounds.row(2, "federated", "B", "refused", "failed: late reply")])
     write_taking_part(folder)
     table = TABLE.read(folder)
     assert table["share_of_steps"].tolist() == pytest.approx([0.8, 0.2])  # 12 and 3 of 15
     row = table.set_index("site").loc["B"]
     assert (row["missed"], row["why"], row["last_seen"]) == (1, "1 x no reply in time", 1)
-    assert row["missing_since"] == 2
+    assert (row["missing_since"], row["refused"]) == (2, "1 x late reply")
+    first = next(csv.DictReader((folder / TABLE.name).read_text().splitlines()))
+    assert (first["site"], first["missing_since"]) == ("A", "")  # empty, not a word for nothing
 
 
 def test_an_older_folder_tells_no_steps() -> None:
@@ -115,6 +140,7 @@ def test_an_older_folder_tells_no_steps() -> None:
         (2, 2, 0, None, None)
     }
     assert missed_share({"strategy": {"quorum": 0.5}}) == missed_share({}) == 0.1
+    assert missed_share({"strategy": {"missed_share": 0.25}}) == 0.25
 
 
 def test_no_federated_round_is_nobody(tmp_path: Path) -> None:
