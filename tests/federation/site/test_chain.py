@@ -95,7 +95,6 @@ def test_a_log_that_was_changed_is_told_with_its_line(log: Path, how: str) -> No
 def test_a_log_that_is_gone_is_told_by_its_head(log: Path, tmp_path: Path) -> None:
     log.unlink()
     assert verify(log).wrong == 1
-    assert verify(tmp_path / "none.jsonl") == verify(tmp_path / "none.jsonl")
     assert verify(tmp_path / "none.jsonl").wrong == 0
 
 
@@ -170,7 +169,6 @@ def test_two_processes_write_one_chain(tmp_path: Path) -> None:
         assert worker.exitcode == 0
     numbers = [content["number"] for _, content in read(file) if "number" in content]
     assert sorted(numbers) == [*range(100, 115), *range(200, 215)]
-    assert verify(file) == verify(file)
     assert verify(file).wrong == 0
 
 
