@@ -13,11 +13,12 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from fedbrats.commands.site.command import main
+from fedbrats.commands.site.log_page import page, studies
 from fedbrats.config.site_file import load_site_file
 from fedbrats.engines.sites import new_context
 from fedbrats.federation import questions
 from fedbrats.federation.site.app import SiteError
-from fedbrats.federation.site.chain import egress_file
+from fedbrats.federation.site.chain import Verdict, egress_file
 from fedbrats.federation.site.door import guarded
 from tests.federation.toy import evaluate_reply, request
 from tests.federation.toy_door import content_of
@@ -150,3 +151,22 @@ def test_it_follows(site: Path) -> None:
         assert " later evaluate.validate: left, " in process.stdout.readline()
         process.kill()
     assert "query.join" in first[0]
+
+
+@pytest.mark.parametrize(
+    ("of", "said"), [("update", "; largest norm of an update 2."), ("masked", "in 1 messages.")]
+)
+def test_only_the_norm_of_an_update_is_called_one(of: str, said: str) -> None:
+    array = {"record": "arrays", "name": "w", "bytes": 8, "norm": 2.0, "of": of}
+    nothing: dict[str, Any] = {key: [] for key in ("numbers", "tables", "why", "texts")}
+    told = {
+        **nothing,
+        "question": "train",
+        "time": "t",
+        "round": 1,
+        "decision": "left",
+        "bytes": 9,
+        "study": "s",
+    }
+    found = studies([{**told, "arrays": [array], "error": None, "epsilon": None}])
+    assert said in page("A", "egress.jsonl", Verdict(2, "0"), found)
