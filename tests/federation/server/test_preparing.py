@@ -71,6 +71,16 @@ def test_a_site_that_goes_away_is_waited_for(code: int) -> None:
     assert told == ["waiting for b (connection)"]
 
 
+def test_a_site_that_was_ready_and_is_gone_is_waited_for_again() -> None:
+    grid = Sites({2: [says("a")], 3: [says("b")]})
+    there = iter([{2: "a"}, {3: "b"}, {2: "a", 3: "b"}])
+    assert prepare_sites(grid, lambda: next(there), ["a", "b"], STUDY, 5.0, 5.0, lambda _: None) == {
+        2: "a",
+        3: "b",
+    }
+    assert grid.asked == [2, 3, 2]
+
+
 def test_strangers_are_not_asked_and_who_never_comes_is_named() -> None:
     grid = Sites({2: [says("a")]})
     with pytest.raises(
