@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import Message, MetricRecord
+from flwr.app import Error, Message, MetricRecord
 
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.arrays import trainable, travelling
@@ -118,18 +118,21 @@ def test_rows_models_and_checkpoints_are_the_same_to_the_bit(every: int, tmp_pat
     ]
 
 
-def test_a_site_whose_training_fails_is_asked_for_its_validation_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [False, True])
+def test_a_site_whose_training_fails_is_asked_for_its_validation_alone(error: bool, tmp_path: Path) -> None:
     """C fails in round 2: its validation of round 1 would be lost with it, and the best round might be another."""
-    same(tmp_path, broken=loses_c)
+    same(tmp_path, broken=partial(loses_c, error))
     rows = rows_of(tmp_path / "joint" / "run")
     mine = {(r["round"], r["phase"]): r["status"] for r in rows if r["site"] == "C"}
     assert mine["1", "val"] == "ok"
     assert mine["2", "train"].startswith("failed: ")
 
 
-def loses_c(reply: Message) -> Message:
+def loses_c(error: bool, reply: Message) -> Message:
     about = reply.metadata
     if (about.message_type, about.group_id, about.src_node_id) == (questions.TRAIN, "2", 4):
+        if error:
+            return Message(Error(code=0, reason="no disc space"), metadata=about)
         reply.content.clear()
     return reply
 
