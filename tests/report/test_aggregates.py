@@ -62,6 +62,7 @@ def test_the_report_has_them_and_what_sites_keep(folder: tuple[Path, Scores]) ->
     assert f"{statistics.mean(folder[1]['Large']):.3f} ± " in text
     assert "policy.least_cases=5: &lt;b&gt;few&lt;/b&gt; cases: val" in text
     assert "There are no test results" not in text
+    assert "All sites are here" in text
 
 
 def test_the_report_to_hand_out_has_no_site_with_few_cases(folder: tuple[Path, Scores]) -> None:
@@ -72,6 +73,8 @@ def test_the_report_to_hand_out_has_no_site_with_few_cases(folder: tuple[Path, S
     assert f"{statistics.mean(few):.3f} ±" not in text
     assert f"{statistics.mean([*large, *few]):.3f} ±" not in text
     assert "policy.least_cases" not in text
+    assert "All sites are here" not in text
+    assert "Sites with fewer than 6 test cases are left out, of the mean of all sites too" in text
 
 
 def test_the_terminal_prints_them(folder: tuple[Path, Scores]) -> None:

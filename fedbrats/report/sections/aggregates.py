@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from fedbrats.metrics.interval import MIN_CASES
 from fedbrats.report.aggregates import kept_by_sites, told_by_sites
 from fedbrats.report.page import Section
 from fedbrats.report.results import Results
@@ -15,5 +18,12 @@ def section(results: Results) -> Section | None:
     kept = [] if results.public else kept_by_sites(run)
     if not tables and not kept:
         return None
-    context = {"tables": tables, "kept": kept, "regions": task.REGIONS, "shown": run.shown}
+    context: dict[str, Any] = {
+        "tables": tables,
+        "kept": kept,
+        "regions": task.REGIONS,
+        "shown": run.shown,
+        "public": results.public,
+        "least": MIN_CASES,
+    }
     return Section("aggregates", "Sites that keep the results of single cases", context, nav="Aggregates")
