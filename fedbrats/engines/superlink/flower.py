@@ -4,6 +4,7 @@
 
 - a SuperNode asks for work every `POLL` seconds: `flwr.supernode.start_client_internal` sleeps 3 s when there is none
   and 0.5 s while a reply is not ready, and has no option for it. The module is given a clock that sleeps shorter;
+- a SuperNode gives up a message whose run ends while it is fetched (`give_up_ended_runs`);
 - of the requests that are served, only refused ones are logged;
 - a SuperExec looks for tasks every `POLL` seconds, by Flower's own `FLWR_SUPEREXEC_TASK_POLL_INTERVAL`, and starts
   nothing but what is installed here (`executor.py`), whatever app a run brings along.
@@ -15,7 +16,9 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 from fedbrats.engines.superlink.executor import Executor
 
@@ -36,6 +39,7 @@ def main(arguments: list[str]) -> None:
         from flwr.supernode.cli import flower_supernode
 
         ask_more_often()
+        give_up_ended_runs()
         flower_supernode()
     elif role == "superexec":
         _superexec(rest)
@@ -55,6 +59,33 @@ def ask_more_often() -> None:
     from flwr.supernode import start_client_internal as module
 
     module.time = SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, POLL)))
+
+
+def give_up_ended_runs() -> None:
+    """Let the SuperNode of this process give up a message whose run ends while it is fetched, as any it cannot fetch.
+
+    Flower makes a task for a message before it fetches the content, and takes the task back after an `Exception`. That a
+    run is over is none, but a `BaseException`: the task stays, and whoever is given it waits for the content for ever.
+    """
+    from flwr.supercore.run import RunNotRunningException
+    from flwr.supernode import start_client_internal as module
+
+    fetch = module._pull_and_store_message
+
+    def failing(ask: Callable[..., Any]) -> Callable[..., Any]:
+        def asked(*arguments: Any) -> Any:
+            try:
+                return ask(*arguments)
+            except RunNotRunningException as error:
+                raise RuntimeError("its run is over") from error
+
+        return asked
+
+    def fetched(**given: Any) -> int | None:
+        asks = ("pull_object", "confirm_message_received")
+        return fetch(**{**given, **{name: failing(given[name]) for name in asks}})
+
+    module._pull_and_store_message = fetched
 
 
 def _superexec(rest: list[str]) -> None:
