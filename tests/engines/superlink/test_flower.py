@@ -10,10 +10,12 @@ import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import tomli
 from flwr.supercore.constant import TaskType
+from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.superexec import run_superexec
 from flwr.supercore.superexec.executor import ExecutionSpec
 from flwr.supernode import start_client_internal
@@ -124,3 +126,28 @@ def test_app_of_a_study_holds_no_code() -> None:
 def test_only_refused_requests_are_logged(arguments: tuple, kept: bool) -> None:
     record = flower.logging.LogRecord("uvicorn.access", 20, "", 0, "", arguments, None)
     assert flower._refused(record) is kept
+
+
+@pytest.mark.parametrize("ends", ["pull_object", "confirm_message_received"])
+def test_a_message_whose_run_ends_while_it_is_fetched_leaves_no_task(
+    ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, store, message = MagicMock(), MagicMock(), MagicMock()
+    state.create_task.return_value = 7
+    store.preregister.return_value = ["object"]
+    given = {
+        "receive": lambda: (message, MagicMock()),
+        "pull_object": lambda run, name: b"",
+        "confirm_message_received": lambda run, name: None,
+        ends: MagicMock(side_effect=RunNotRunningException),
+    }
+    asked = dict.fromkeys(("node_config", "get_run", "get_fab", "trusted_entities"))
+    fetch = start_client_internal._pull_and_store_message
+    assert fetch(state=state, object_store=store, **asked, **given) is None
+    state.finish_task.assert_not_called()  # what Flower leaves behind, and why this is needed
+    monkeypatch.setattr(start_client_internal, "_pull_and_store_message", fetch)
+    flower.give_up_ended_runs()
+    found = start_client_internal._pull_and_store_message(state=state, object_store=store, **asked, **given)
+    assert found is None
+    assert state.finish_task.call_args.args == (7,)
+    state.delete_messages.assert_called_once()
