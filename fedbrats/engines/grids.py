@@ -1,4 +1,4 @@
-"""Flower Grids without a SuperLink: what they share, and the one that does all work in this process."""
+"""Flower's Grid: what all of ours share, those without a SuperLink, and the one that does all work in this process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,31 @@ from flwr.supercore.run import Run
 from fedbrats.engines.sites import RUN_ID, answer, new_context, set_message_id
 
 
-class SiteGrid(Grid):
+class AskedGrid(Grid):
+    """What every Grid here does alike: messages go out by `push_messages`, replies come by `pull_messages`."""
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Push, then pull until all replies are there or `timeout` seconds have passed; in message order."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        ids = list(self.push_messages(messages))
+        replies: dict[str, Message] = {}
+        while len(replies) < len(ids) and (deadline is None or time.monotonic() < deadline):
+            open_ids = [message_id for message_id in ids if message_id not in replies]
+            replies |= {reply.metadata.reply_to_message_id: reply for reply in self.pull_messages(open_ids)}
+        return [replies[message_id] for message_id in ids if message_id in replies]
+
+
+class SiteGrid(AskedGrid):
     """The part of Flower's Grid that does not depend on where a site does its work.
 
     One rule goes beyond Flower's: a new message to a site supersedes what is still open with that site from
@@ -34,29 +58,9 @@ class SiteGrid(Grid):
     def run(self) -> Run:
         return self._run
 
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
     def get_node_ids(self) -> list[int]:
         """Node ids in site order; site i is node i + 2."""
         return list(self._node_configs)
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Push, then pull until all replies are there or `timeout` seconds have passed; in message order."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        ids = list(self.push_messages(messages))
-        replies: dict[str, Message] = {}
-        while len(replies) < len(ids) and (deadline is None or time.monotonic() < deadline):
-            open_ids = [message_id for message_id in ids if message_id not in replies]
-            replies |= {reply.metadata.reply_to_message_id: reply for reply in self.pull_messages(open_ids)}
-        return [replies[message_id] for message_id in ids if message_id in replies]
 
     def _number(self, messages: Iterable[Message]) -> list[Message]:
         """Give each message its id. Raises ValueError for a node that is not there."""

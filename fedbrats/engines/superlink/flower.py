@@ -64,8 +64,8 @@ def ask_more_often() -> None:
 def give_up_ended_runs() -> None:
     """Let the SuperNode of this process give up a message whose run ends while it is fetched, as any it cannot fetch.
 
-    Flower makes a task for a message before it fetches the content, and takes the task back after an `Exception`. That a
-    run is over is none, but a `BaseException`: the task stays, and whoever is given it waits for the content for ever.
+    Flower makes a task for a message before it fetches the content, and takes it back after an `Exception`. That a run
+    is over is none, but a `BaseException`: the task stays, and whoever is given it waits for the content for ever.
     """
     from flwr.supercore.run import RunNotRunningException
     from flwr.supernode import start_client_internal as module

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import httpx
-from flwr.app import Message, RecordDict
-from flwr.serverapp import Grid
+from flwr.app import Message
 
+from fedbrats.engines.grids import AskedGrid
 from fedbrats.engines.sites import error_reply, set_message_id
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ POLL = 0.2  # seconds between two questions for a reply
 NODE_UNAVAILABLE = 5  # flwr.common.constant.ErrorCode, which is not public
 
 
-class StudyGrid(Grid):
+class StudyGrid(AskedGrid):
     """The nodes of one study behind Flower's `HttpGrid`.
 
     Flower's own `send_and_receive` asks every 3 s and has all replies in memory at once. Here a reply is asked for by
@@ -40,16 +40,6 @@ class StudyGrid(Grid):
     @property
     def run(self) -> Any:
         return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> list[int]:
         """The nodes of the study, by the names of their sites."""
@@ -84,10 +74,6 @@ class StudyGrid(Grid):
         if not found:
             self._sleep(POLL)
         return found
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Not used: `asking.replies_in_order` asks for one reply after the other."""
-        raise NotImplementedError
 
     def _push(self, message: Message) -> str:
         """Send one message, again and again while it holds and the SuperLink is away."""

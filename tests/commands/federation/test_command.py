@@ -52,7 +52,7 @@ def test_the_private_key_in_a_kit_is_spoken_of(capsys: pytest.CaptureFixture[str
     said = capsys.readouterr()
     assert "federation/kits/CBICA/1: what CBICA gets" in said.out
     assert "then delete this copy" in said.out
-    assert "SuperLink at localhost:1 cannot be reached" in said.err
+    assert "no answer from the SuperLink at localhost:1" in said.err
 
 
 def test_a_revocation_that_no_superlink_heard_of_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:
