@@ -23,8 +23,8 @@ def main(arguments: list[str]) -> int:
     )
     asked.add_argument("--secret", type=path, help="file of what they both know (in the site's storage)")
     options = asked.parse_args(arguments)
-    from fedbrats.engines.superlink.access import watching
-    from fedbrats.engines.superlink.processes import alone, run_all
+    from fedbrats.engines.superlink.access import check_port, only_one, watching
+    from fedbrats.engines.superlink.processes import alone, held, run_all, running_by
     from fedbrats.engines.superlink.programs import Link, environment, site_programs
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -34,13 +34,16 @@ def main(arguments: list[str]) -> int:
         link = Link(options.host, options.port, options.secret)
         programs = site_programs(site, link, options.only)
         if options.only == "superexec":  # speaks to the SuperNode only
-            return run_all(alone(programs, options.only), environment(options.site, None, "site"), None)
+            with held(pid_file(site)):
+                return run_all(alone(programs, options.only), environment(options.site, None, "site"), None)
+        if not running_by(pid_file(site)):
+            check_port(link)
         if options.only:
             around = environment(options.site, None, "site")
-            return run_all(alone(programs, options.only), around, None, watching(site))
+            return run_all(alone(programs, options.only), around, None, watching(site), only_one(site, link))
         logs = pid_file(site).with_name("logs")
         print(f"{site.name}: connecting to {site.server.address}; logs in {logs}", flush=True)
         around = environment(options.site, site.storage, "site")
-        return run_all(programs, around, pid_file(site), watching(site))
+        return run_all(programs, around, pid_file(site), watching(site), only_one(site, link))
     except (ConfigError, OSError) as error:
         return failed(error)

@@ -43,12 +43,16 @@ class Executor:
     started before there is a task and started anew when it has died, and no task is taken before it is ready: Flower
     gives a task up that shows no sign of life for a minute, and importing what a site needs may take as long on a busy
     machine. Otherwise every task has a process of its own.
+
+    A process that has died is seen at once, and Flower is told that its task has failed: by itself it would learn that
+    from the missing sign of life a minute later.
     """
 
     def __init__(self, task: str, program: Sequence[str], resident: bool) -> None:
         """`task`: Flower's name of the type; `program`: module and arguments for `python -m`."""
         self.task, self.program, self.resident = task, tuple(program), resident
         self._running: list[subprocess.Popen[bytes]] = []
+        self._doing: dict[int, Where] = {}  # process -> its task
         self._ready = False
 
     def get_eligible_capacity(self, supported: set[Any], **ignored: Any) -> tuple[set[Any], set[str]]:
@@ -71,6 +75,7 @@ class Executor:
             assert process.stdin is not None
             process.stdin.write(where.to_line().encode())
             process.stdin.flush()
+            self._doing[process.pid] = where
             if not self.resident:
                 process.stdin.close()
         except (OSError, IndexError) as error:
@@ -78,21 +83,30 @@ class Executor:
         return LaunchResult.accepted()
 
     def reconcile(self) -> None:
-        """Collect what has ended, and see to it that a resident program is there."""
-        self._running = [process for process in self._running if process.poll() is None]
+        """Collect what has ended, tell of a task that it left, and see to it that a resident program is there."""
+        ended = [process for process in self._running if process.poll() is not None]
+        self._running = [process for process in self._running if process not in ended]
+        for process in ended:
+            where = self._doing.pop(process.pid, None)
+            if where and process.returncode:
+                _tell_failed(where, f"its process ended with {process.returncode}")
         if self.resident and not self._running:
             self._start()
 
     def close(self) -> None:
-        """End the programs."""
+        """End the programs, and tell of the tasks that they were at."""
         for process in self._running:
             process.terminate()
+        while self._doing:
+            _tell_failed(self._doing.popitem()[1], "its SuperExec ended")
 
     def _free(self) -> bool:
         if self.resident and not self._ready and self._running:
             output = self._running[-1].stdout
             assert output is not None
             self._ready = READY in (output.read() or b"")
+            if self._ready:
+                self._doing.clear()
         return self._ready or not self.resident
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -104,3 +118,9 @@ class Executor:
         self._running.append(process)
         self._ready = False
         return process
+
+
+def _tell_failed(where: Where, why: str) -> None:
+    from fedbrats.engines.superlink.tasks import tell_failed
+
+    tell_failed(where, why)

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 from cryptography.hazmat.primitives import serialization
 from flwr.proto.control_pb2 import RegisterNodeRequest, UnregisterNodeRequest
-from flwr.proto.fleet_pb2 import ActivateNodeRequest
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
@@ -23,6 +23,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from fedbrats.credentials.keys import fingerprint, public_pem, read_site_key
 from fedbrats.engines.superlink.control import control, nodes
 
+SHORTEST = 10.0  # seconds between two signs of life, the least that Flower takes
 _VERSION = RuntimeVersionHttpInterceptor(component_name="flwr CLI")
 
 
@@ -71,10 +72,8 @@ def key_refusal(server: str, ca: Path, key: Path) -> str | None:
         RuntimeError: the SuperLink cannot be reached.
     """
     public = read_site_key(key)
-    private = serialization.load_ssh_private_key(key.read_bytes(), password=None)
-    signed = NodeAuthHttpInterceptor(private, private.public_key())
     request = ActivateNodeRequest(public_key=public_pem(public), heartbeat_interval=0)
-    with FleetHttpClient.from_server_address(server, False, ca.read_bytes(), [_VERSION, signed]) as client:
+    with _fleet(server, ca, key) as client:
         try:
             client.ActivateNode(request)
         except httpx.HTTPStatusError as error:
@@ -91,6 +90,36 @@ def key_refusal(server: str, ca: Path, key: Path) -> str | None:
         except httpx.HTTPError as error:
             raise RuntimeError(f"{server} cannot be reached ({error})") from error
     return None
+
+
+def in_use(server: str, ca: Path, key: Path) -> bool:
+    """Whether somebody is connected with a site's private key; to be asked while the site's own SuperNode is not.
+
+    A SuperNode that was killed counts as connected until the SuperLink has missed its sign of life for a minute.
+    False where the SuperLink does not answer, or refuses the key for another reason.
+
+    Raises:
+        ConfigError: the key cannot be read.
+    """
+    public = public_pem(read_site_key(key))
+    with _fleet(server, ca, key) as client:
+        try:
+            found = client.ActivateNode(ActivateNodeRequest(public_key=public, heartbeat_interval=SHORTEST))
+            client.DeactivateNode(DeactivateNodeRequest(node_id=found.node_id))
+        except httpx.HTTPStatusError as error:
+            refused = _code(error) == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED
+        except httpx.HTTPError:
+            return False
+        else:
+            return False
+    return refused and key_refusal(server, ca, key) is None
+
+
+def _fleet(server: str, ca: Path, key: Path) -> FleetHttpClient:
+    """Flower's interface for the site with this key."""
+    private = serialization.load_ssh_private_key(key.read_bytes(), password=None)
+    signed = NodeAuthHttpInterceptor(private, private.public_key())
+    return FleetHttpClient.from_server_address(server, False, ca.read_bytes(), [_VERSION, signed])
 
 
 def _register(client: Any, public: str) -> bool:

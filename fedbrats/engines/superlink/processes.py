@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
@@ -70,17 +70,28 @@ def run_all(
     environment: Mapping[str, str],
     file: Path | None,
     meanwhile: Callable[[], None] = lambda: None,
+    ended: Callable[[str], None] = lambda name: None,
 ) -> int:
     """Run `programs` until this process is told to end (SIGTERM, SIGINT); returns 0.
 
     What ends meanwhile is started again: a SuperNode, for one, is refused by the server for a minute after it was
-    killed. Their process ids stand in `file`, if there is one, for `stop`. `meanwhile` is called every `LOOK` seconds.
+    killed. Their process ids stand in `file`, if there is one, for `stop`. `meanwhile` is called every `LOOK` seconds,
+    `ended` with the name of a program that has ended by itself; what that raises ends all.
 
     Raises:
         ConfigError: they run already, by that file.
     """
-    if file and (owner := running_by(file)):
-        raise ConfigError(f"process {owner} runs them already ({file}); `stop` ends it")
+    with held(file) if file else nullcontext():
+        return _run(programs, environment, file, meanwhile, ended)
+
+
+def _run(
+    programs: Sequence[Program],
+    environment: Mapping[str, str],
+    file: Path | None,
+    meanwhile: Callable[[], None],
+    ended: Callable[[str], None],
+) -> int:
     end = list[int]()  # no Event: set by a handler while this thread waits for it, it can wait for ever
     before = {
         number: signal.signal(number, lambda *_: end.append(1)) for number in (signal.SIGTERM, signal.SIGINT)
@@ -94,6 +105,7 @@ def run_all(
                 if process is not None and process.poll() is not None:
                     log.warning("%s ended (%s), again in %g s", program.name, process.returncode, AGAIN)
                     del running[program]
+                    ended(program.name)
                     due[program] = time.monotonic() + AGAIN
                 if program not in running and time.monotonic() >= due[program]:
                     running[program] = program.start(environment)
@@ -140,9 +152,41 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
             process.wait()
 
 
-def running_by(file: Path) -> int:
-    """The process that runs by `file`, 0 if none does."""
+@contextmanager
+def held(file: Path) -> Iterator[None]:
+    """Hold `file` for as long as the context lasts, or the process. Raises ConfigError: another one holds it."""
+    private_folder(file.parent)
+    with _lock_of(file).open("a") as lock:
+        if not _locked(lock):
+            owner = f"process {number}" if (number := running_by(file)) else "another process"
+            raise ConfigError(f"{owner} runs them already ({file}); `stop` ends it")
+        yield
+
+
+def _lock_of(file: Path) -> Path:
+    return file.with_suffix(".lock")
+
+
+def _locked(lock: IO[str], alone: bool = True) -> bool:
+    """Whether `lock` is now held here, `alone` or with others that only look."""
+    import fcntl
+
     try:
+        fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def running_by(file: Path) -> int:
+    """The process that runs by `file`, 0 if none does.
+
+    A number that is left of one that was killed may be that of any process by now: what runs holds the file, too.
+    """
+    try:
+        with _lock_of(file).open() as lock:
+            if _locked(lock, alone=False):
+                return 0
         pid = int(read_json(file)["pid"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0

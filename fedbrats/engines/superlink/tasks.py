@@ -42,7 +42,8 @@ def tasks(resident: bool) -> Iterator[Where]:
 
     A `resident` process says before each of them that it is ready; whatever else is printed goes to standard error.
     """
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    doing: list[Where] = []
+    threading.Thread(target=_end_with, args=(os.getppid(), doing), daemon=True).start()
     ready, sys.stdout = sys.stdout.buffer, sys.stderr
     while True:
         if resident:
@@ -50,7 +51,9 @@ def tasks(resident: bool) -> Iterator[Where]:
             ready.flush()
         if not (line := sys.stdin.readline()):
             return
-        yield Where.from_line(line)
+        doing[:] = [Where.from_line(line)]
+        yield doing[0]
+        doing.clear()
 
 
 def begin_log() -> None:
@@ -60,33 +63,28 @@ def begin_log() -> None:
     flower_env.quiet()
 
 
-def _end_with(parent: int) -> None:
+def _end_with(parent: int, doing: list[Where]) -> None:
     while os.getppid() == parent:
         time.sleep(0.2)
+    for where in doing:
+        tell_failed(where, "its SuperExec ended")
     os._exit(1)  # its task is void, and whatever is half written is written under another name
+
+
+def tell_failed(where: Where, why: str) -> None:
+    """Tell Flower that a task has failed; one that is over, or that nobody is there to be told of, is passed by."""
+    with suppress(Exception), _client(where) as client:
+        client.PushTaskOutput(PushTaskOutputRequest(sub_status=SubStatus.FAILED, details=why))
 
 
 def site_task(where: Where, answer: Answer) -> None:
     """Take one message from the SuperNode and hand back what `answer` makes of it; it must not raise."""
-    client = RuntimeHttpClient.from_server_address(
-        server_address=where.address,
-        insecure=where.insecure,
-        root_certificates=_ca(where),
-        interceptors=[
-            RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"),
-            RuntimeTokenHttpInterceptor(where.token),
-        ],
-        retry_invoker=retries(),
-    )
-    try:
-        with _alive(client):
-            message, context, run, _ = pull_task_input(client)
-            context.run_config = dict(run.override_config)
-            push_message(client, answer(message, context), context)
-            context.state = RecordDict()  # a site keeps its state itself, on its own disk
-            _finished(client, context, SubStatus.COMPLETED, "")
-    finally:
-        client.close()
+    with _client(where, retries()) as client, _alive(client):
+        message, context, run, _ = pull_task_input(client)
+        context.run_config = dict(run.override_config)
+        push_message(client, answer(message, context), context)
+        context.state = RecordDict()  # a site keeps its state itself, on its own disk
+        _finished(client, context, SubStatus.COMPLETED, "")
 
 
 def server_task(where: Where, load: Callable[[], Callable[[Grid, Context], Any]]) -> None:
@@ -125,6 +123,24 @@ def retries() -> Any:
     invoker = make_simple_http_retry_invoker()
     invoker.max_time = AWAY
     return invoker
+
+
+@contextmanager
+def _client(where: Where, retry: Any = None) -> Iterator[RuntimeHttpClient]:
+    client = RuntimeHttpClient.from_server_address(
+        server_address=where.address,
+        insecure=where.insecure,
+        root_certificates=_ca(where),
+        interceptors=[
+            RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"),
+            RuntimeTokenHttpInterceptor(where.token),
+        ],
+        retry_invoker=retry,
+    )
+    try:
+        yield client
+    finally:
+        client.close()
 
 
 def _finished(client: RuntimeHttpClient, context: Context, status: str, details: str) -> None:

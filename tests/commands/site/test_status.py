@@ -90,9 +90,10 @@ def test_processes_that_run(
     file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_json(pid_file(load_site_file(file)), {"pid": os.getppid(), "programs": {}})
-    assert status(file, capsys)[1]["processes"] == f"ok run, as process {os.getppid()}"
-    monkeypatch.setattr(processes, "_alive", lambda pid: False)
-    assert status(file, capsys)[1]["processes"].startswith("warning none")
+    with processes.held(pid_file(load_site_file(file))):
+        assert status(file, capsys)[1]["processes"] == f"ok run, as process {os.getppid()}"
+        monkeypatch.setattr(processes, "_alive", lambda pid: False)
+        assert status(file, capsys)[1]["processes"].startswith("warning none")
 
 
 def test_no_such_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

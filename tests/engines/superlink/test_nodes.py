@@ -16,13 +16,16 @@ import pytest
 
 from fedbrats.commands.federation.command import main
 from fedbrats.config.site_file import load_site_file
+from fedbrats.config.targets import ConfigError
 from fedbrats.credentials import sites
 from fedbrats.credentials.certificates import now
 from fedbrats.credentials.folder import Folder, begin
 from fedbrats.credentials.keys import make_site_key, public_pem
 from fedbrats.credentials.refusals import refusal
 from fedbrats.engines.superlink import control, nodes
-from fedbrats.engines.superlink.access import refused, watching
+from fedbrats.engines.superlink.access import check_port, only_one, refused, watching
+from fedbrats.engines.superlink.programs import Link
+from fedbrats.files import read_json
 
 pytestmark = pytest.mark.slow
 PORT = 18100
@@ -198,6 +201,46 @@ def test_a_clock_off_by_an_hour(off: timedelta, folder: Folder, monkeypatch: pyt
     match(folder)
     monkeypatch.setattr("flwr.supernode.node_auth_http_interceptor.now", lambda: now() + off)
     assert "is its clock right?" in str(nodes.key_refusal(LINK, folder.authority, key))
+
+
+@contextmanager
+def site_start(kit: Path, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`fedbrats site start` of the kit, with what it says in `log`."""
+    command = [sys.executable, "-m", "fedbrats", "site", "start", kit / "site.yaml", "--port", str(port)]
+    with log.open("wb") as said, subprocess.Popen(command, stdout=said, stderr=said) as started:
+        try:
+            yield started
+        finally:
+            started.terminate()
+
+
+def test_a_site_is_connected_once_and_a_second_start_says_what_to_end(folder: Folder, tmp_path: Path) -> None:
+    kit = Path(shutil.copytree(sites.enrol(folder, "Twice"), tmp_path / "kit"))
+    copy = Path(shutil.copytree(kit, tmp_path / "copy"))
+    match(folder)
+    logs = [tmp_path / f"{number}.log" for number in range(3)]
+    with site_start(kit, PORT + 5, logs[0]) as first:
+        until(lambda: status(folder)["Twice"] == "online", 60)
+        programs = read_json(kit / "storage" / "running.json")
+        with (
+            site_start(kit, PORT + 5, logs[1]) as again,
+            site_start(copy, PORT + 6, logs[2]) as elsewhere,
+        ):
+            until(
+                lambda: "is connected with the key of Twice already: end the other" in logs[2].read_text(), 60
+            )
+            assert elsewhere.poll() is None  # it might be that the first was killed just now
+            look = only_one(load_site_file(copy / "site.yaml"), Link(port=PORT + 7), left=0.0)
+            for ended in ("superexec", "supernode"):
+                look(ended)
+            with pytest.raises(ConfigError, match="end the other process, maybe on another machine"):
+                look("supernode")
+            assert again.wait(60) == 2
+            with pytest.raises(ConfigError, match=f"port {PORT + 5} of 127.0.0.1: Address already in use"):
+                check_port(Link(port=PORT + 5), patience=0.0)
+        assert f"process {first.pid} runs them already" in logs[1].read_text()
+        assert status(folder)["Twice"] == "online"
+        assert read_json(kit / "storage" / "running.json") == programs
 
 
 def test_nobody_is_told_where_nobody_listens(folder: Folder) -> None:

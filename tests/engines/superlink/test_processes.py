@@ -54,11 +54,54 @@ def test_what_is_killed_is_started_again_and_all_end_with_the_command(
     assert not file.exists()
 
 
+HOLD = """
+import sys
+from pathlib import Path
+from fedbrats.engines.superlink.processes import run_all
+run_all([], {}, Path(sys.argv[1]))
+"""
+
+
 def test_a_second_command_for_the_same_place_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "running.json"
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(file)]) as other:
+        wait(lambda: file.with_suffix(".lock").is_file(), 20)
         write_json(file, {"pid": other.pid})
+        wait(lambda: processes.running_by(file) == other.pid, 20)
+        before = file.read_bytes()
         with pytest.raises(ConfigError, match=f"process {other.pid} runs them already"):
             processes.run_all([], {}, file)
+        assert file.read_bytes() == before
         other.kill()
+    assert not processes.running_by(file)
     assert not processes.stop(file)  # what is left of a killed one stops nobody
+
+
+def test_a_number_that_another_process_has_by_now_keeps_nobody_out_and_stops_nobody(tmp_path: Path) -> None:
+    file = tmp_path / "running.json"
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
+        write_json(file, {"pid": stranger.pid})
+        with processes.held(file):
+            pass
+        assert not processes.stop(file)
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_what_is_raised_when_a_program_ended_ends_all(tmp_path: Path) -> None:
+    file = tmp_path / "running.json"
+
+    class Short(Sleeper):
+        def start(self, environment: object) -> subprocess.Popen[bytes]:
+            return subprocess.Popen([sys.executable, "-c", ""])
+
+    pids = list[int]()
+
+    def ended(name: str) -> None:
+        pids.append(read_json(file)["programs"]["long"])
+        raise ConfigError(f"{name} is not wanted")
+
+    with pytest.raises(ConfigError, match="short is not wanted"):
+        processes.run_all([Sleeper("long", (), None), Short("short", (), None)], {}, file, ended=ended)
+    assert not alive(pids[0])
+    assert not file.exists()
