@@ -1,39 +1,15 @@
-"""What a SuperExec starts for a task: a program that is installed here. The app that came with the run is not unpacked.
-
-The program is told over its standard input where the task is and the token for it, one line of JSON for each, so that
-no token stands in the list of processes. A resident one says over its standard output when it is ready for a task.
-"""
+"""What a SuperExec starts for a task: a program that is installed here. The app of the run is not unpacked."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
-READY = b"\n"  # of a resident program, for one task
-
-
-@dataclass(frozen=True)
-class Where:
-    """How to reach a task: of the runtime API address, token and, with TLS, the file of the authority."""
-
-    address: str
-    token: str
-    insecure: bool
-    ca: str | None
-
-    def to_line(self) -> str:
-        """One line of JSON."""
-        return json.dumps(asdict(self)) + "\n"
-
-    @classmethod
-    def from_line(cls, line: str) -> Where:
-        """What `to_line` was given."""
-        return cls(**json.loads(line))
+from fedbrats.engines.superlink.handed import READY, Where
+from fedbrats.engines.superlink.tasks import tell_failed
 
 
 class Executor:
@@ -89,7 +65,7 @@ class Executor:
         for process in ended:
             where = self._doing.pop(process.pid, None)
             if where and process.returncode:
-                _tell_failed(where, f"its process ended with {process.returncode}")
+                tell_failed(where, f"its process ended with {process.returncode}")
         if self.resident and not self._running:
             self._start()
 
@@ -98,7 +74,7 @@ class Executor:
         for process in self._running:
             process.terminate()
         while self._doing:
-            _tell_failed(self._doing.popitem()[1], "its SuperExec ended")
+            tell_failed(self._doing.popitem()[1], "its SuperExec ended")
 
     def _free(self) -> bool:
         if self.resident and not self._ready and self._running:
@@ -118,9 +94,3 @@ class Executor:
         self._running.append(process)
         self._ready = False
         return process
-
-
-def _tell_failed(where: Where, why: str) -> None:
-    from fedbrats.engines.superlink.tasks import tell_failed
-
-    tell_failed(where, why)

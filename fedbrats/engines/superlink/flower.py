@@ -24,8 +24,6 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from fedbrats.engines.superlink.executor import Executor
-
 POLL = 0.2  # seconds
 POLL_OF_SUPEREXEC = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL"
 
@@ -135,6 +133,8 @@ def _superexec(rest: list[str]) -> None:
     """`superexec TASK PROGRAM KIND ...`: tasks of the type TASK are done by `python -m PROGRAM`, see `Executor`."""
     from flwr.supercore.cli import flower_superexec
     from flwr.supercore.superexec import run_superexec as module
+
+    from fedbrats.engines.superlink.executor import Executor
 
     task, program, kind, *options = rest
     executor = Executor(task, program.split(), resident=kind == "resident")

@@ -29,7 +29,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message
 
-from fedbrats.engines.superlink.executor import READY, Where
+from fedbrats.engines.superlink.handed import READY, Where
 from fedbrats.federation import flower_env
 
 log = logging.getLogger(__name__)

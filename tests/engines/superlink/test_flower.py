@@ -28,7 +28,8 @@ from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
 from fedbrats.engines.sites import CLIENT_APP_CRASHED, set_identity
 from fedbrats.engines.superlink import flower
-from fedbrats.engines.superlink.executor import Executor, Where
+from fedbrats.engines.superlink.executor import Executor
+from fedbrats.engines.superlink.handed import Where
 from fedbrats.engines.superlink.thin_app import STUDY, thin_app
 from tests.engines.superlink.deployment import wait
 
@@ -86,7 +87,7 @@ def test_resident_program_is_there_before_a_task_and_again_when_it_has_died(
     executor = Executor("flwr-clientapp", ["echo_tasks", str(tmp_path / "done")], resident=True)
     failed: list[Where] = []
     monkeypatch.setattr(
-        "fedbrats.engines.superlink.tasks.tell_failed", lambda where, why: failed.append(where)
+        "fedbrats.engines.superlink.executor.tell_failed", lambda where, why: failed.append(where)
     )
 
     def free() -> bool:
@@ -122,7 +123,9 @@ def test_of_a_program_for_one_task_only_a_failure_is_told(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     executor = Executor("flwr-serverapp", ["ends"], resident=False)
     failed: list[str] = []
-    monkeypatch.setattr("fedbrats.engines.superlink.tasks.tell_failed", lambda where, why: failed.append(why))
+    monkeypatch.setattr(
+        "fedbrats.engines.superlink.executor.tell_failed", lambda where, why: failed.append(why)
+    )
     spec = ExecutionSpec(TaskType.SERVER_APP, "127.0.0.1:1", "token", True, None, False, None, False, 1)
     executor.launch(spec)
 
