@@ -28,6 +28,7 @@ from fedbrats.report.sections import (
     statistics,
     uncertainty,
 )
+from fedbrats.report.secure import secure_sentence
 from fedbrats.runs.privacy_files import asks_for_privacy
 from fedbrats.runs.run_folder import read_run
 from fedbrats.runs.taking_part import headline
@@ -92,8 +93,10 @@ def head(results: Results) -> dict[str, Any]:
 
 
 def _protection(results: Results) -> list[tuple[str, str]]:
-    """Facts of a private and of a personalised run."""
-    out = []
+    """Facts of a run with secure aggregation, of a private and of a personalised one."""
+    out, run = [], results.run
+    if said := secure_sentence(run.path, run.config, run.rounds):
+        out.append(("Aggregation", said))
     if (privacy := results.privacy) is not None:
         largest = "unknown" if privacy.unknown else epsilon_text(privacy.epsilon)
         out.append(("Privacy", f"one {privacy.unit}, largest epsilon {largest}"))

@@ -14,7 +14,8 @@ from fedbrats.runs.run_folder import RunFolder, read_run
 PUBLIC_NAME = "report_public.html"
 FACTS = (  # of the head; the others may have paths or describe the machine
     *("Started", "Strategy", "Network", "Loss", "Arms", "Rounds", "Optimiser steps in a row", "Patch"),
-    *("Partition", "Cases", "Metrics", "Lesions", "Duration", "Versions", "Privacy", "Personalised"),
+    *("Partition", "Cases", "Metrics", "Lesions", "Duration", "Versions", "Aggregation", "Privacy"),
+    "Personalised",
 )
 WHICH = (
     "Report to hand out",

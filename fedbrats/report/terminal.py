@@ -19,6 +19,7 @@ from fedbrats.report.arms import OF_TRAINING_SITES, arm_title
 from fedbrats.report.cells import MISSING, SEEN_ONLY, number
 from fedbrats.report.conditions import steps_in_words, truth_sentences, without_truth
 from fedbrats.report.epsilon import NO_EPSILON, band, epsilon_text, of_budget
+from fedbrats.report.secure import secure_sentence
 from fedbrats.report.spent import read_spent
 from fedbrats.report.style import shorten
 from fedbrats.report.tables import EVERY_SITE, institution_table, worst_institution
@@ -37,7 +38,8 @@ def plain(text: object) -> Text:
 def print_result_table(run: RunFolder | Path, console: Console) -> None:
     """Print arms by regions over all test cases: mean and 95 % interval, per cent of pooled, worst institution.
 
-    Below it the epsilon of each institution, where the run is private. At most 80 columns wide.
+    Below it what secure aggregation used, and the epsilon of each institution, where the run has them. At most 80
+    columns wide.
 
     Raises:
         RunFolderError: `run` is a path that cannot be read as a run folder.
@@ -50,6 +52,8 @@ def print_result_table(run: RunFolder | Path, console: Console) -> None:
     elif not told:
         console.print("No test case was scored, so there is no result table.")
     _print_told(told, console)
+    if said := secure_sentence(run.path, run.config, run.rounds):
+        console.print(plain(said))
     for line in privacy_lines(run):
         console.print(line)
     print_taking_part(taking_part(run.rounds), missed_share(run.config), console, always=not run.simulation)

@@ -21,6 +21,7 @@ from fedbrats.federation.server import round_loop
 from fedbrats.federation.server.state import Federation, Member
 from fedbrats.federation.site.app import make_client_app
 from fedbrats.federation.wire import to_record
+from fedbrats.runs import secure as secure_files
 from fedbrats.runs.checkpoint import Model
 from fedbrats.runs.rounds import start
 from tests.federation.toy import (
@@ -122,6 +123,7 @@ def serve(sites: Sites, root: Path, rounds: int = 1, secure: bool = True, **opti
     if algorithm.quorum is None:  # as `checks.by_engine` does in a simulation
         algorithm = replace(algorithm, quorum=SIMULATED)
     start(root, 0)
+    secure_files.start(root, 0)
     fed = Federation(
         algorithm=algorithm,
         cohorts=[Cohort("federated", present, algorithm)],

@@ -25,7 +25,7 @@ from fedbrats.privacy.central import Central
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.report.html import write_report
 from fedbrats.report.public import write_public_report
-from fedbrats.runs import rounds
+from fedbrats.runs import rounds, secure
 from fedbrats.runs.case_tables import cases_table
 from fedbrats.runs.checkpoint import Model, load_checkpoint
 from fedbrats.training.schedule import plateau_factor
@@ -43,6 +43,8 @@ def federation(
         start = initial_arrays(parts, config.train.init, config.run.trust)
         models[cohort.arm] = Model(parts.without_stays(start) if cohort.federated else start)
     rounds.start(folder, finished)
+    if parts.secure is not None:
+        secure.start(folder, finished)
     privacy = parts.privacy
     patients = privacy if isinstance(privacy, DpSgd) else None
     return Federation(

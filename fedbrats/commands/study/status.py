@@ -12,6 +12,7 @@ from fedbrats.config.server_file import ServerFile
 from fedbrats.credentials.folder import Folder
 from fedbrats.credentials.keys import public_pem
 from fedbrats.engines.superlink.control import ServerAway, nodes, run_status
+from fedbrats.report.secure import secure_sentence
 from fedbrats.runs import rounds
 from fedbrats.runs.taking_part import taking_part
 
@@ -34,9 +35,11 @@ def status(server: ServerFile, folder: Path) -> list[str]:
         if state["state"] == RUNNING and over(run):
             state = {**state, "state": FAILED, "said": f"its run ended: {run or 'the SuperLink began anew'}"}
     lines = [f"study {study.name}: {state['state'] or 'not begun'}, {state['said']} ({state['at']})"]
-    done = len(rounds.read_rounds(folder)) and int(rounds.read_rounds(folder)["round"].max())
-    lines.append(f"rounds: {done} of {load_config(folder / 'config.yaml').rounds}")
-    took_part = {part.site: f", {part.line()}" for part in taking_part(rounds.read_rounds(folder))}
+    seen, config = rounds.read_rounds(folder), load_config(folder / "config.yaml")
+    done = len(seen) and int(seen["round"].max())
+    lines.append(f"rounds: {done} of {config.rounds}")
+    lines += filter(None, [secure_sentence(folder, {"privacy": config.privacy}, seen)])
+    took_part = {part.site: f", {part.line()}" for part in taking_part(seen)}
     lines += [f"  {site}: {there.get(site, 'unknown')}{took_part.get(site, '')}" for site in study.sites]
     if state["state"] not in (RUNNING, FINISHED):
         lines.append(f"`fedbrats study resume {study.name}` goes on")

@@ -30,6 +30,7 @@ from fedbrats.privacy.secure_aggregation.protocol import FEWEST, Public, Told, l
 from fedbrats.privacy.secure_aggregation.ring import FixedPoint, OutOfRange
 from fedbrats.privacy.secure_aggregation.sharing import SHARE_BYTES, BadShares
 from fedbrats.runs import rounds
+from fedbrats.runs.secure import TABLE
 
 SEALED_BYTES = NONCE_BYTES + 2 * SHARE_BYTES + TAG_BYTES
 SESSION_BYTES = 16
@@ -170,6 +171,19 @@ class SecureRound:
             mean = point.mean(part, cases, "float64" if dtype == "float64" else "float32")
             found[array], start = torch.from_numpy(mean), start + size
         self.arrays = {array: found[array] for array in self._expected}
+        self._write_down(point, cases)
+
+    def _write_down(self, point: FixedPoint, cases: int) -> None:
+        """What this round used, in the run folder; the report says it."""
+        summed = len(self._survivors)
+        facts: dict[str, Any] = {
+            "round": self._round,
+            "asked": len(self._asked),
+            "threshold": self.threshold,
+            "summed": summed,
+        }
+        facts |= {"cases": cases, "bits": point.bits, "error": point.error(summed, cases)}
+        TABLE.append(self._fed.folder, [facts])
 
     def _ask(
         self,

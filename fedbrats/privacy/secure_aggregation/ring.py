@@ -63,6 +63,10 @@ class FixedPoint:
         weighted = np.ldexp(values * cases, self.bits)
         return np.rint(weighted, out=weighted).astype(np.int64).view(np.uint64)
 
+    def error(self, sites: int, cases: int) -> float:
+        """By how much rounding moves an element of the mean of so many `sites` with so many `cases` at most."""
+        return math.ldexp(sites / (2 * cases), -self.bits)
+
     def mean(self, total: np.ndarray, cases: int, dtype: str = "float32") -> np.ndarray:
         """What a sum (uint64) of sites with so many `cases` together stands for.
 

@@ -16,6 +16,8 @@ from fedbrats.arrays import as_numpy
 from fedbrats.federation import questions
 from fedbrats.federation.server.state import FederationError
 from fedbrats.federation.wire import to_record
+from fedbrats.privacy.secure_aggregation.ring import FixedPoint
+from fedbrats.runs.secure import TABLE
 from tests.federation.toy_rounds import rows_of
 from tests.federation.toy_secure import CASES, hospitals, mean_of, sent_by, serve, start_model
 
@@ -81,6 +83,11 @@ def test_a_site_that_drops_out_at_any_step(plain: Any, tmp_path: Path, site: str
     assert [(r["site"], r["phase"]) for r in bad] == [(site, phase)]
     assert "no disc space" in bad[0]["status"]
     assert rows[-1]["cases"] == str(sum(CASES[s] for s in left))
+    (used,) = TABLE.rows(tmp_path / "server")
+    bits = FixedPoint.of(sum(CASES.values()), 65536.0).bits
+    assert [used[n] for n in ("round", "asked", "threshold", "summed")] == ["1", "4", "3", str(len(left))]
+    assert (used["cases"], used["bits"]) == (rows[-1]["cases"], str(bits))
+    assert float(used["error"]) == len(left) / (2 * int(used["cases"])) * 2.0**-bits
 
 
 @pytest.mark.parametrize("kind", [questions.KEYS, questions.SHARES, questions.TRAIN, questions.UNMASK])
@@ -89,6 +96,7 @@ def test_too_few_survivors_fail_the_round_and_tell_nothing(tmp_path: Path, kind:
     fed = serve(sites, tmp_path / "server")
     assert all(np.array_equal(array, start_model()[name].numpy()) for name, array in model(fed).items())
     assert fed.models["federated"].failed_in_a_row == 1
+    assert TABLE.rows(tmp_path / "server") == []
     *rows, last = rows_of(tmp_path / "server")
     assert last["status"].startswith("failed: 2 ")
     assert "3" in last["status"]

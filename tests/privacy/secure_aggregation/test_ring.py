@@ -47,7 +47,8 @@ def test_the_mean_is_as_near_as_it_says(dtype: type) -> None:
     for i in range(2000):
         exact = sum(Fraction(float(sent[site][i])) * cases[site] for site in cases) / n
         worst = max(worst, abs(Fraction(found[i]) - exact))
-    bound = 5 / (2 * n) * 2.0**-point.bits  # K / (2 N) 2^-f
+    bound = point.error(len(cases), n)
+    assert bound == 5 / (2 * n) * 2.0**-point.bits  # K / (2 N) 2^-f
     assert worst <= bound * (1 + 1e-6)  # float64 adds its own last digit
     assert worst > 0.05 * bound or dtype is np.float16  # whose few digits need no rounding
     mean = sum(cases[site] * sent[site].astype(np.float64) for site in cases) / n
