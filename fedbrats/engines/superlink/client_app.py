@@ -18,6 +18,7 @@ from fedbrats import __version__
 from fedbrats.config.names import LONGEST
 from fedbrats.config.site_file import VARIABLE, SiteFile, load_site_file
 from fedbrats.config.targets import ConfigError
+from fedbrats.config.versions import other_versions, own_versions
 from fedbrats.engines.sites import CLIENT_APP_RAISED_EXCEPTION, error_reply
 from fedbrats.engines.superlink.thin_app import STUDY
 from fedbrats.federation import questions
@@ -95,11 +96,19 @@ def _prepare(site: SiteFile, study: str, message: Message) -> dict[str, str]:
     except ConfigError as error:
         log.warning("study %s cannot run here: %s", study, error)
         raise StudyRefused(
-            f"study {study}: its configuration cannot run at the site, whose log says why"
+            f"study {study}: its configuration cannot run at the site, whose log says why{_other_versions(site)}"
         ) from error
     prepare_study(site, folder)
     state = questions.READY if approved(site, folder) else questions.WAITING
     return {"site": site.name, "state": state, "sha256": sha256, "version": __version__}
+
+
+def _other_versions(site: SiteFile) -> str:
+    """What is installed here in other versions than at the server when the site was enrolled: it may be why."""
+    told = {name: version.partition("+")[0] for name, version in site.server.versions.items()}
+    others = other_versions(own_versions(), told)
+    said = ", ".join(f"{name} {here!r} instead of {there}" for name, here, there in others)
+    return f"; it has {said}: install the server's there" if said else ""
 
 
 app = SiteApp()

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ class Deployment:
     folder: Path
     port: int
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    within: dict[str, tuple[str, ...]] = field(default_factory=dict)  # such as `ip netns exec`
 
     @property
     def server(self) -> Path:
@@ -59,7 +60,10 @@ class Deployment:
         """Begin a command that runs on."""
         with (self.folder / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
-                [sys.executable, "-m", "fedbrats", *words], stdout=log, stderr=log, env={**os.environ, **PACE}
+                [*self.within.get(name, ()), sys.executable, "-m", "fedbrats", *words],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **PACE},
             )
 
     def start_server(self) -> None:
@@ -117,7 +121,10 @@ def free_ports(count: int) -> int:
 
 @contextmanager
 def deployment(
-    folder: Path, sites: Mapping[str, int], more: Mapping[str, dict] | None = None
+    folder: Path,
+    sites: Mapping[str, int],
+    more: Mapping[str, dict] | None = None,
+    names: Sequence[str] = (),
 ) -> Iterator[Deployment]:
     """Credentials, configurations and data of a federation; whatever was started is ended with the context.
 
@@ -125,13 +132,15 @@ def deployment(
         folder: empty.
         sites: name -> cases, of one phantom.
         more: entries of the `site.yaml` of some sites.
+        names: further addresses of the server, where it is then to be reached, too.
     """
     port = free_ports(1 + len(sites))
     made, root = Deployment(folder, port), folder / "all"
     write_phantom(root, sites=dict(sites), shape=[32, 32, 24], workers=0)
-    federation = begin(folder / "federation", "localhost", [], port)
+    federation = begin(folder / "federation", "localhost", list(names), port)
+    listen = "0.0.0.0" if names else "127.0.0.1"
     made.server.write_text(
-        yaml.safe_dump({"federation": "federation", "storage": "server", "listen": "127.0.0.1"})
+        yaml.safe_dump({"federation": "federation", "storage": "server", "listen": listen})
     )
     for name in sites:
         shutil.copytree(enrol(federation, name), folder / name)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
+from fedbrats import __version__
 from fedbrats.commands.study.starting import study_config
 from fedbrats.config.schema import save_config
 from fedbrats.config.site_file import load_site_file
@@ -109,3 +110,23 @@ def test_without_its_configuration_or_its_log_nothing_leaves(tmp_path: Path, dat
     assert ask(questions.PREPARE, text_of(tmp_path)).error.reason == NOT_LOGGED
     file.write_text("policy: {privcy: true}\n")
     assert ask(questions.PREPARE, text_of(tmp_path)).error.reason == NO_SITE
+
+
+@pytest.mark.parametrize(
+    ("versions", "told"),
+    [
+        ("{}", ""),
+        (
+            "{fedbrats: '9.9'}",
+            f"; it has fedbrats {__version__!r} instead of 9.9: install the server's there",
+        ),
+    ],
+)
+def test_a_study_of_another_version_that_cannot_run_is_refused_with_what_to_install(
+    versions: str, told: str, tmp_path: Path, data: Path
+) -> None:
+    file, ask = site_of(tmp_path, data, "least_cases: 2")
+    file.write_text(f"{file.read_text()}server: {{versions: {versions}}}\n")
+    reply = ask(questions.PREPARE, text_of(tmp_path) + "an_option_to_come: 1\n")
+    said = f"study glioma: its configuration cannot run at the site, whose log says why{told}"
+    assert reply.error.reason == said

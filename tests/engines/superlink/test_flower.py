@@ -5,50 +5,23 @@ from __future__ import annotations
 import inspect
 import io
 import os
-import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
-from unittest.mock import MagicMock
 
 import psutil
 import pytest
 import tomli
-from flwr.app import Message, RecordDict
-from flwr.common.constant import SubStatus
 from flwr.supercore.constant import TaskType
-from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
-from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.superexec import run_superexec
 from flwr.supercore.superexec.executor import ExecutionSpec
-from flwr.supernode import start_client_internal
-from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
-from fedbrats.engines.sites import CLIENT_APP_CRASHED, set_identity
 from fedbrats.engines.superlink import flower
 from fedbrats.engines.superlink.executor import Executor
 from fedbrats.engines.superlink.handed import Where
 from fedbrats.engines.superlink.thin_app import STUDY, thin_app
 from tests.engines.superlink.deployment import wait
-
-
-def test_supernode_sleeps_three_seconds_by_the_module_that_is_replaced(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    source = inspect.getsource(start_client_internal)
-    assert "time.sleep(3)" in source
-    assert set(re.findall(r"\btime\.(\w+)", source)) == {
-        "sleep"
-    }  # nothing else of the module would be missed
-    slept: list[float] = []
-    monkeypatch.setattr(flower, "time", SimpleNamespace(sleep=slept.append))
-    monkeypatch.setattr(start_client_internal, "time", start_client_internal.time)
-    flower.ask_more_often()
-    start_client_internal.time.sleep(3)
-    start_client_internal.time.sleep(0.05)
-    assert slept == [flower.POLL, 0.05]
 
 
 def test_superexec_has_its_interval_and_its_executor_from_where_they_are_set(
@@ -138,51 +111,6 @@ def test_of_a_program_for_one_task_only_a_failure_is_told(
     assert failed == ([f"its process ended with {ended}"] if ended else [])
 
 
-def question(state: InMemoryNodeState) -> Message:
-    """A message at a SuperNode, of the run 1."""
-    message = Message(RecordDict(), 2, "train")
-    about = message.metadata
-    about.__dict__.update(_run_id=1, _src_node_id=1, _message_id=message.object_id)
-    state.store_message(message)
-    return message
-
-
-@pytest.mark.parametrize("fetched", [True, False])
-def test_a_message_whose_task_failed_is_answered_with_an_error(
-    fetched: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("finish_task", "_store_error_replies"):
-        monkeypatch.setattr(InMemoryNodeState, name, getattr(InMemoryNodeState, name))
-    set_identity(2)
-    for patched in (False, True):
-        state = InMemoryNodeState(InMemoryObjectStore())
-        asked, task = question(state), state.create_task(TaskType.CLIENT_APP, run_id=1, fab_hash="")
-        assert task is not None
-        if fetched:
-            assert state.get_messages_legacy(is_reply=False)
-        state.finish_task(task, SubStatus.FAILED, "")
-        replies = state.get_messages_legacy(is_reply=True)
-        if not patched:
-            assert not replies  # what Flower leaves behind, and why this is needed
-            flower.answer_failed_tasks()
-    assert [reply.metadata.reply_to_message_id for reply in replies] == [asked.metadata.message_id]
-    assert replies[0].error.code == CLIENT_APP_CRASHED
-
-
-def test_a_reply_that_is_there_is_sent_though_its_task_failed_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("finish_task", "_store_error_replies"):
-        monkeypatch.setattr(InMemoryNodeState, name, getattr(InMemoryNodeState, name))
-    flower.answer_failed_tasks()
-    set_identity(2)
-    state = InMemoryNodeState(InMemoryObjectStore())
-    asked, task = question(state), state.create_task(TaskType.CLIENT_APP, run_id=1, fab_hash="")
-    reply = Message(RecordDict(), reply_to=asked)
-    reply.metadata.__dict__["_message_id"] = reply.object_id
-    state.store_message(reply)
-    state.finish_task(task or 0, SubStatus.FAILED, "")
-    assert state.get_messages_legacy(is_reply=True) == [reply]
-
-
 def test_a_program_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
     """As when `fedbrats site start` is killed: the SuperNode would go on, and keep out the one that comes after."""
     (tmp_path / "child.py").write_text(
@@ -225,28 +153,3 @@ def test_app_of_a_study_holds_no_code() -> None:
 def test_only_refused_requests_are_logged(arguments: tuple, kept: bool) -> None:
     record = flower.logging.LogRecord("uvicorn.access", 20, "", 0, "", arguments, None)
     assert flower._refused(record) is kept
-
-
-@pytest.mark.parametrize("ends", ["pull_object", "confirm_message_received"])
-def test_a_message_whose_run_ends_while_it_is_fetched_leaves_no_task(
-    ends: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    state, store, message = MagicMock(), MagicMock(), MagicMock()
-    state.create_task.return_value = 7
-    store.preregister.return_value = ["object"]
-    given = {
-        "receive": lambda: (message, MagicMock()),
-        "pull_object": lambda run, name: b"",
-        "confirm_message_received": lambda run, name: None,
-        ends: MagicMock(side_effect=RunNotRunningException),
-    }
-    asked = dict.fromkeys(("node_config", "get_run", "get_fab", "trusted_entities"))
-    fetch = start_client_internal._pull_and_store_message
-    assert fetch(state=state, object_store=store, **asked, **given) is None
-    state.finish_task.assert_not_called()  # what Flower leaves behind, and why this is needed
-    monkeypatch.setattr(start_client_internal, "_pull_and_store_message", fetch)
-    flower.give_up_ended_runs()
-    found = start_client_internal._pull_and_store_message(state=state, object_store=store, **asked, **given)
-    assert found is None
-    assert state.finish_task.call_args.args == (7,)
-    state.delete_messages.assert_called_once()

@@ -1,0 +1,175 @@
+"""A SuperNode asks more often and answers whatever it was asked; what is set otherwise is still where we think."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from flwr.app import Message, RecordDict
+from flwr.common.constant import SubStatus
+from flwr.supercore.constant import TaskType
+from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
+from flwr.supercore.run import RunNotRunningException
+from flwr.supernode import start_client_internal
+from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
+
+from fedbrats.engines.sites import CLIENT_APP_CRASHED, set_identity
+from fedbrats.engines.superlink import supernode
+
+
+def test_supernode_sleeps_three_seconds_by_the_module_that_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = inspect.getsource(start_client_internal)
+    assert "time.sleep(3)" in source
+    assert set(re.findall(r"\btime\.(\w+)", source)) == {
+        "sleep"
+    }  # nothing else of the module would be missed
+    slept: list[float] = []
+    monkeypatch.setattr(supernode, "time", SimpleNamespace(sleep=slept.append))
+    monkeypatch.setattr(start_client_internal, "time", start_client_internal.time)
+    supernode.ask_more_often()
+    start_client_internal.time.sleep(3)
+    start_client_internal.time.sleep(0.05)
+    assert slept == [supernode.POLL, 0.05]
+
+
+def question(state: InMemoryNodeState) -> Message:
+    """A message at a SuperNode, of the run 1."""
+    message = Message(RecordDict(), 2, "train")
+    about = message.metadata
+    about.__dict__.update(_run_id=1, _src_node_id=1, _message_id=message.object_id)
+    state.store_message(message)
+    return message
+
+
+@pytest.mark.parametrize("fetched", [True, False])
+def test_a_message_whose_task_failed_is_answered_with_an_error(
+    fetched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("finish_task", "_store_error_replies"):
+        monkeypatch.setattr(InMemoryNodeState, name, getattr(InMemoryNodeState, name))
+    set_identity(2)
+    for patched in (False, True):
+        state = InMemoryNodeState(InMemoryObjectStore())
+        asked, task = question(state), state.create_task(TaskType.CLIENT_APP, run_id=1, fab_hash="")
+        assert task is not None
+        if fetched:
+            assert state.get_messages_legacy(is_reply=False)
+        state.finish_task(task, SubStatus.FAILED, "")
+        replies = state.get_messages_legacy(is_reply=True)
+        if not patched:
+            assert not replies  # what Flower leaves behind, and why this is needed
+            supernode.answer_failed_tasks()
+    assert [reply.metadata.reply_to_message_id for reply in replies] == [asked.metadata.message_id]
+    assert replies[0].error.code == CLIENT_APP_CRASHED
+
+
+def test_a_reply_that_is_there_is_sent_though_its_task_failed_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("finish_task", "_store_error_replies"):
+        monkeypatch.setattr(InMemoryNodeState, name, getattr(InMemoryNodeState, name))
+    supernode.answer_failed_tasks()
+    set_identity(2)
+    state = InMemoryNodeState(InMemoryObjectStore())
+    asked, task = question(state), state.create_task(TaskType.CLIENT_APP, run_id=1, fab_hash="")
+    reply = Message(RecordDict(), reply_to=asked)
+    reply.metadata.__dict__["_message_id"] = reply.object_id
+    state.store_message(reply)
+    state.finish_task(task or 0, SubStatus.FAILED, "")
+    assert state.get_messages_legacy(is_reply=True) == [reply]
+
+
+@pytest.fixture
+def unpatched(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Flower's loop, which a test may change; as it was when the test is over. Its own way to fetch."""
+    for name in ("_pull_and_store_message", "_push_messages"):
+        monkeypatch.setattr(start_client_internal, name, getattr(start_client_internal, name))
+    monkeypatch.delenv(supernode.HOME, raising=False)
+    set_identity(2)
+    return start_client_internal._pull_and_store_message
+
+
+def given(**other: Any) -> dict[str, Any]:
+    """What Flower's loop fetches with: a message of the run 7, an object of which is still at the SuperLink."""
+    state, store, message = InMemoryNodeState(MagicMock()), MagicMock(), Message(RecordDict(), 2, "train")
+    message.metadata.__dict__.update(_run_id=7, _src_node_id=1, _message_id="asked")
+    state.store_run(SimpleNamespace(run_id=7, fab_hash="", primary_task_type=""))  # type: ignore[arg-type]
+    store.preregister.return_value = ["object"]
+    asks = {
+        "receive": lambda: (message, MagicMock()),
+        "pull_object": lambda run, name: b"",
+        "confirm_message_received": lambda run, name: None,
+    }
+    rest = dict.fromkeys(("node_config", "get_run", "get_fab", "trusted_entities"))
+    return {"state": state, "object_store": store, **rest, **asks, **other}
+
+
+def replies(how: dict[str, Any]) -> list[Message]:
+    return list(how["state"].get_messages_legacy(is_reply=True))
+
+
+@pytest.mark.parametrize("ends", ["pull_object", "confirm_message_received"])
+def test_a_message_whose_run_ends_while_it_is_fetched_leaves_no_task(ends: str, unpatched: Any) -> None:
+    how = given(**{ends: MagicMock(side_effect=RunNotRunningException)})
+    assert unpatched(**how) is None
+    assert [task.status.status for task in how["state"].get_tasks()] == ["pending"]  # why this is needed
+    supernode.answer_what_was_taken()
+    how = given(**{ends: MagicMock(side_effect=RunNotRunningException)})
+    assert start_client_internal._pull_and_store_message(**how) is None
+    assert [task.status.status for task in how["state"].get_tasks()] == ["finished"]
+    assert not replies(how)
+
+
+def test_a_message_that_cannot_be_fetched_is_answered(unpatched: Any) -> None:
+    broken = {"pull_object": MagicMock(side_effect=OSError("/data/John Smith"))}
+    assert unpatched(**given(**broken)) is None
+    supernode.answer_what_was_taken()
+    how = given(**broken)
+    assert start_client_internal._pull_and_store_message(**how) == 7  # so that the loop goes on to send
+    (reply,) = replies(how)
+    assert reply.metadata.reply_to_message_id == "asked"
+    assert reply.error.reason == "its message could not be fetched (OSError)"
+
+
+def test_what_a_killed_supernode_had_is_answered_by_the_next_once(
+    unpatched: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(supernode.HOME, str(tmp_path / "flower"))
+    supernode.answer_what_was_taken()
+    fetch = start_client_internal._pull_and_store_message
+    assert fetch(**given()) == 7  # and killed
+    nothing = given(receive=lambda: None)
+    assert fetch(**nothing) == 7
+    (reply,) = replies(nothing)
+    assert (reply.metadata.reply_to_message_id, reply.error.code) == ("asked", CLIENT_APP_CRASHED)
+    assert fetch(**given(receive=lambda: None)) is None
+
+
+def test_what_was_answered_is_not_answered_again(
+    unpatched: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(supernode.HOME, str(tmp_path))
+    sent: list[Any] = []
+    monkeypatch.setattr(start_client_internal, "_push_messages", lambda **how: sent.append(how))
+    supernode.answer_what_was_taken()
+    start_client_internal._pull_and_store_message(**given())
+    assert (tmp_path / supernode.TAKEN).stat().st_mode & 0o777 == 0o600
+    start_client_internal._push_messages(state=None)
+    assert sent
+    assert start_client_internal._pull_and_store_message(**given(receive=lambda: None)) is None
+
+
+def test_a_note_that_is_torn_or_cannot_be_written_stops_nobody(
+    unpatched: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(supernode.HOME, str(tmp_path))
+    (tmp_path / supernode.TAKEN).write_bytes(b"\xff\xff\xff")
+    supernode.answer_what_was_taken()
+    (tmp_path / supernode.TAKEN).unlink()
+    (tmp_path / supernode.TAKEN).mkdir()
+    assert start_client_internal._pull_and_store_message(**given()) == 7
