@@ -40,11 +40,11 @@ def main(arguments: list[str]) -> int:
         programs = server_programs(server, STUDY_TASK)
         if options.only:
             around = environment(options.server, None, "server")
-            meanwhile = door(server) if options.only == "superexec" else lambda: None
+            meanwhile = watching(server) if options.only == "superexec" else lambda: None
             return run_all(alone(programs, options.only), around, None, meanwhile)
         print(f"SuperLink at {server_address(server)}; logs in {pids.with_name('logs')}", flush=True)
         around = environment(options.server, server.storage, "server")
-        return run_all(programs, around, pids, door(server))
+        return run_all(programs, around, pids, watching(server))
     except (ConfigError, OSError) as error:
         print(f"fedbrats: {shown(str(error))}", file=sys.stderr)
         return 2
@@ -68,6 +68,19 @@ def server_option(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="configuration of the server (server.yaml; the environment's FEDBRATS_SERVER)",
     )
+
+
+def watching(server: ServerFile) -> Callable[[], None]:
+    """What a server does while its programs run: see who is let in, and that studies go on."""
+    from fedbrats.commands.study.going_on import going_on
+
+    looks = (door(server), going_on(server))
+
+    def look() -> None:
+        for one in looks:
+            one()
+
+    return look
 
 
 def door(server: ServerFile) -> Callable[[], None]:

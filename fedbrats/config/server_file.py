@@ -29,7 +29,9 @@ class ServerFile:
         False  # the SuperLink keeps its runs on disk and outlives a restart; for models up to 100 MB
     )
     sites: list[str] = field(default_factory=list)  # that a study asks; none named: all that are enrolled
-    wait_days: float = 7.0  # that a study waits for its sites to connect, prepare and approve
+    wait_days: float = (
+        7.0  # that a study waits for its sites to connect, prepare and approve, or to come back
+    )
 
 
 def load_server_file(file: Path) -> ServerFile:

@@ -96,6 +96,16 @@ def read_pointer(folder: Path) -> tuple[int, Path, dict[str, dict[str, Any]]] | 
         raise ValueError(f"{pointer}: the checkpoint it names cannot be read ({error})") from error
 
 
+def last_round(folder: Path) -> int:
+    """The round of the newest whole checkpoint below `folder`, from which a run is resumed; 0: none yet.
+
+    Raises:
+        ValueError: as `read_pointer`.
+    """
+    found = read_pointer(folder)
+    return found[0] if found else 0
+
+
 def within(folder: Path, path: Path) -> Path:
     """`path`, once it is sure that it lies in `folder`, through links too. Raises ValueError: it does not."""
     if not path.resolve().is_relative_to(folder.resolve()):

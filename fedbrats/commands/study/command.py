@@ -17,7 +17,7 @@ WORDS = {
     "start": "begin a study with the sites of the server file: key=value as for `fedbrats run`",
     "status": "how far it is, who is there, who is waited for",
     "stop": "end its run; what is finished stays",
-    "resume": "go on from the last finished round",
+    "resume": "go on from the last finished round, where it was stopped or has failed",
     "results": "the result table and where the reports are",
 }
 
@@ -76,8 +76,8 @@ def _stop(server: ServerFile, name: str) -> int:
     folder = study_folder(server, name)
     study = read_study(folder)
     with asking(server) as client:
+        write_state(folder, STOPPED, "stopped by the operator")  # first: what is to run goes on by itself
         stop_run(client, study.runs[-1])
-    write_state(folder, STOPPED, "stopped by the operator")
     print(f"study {name}: stopped; `fedbrats study resume {name}` goes on")
     return 0
 

@@ -26,16 +26,20 @@ RUNNING, FINISHED, FAILED, STOPPED = "running", "finished", "failed", "stopped"
 
 @dataclass(frozen=True)
 class Study:
-    """Who is asked, and Flower's numbers of the runs that worked on it, the last one last."""
+    """Who is asked, and Flower's numbers of the runs that worked on it, the last one last.
+
+    `began` holds for each run the last finished round when it began.
+    """
 
     name: str
     sha256: str  # of config.yaml
     sites: tuple[str, ...]
     runs: tuple[int, ...] = ()
+    began: tuple[int, ...] = ()
 
-    def with_run(self, run: int) -> Study:
-        """The same with one more run."""
-        return replace(self, runs=(*self.runs, run))
+    def with_run(self, run: int, began: int) -> Study:
+        """The same with one more run, which begins after round `began`."""
+        return replace(self, runs=(*self.runs, run), began=(*self.began, began))
 
 
 def study_folder(server: ServerFile, name: Any) -> Path:
@@ -51,7 +55,8 @@ def read_study(folder: Path) -> Study:
     if not file.is_file():
         raise ConfigError(f"{folder.name}: no such study; `fedbrats study start` begins one")
     content = read_json(file)
-    return Study(content["name"], content["sha256"], tuple(content["sites"]), tuple(content["runs"]))
+    lists = (tuple(content.get(key, ())) for key in ("sites", "runs", "began"))
+    return Study(content["name"], content["sha256"], *lists)
 
 
 def write_study(folder: Path, study: Study) -> None:
@@ -84,3 +89,12 @@ def only_one(folder: Path) -> Iterator[None]:
         raise ConfigError(f"{folder}: another process works on it") from error
     finally:
         os.close(lock)
+
+
+def held(folder: Path) -> bool:
+    """Whether a process works on the study."""
+    try:
+        with only_one(folder):
+            return False
+    except ConfigError:
+        return True

@@ -15,8 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+import httpx
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.run import RunNotRunningException
 
 from fedbrats.commands.run.progress import Progress
 from fedbrats.commands.run.server import (
@@ -34,6 +36,7 @@ from fedbrats.commands.study.folder import (
     STOPPED,
     Study,
     only_one,
+    read_state,
     read_study,
     study_folder,
     write_state,
@@ -52,6 +55,9 @@ from fedbrats.files import read_json, read_text, remove_partial, write_json
 from fedbrats.runs.site_cases import pseudonym
 
 DAY = 86400.0  # seconds
+# What Flower's client raises where the SuperLink has ended the run or began anew, an interrupt where it does not know
+# the token. Neither is a fault of the study: it was stopped, or goes on with another run (`going_on.py`).
+LOST = (KeyboardInterrupt, RunNotRunningException, httpx.HTTPError)
 log = logging.getLogger(__name__)
 app = ServerApp()
 
@@ -70,9 +76,11 @@ def main(grid: Grid, context: Context) -> None:
     with only_one(folder), _log(folder / "server.log") as stream, Progress(stream) as progress:
         try:
             _run(server, folder, study, StudyGrid(grid), progress)
+        except LOST:
+            log.exception("the SuperLink has no such run any more")
+            raise
         except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt)
-            write_state(folder, STOPPED if stopped else FAILED, str(error) or type(error).__name__)
+            write_state(folder, FAILED, str(error) or type(error).__name__)
             log.exception("the study ends here")
             raise
     write_state(folder, FINISHED, "the results are written")
@@ -95,7 +103,8 @@ def _run(server: ServerFile, folder: Path, study: Study, grid: StudyGrid, progre
     remove_partial(folder)
 
     def say(text: str) -> None:
-        write_state(folder, RUNNING, text)
+        if read_state(folder)["state"] != STOPPED:
+            write_state(folder, RUNNING, text)
         progress.message(text)
 
     try:
@@ -103,6 +112,8 @@ def _run(server: ServerFile, folder: Path, study: Study, grid: StudyGrid, progre
         parts = parts_of(config)
         members = joined(grid, folder, config, study.sites, grid.nodes)
         sites = _sites(folder, members)
+        if parts.algorithm.needed(len(sites)) == len(sites):
+            grid.wait_for_sites(server.wait_days * DAY, say)
         fed = federation(folder, config, parts, sites, progress)
         fed.members = members
         say("the rounds are under way")

@@ -33,6 +33,7 @@ from fedbrats.engines.superlink.programs import server_address
 from fedbrats.federation.parts import parts_of
 from fedbrats.federation.server.personal import write_personalization
 from fedbrats.files import private_folder, read_text
+from fedbrats.runs.checkpoint import last_round
 from fedbrats.runs.environment import write_environment
 
 ENDED = "finished"  # Flower's word for a run that is over, however it ended
@@ -103,7 +104,7 @@ def set_off(server: ServerFile, folder: Path) -> int:
         if study.runs and not over(run_status(client, study.runs[-1])):
             raise ConfigError(f"study {study.name}: its run {study.runs[-1]} is not over; stop it first")
         run = start_run(client, study.name)
-        write_study(folder, study.with_run(run))
+        write_study(folder, study.with_run(run, last_round(folder / "checkpoints")))
         write_state(folder, RUNNING, "waiting for the server's SuperExec")
     return run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fedbrats.commands.study.folder import FAILED, FINISHED, RUNNING, read_state, read_study
+from fedbrats.commands.study.folder import FINISHED, RUNNING, read_state, read_study
 from fedbrats.commands.study.starting import asking, over
 from fedbrats.config.schema import load_config
 from fedbrats.config.server_file import ServerFile
@@ -33,7 +33,10 @@ def status(server: ServerFile, folder: Path) -> list[str]:
         run = str(error)
     else:
         if state["state"] == RUNNING and over(run):
-            state = {**state, "state": FAILED, "said": f"its run ended: {run or 'the SuperLink began anew'}"}
+            said = (
+                f"its run ended ({run or 'the SuperLink began anew'}); the server goes on with it by itself"
+            )
+            state = {**state, "said": said}
     lines = [f"study {study.name}: {state['state'] or 'not begun'}, {state['said']} ({state['at']})"]
     seen, config = rounds.read_rounds(folder), load_config(folder / "config.yaml")
     done = len(seen) and int(seen["round"].max())

@@ -99,8 +99,11 @@ def stop_run(client: Any, run: int) -> None:
 
 def run_status(client: Any, run: int) -> str:
     """Flower's word for how far a run is, with its reason where it failed; "" for a run that it does not know."""
-    found = client.ListRuns(ListRunsRequest(run_id=run)).run_dict
-    if run not in found:
-        return ""
+    try:
+        found = client.ListRuns(ListRunsRequest(run_id=run)).run_dict
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code == httpx.codes.NOT_FOUND:
+            return ""
+        raise
     status = found[run].status
     return ": ".join(filter(None, (status.status, status.sub_status, status.details)))

@@ -26,13 +26,23 @@ class StudyGrid(AskedGrid):
     its message when its turn has come, so that one is held at a time and an error reply, which Flower signs as the
     SuperLink's own, belongs to the site that was asked. While the SuperLink is away nothing has come yet: whoever
     waits goes on waiting for as long as it would anyway, and Flower's client connects again.
+
+    A message to a site that is not connected is answered by Flower with an error at once. Where all sites are needed,
+    that would use up the rounds of the study within seconds: there, a question waits until all whom it goes to are
+    connected.
     """
 
-    def __init__(self, grid: Any, clock: Callable[[float], None] = time.sleep) -> None:
-        """`grid`: Flower's; `nodes` is empty until it is set."""
-        self._grid, self._sleep = grid, clock
+    def __init__(self, grid: Any, sleep: Callable[[float], None] = time.sleep) -> None:
+        """`grid`: Flower's; `nodes` is empty until it is set, and no question waits until `wait_for_sites`."""
+        self._grid, self._sleep = grid, sleep
+        self._patience = 0.0
+        self._say: Callable[[str], None] = log.warning
         self.nodes: dict[int, str] = {}  # node id -> site
         self._refused: dict[str, Message] = {}  # error replies to messages that the SuperLink did not take
+
+    def wait_for_sites(self, seconds: float, say: Callable[[str], None]) -> None:
+        """Let every question wait so long at most for sites that are not connected; `say` is told of it."""
+        self._patience, self._say = seconds, say
 
     def set_run(self, run: Any) -> None:
         self._grid.set_run(run)
@@ -47,18 +57,31 @@ class StudyGrid(AskedGrid):
 
     def online(self, keys: Mapping[bytes, str]) -> dict[int, str]:
         """Node id -> site of the nodes that are connected and registered with one of `keys` (PEM -> site)."""
+        return {node: keys[key] for node, key in self._connected().items() if key in keys}
+
+    def _connected(self) -> dict[int, bytes]:
+        """Node id -> registered key of all that are connected; none while the SuperLink is away."""
         try:
             found = list(self._grid.get_nodes())
         except httpx.TransportError:
             return {}
-        return {
-            int(node.node_id): keys[bytes(node.public_key)]
-            for node in found
-            if bytes(node.public_key) in keys and node.status == "online"
-        }
+        return {int(node.node_id): bytes(node.public_key) for node in found if node.status == "online"}
+
+    def _wait_for(self, nodes: set[int]) -> None:
+        end, said = time.monotonic() + self._patience, ""
+        while time.monotonic() < end and (missing := nodes - set(self._connected())):
+            names = ", ".join(sorted(self.nodes.get(node, str(node)) for node in missing))
+            if names != said:
+                self._say(f"waiting for {names}: not connected")
+            said = names
+            self._sleep(1.0)
+        if said:
+            self._say("the rounds go on")
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Send the messages, one request each, so that sites begin while the next is sent; returns their ids."""
+        messages = list(messages)
+        self._wait_for({message.metadata.dst_node_id for message in messages})
         return [self._push(message) for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
