@@ -113,6 +113,11 @@ def test_a_key_is_let_in_when_the_superlink_is_told_once_however_often(folder: F
     assert status(folder)["Once"] == "registered"  # asking announced nobody
 
 
+def test_a_run_that_the_superlink_does_not_know_has_no_status(folder: Folder) -> None:
+    with control.control(LINK, folder.authority) as client:
+        assert control.run_status(client, 17) == ""  # Flower refuses the question
+
+
 def test_a_revoked_site_is_cut_off_while_it_runs_and_refused_when_it_comes_again(
     folder: Folder, capsys: pytest.CaptureFixture[str]
 ) -> None:
