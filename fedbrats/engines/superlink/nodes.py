@@ -84,9 +84,12 @@ def key_refusal(server: str, ca: Path, key: Path) -> str | None:
                     f"{server} does not know the key of this site ({fingerprint(public)}): it was never enrolled, or "
                     "revoked, or another followed it; ask the server's operator (`fedbrats federation status`)"
                 )
-            return (
-                f"{server} refuses the key of this site ({error.response.status_code}): is its clock right?"
-            )
+            status = error.response.status_code
+            if (
+                status >= httpx.codes.INTERNAL_SERVER_ERROR
+            ):  # a proxy's, while the SuperLink behind it is away
+                raise RuntimeError(f"{server} does not work ({status})") from error
+            return f"{server} refuses the key of this site ({status}): is its clock right?"
         except httpx.HTTPError as error:
             raise RuntimeError(f"{server} cannot be reached ({error})") from error
     return None

@@ -8,10 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
 from fedbrats.commands.federation.command import main
@@ -251,3 +252,18 @@ def test_a_site_is_connected_once_and_a_second_start_says_what_to_end(folder: Fo
 def test_nobody_is_told_where_nobody_listens(folder: Folder) -> None:
     with pytest.raises(RuntimeError, match="no answer from the SuperLink at localhost:1"):
         nodes.match_record("localhost:1", folder.authority, [])
+
+
+def test_a_proxy_whose_superlink_is_away_refuses_no_key(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = sites.enrol(folder, "Proxied") / "site.key"
+
+    class Proxy:
+        def ActivateNode(self, request: object) -> None:
+            asked = httpx.Request("POST", f"https://{LINK}/v1/fleet/activate-node")
+            raise httpx.HTTPStatusError("", request=asked, response=httpx.Response(502, request=asked))
+
+    monkeypatch.setattr(nodes, "_fleet", lambda *ignored: nullcontext(Proxy()))
+    with pytest.raises(RuntimeError, match="does not work \\(502\\)"):
+        nodes.key_refusal(LINK, folder.authority, key)
