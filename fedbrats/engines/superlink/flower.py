@@ -5,8 +5,9 @@
 - a SuperNode asks more often and answers whatever it was asked (`supernode.py`);
 - whatever runs ends with the process that started it (`end_with_parent`), or it would go on with nobody to stop it;
 - of the requests that are served, only refused ones are logged;
-- a SuperExec looks for tasks every `POLL` seconds, by Flower's own `FLWR_SUPEREXEC_TASK_POLL_INTERVAL`, and starts
-  nothing but what is installed here (`executor.py`), whatever app a run brings along.
+- a SuperExec looks for tasks every `POLL` seconds (at the server `POLL_FOR_STUDIES`), by Flower's own
+  `FLWR_SUPEREXEC_TASK_POLL_INTERVAL`, and starts nothing but what is installed here (`executor.py`), whatever app a run
+  brings along.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import threading
 import time
 
 POLL = 0.2  # seconds
+POLL_FOR_STUDIES = 1.0  # seconds; there is one task for a whole study
 POLL_OF_SUPEREXEC = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL"
 
 
@@ -71,7 +73,7 @@ def _superexec(rest: list[str]) -> None:
     task, program, kind, *options = rest
     executor = Executor(task, program.split(), resident=kind == "resident")
     module.get_executor = lambda *ignored, **ignored_too: executor
-    os.environ.setdefault(POLL_OF_SUPEREXEC, str(POLL))
+    os.environ.setdefault(POLL_OF_SUPEREXEC, str(POLL if executor.resident else POLL_FOR_STUDIES))
     sys.argv = ["flower-superexec", *options]
     flower_superexec()
 

@@ -18,6 +18,7 @@ from typing import Any
 from fedbrats.files import replacing
 
 POLL = 0.2  # seconds
+LULL = 60.0  # seconds without a question, after which there is time
 HOME = "FLWR_HOME"  # of the environment: where Flower keeps its own; not set in a container without a storage
 TAKEN = "question"  # file there: what was asked and is not answered yet
 
@@ -25,14 +26,25 @@ log = logging.getLogger(__name__)
 
 
 def ask_more_often() -> None:
-    """Let the SuperNode of this process sleep `POLL` seconds at most between two questions for work.
+    """Let the SuperNode of this process sleep `POLL` seconds at most between two questions for work, until a lull.
 
     `flwr.supernode.start_client_internal` sleeps 3 s when there is none and 0.5 s while a reply is not ready, and has
-    no option for it. The module is given a clock that sleeps shorter.
+    no option for it. The module is given a clock that sleeps shorter while a study is under way: every question costs
+    the SuperLink some milliseconds, which many sites that have nothing to do would add up to all its time.
     """
     from flwr.supernode import start_client_internal as module
 
-    module.time = SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, POLL)))
+    idle_since: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        if seconds < 1.0:  # a reply is waited for
+            idle_since.clear()
+        elif not idle_since:
+            idle_since.append(time.monotonic())
+        lull = bool(idle_since) and time.monotonic() - idle_since[0] > LULL
+        time.sleep(seconds if lull else min(seconds, POLL))
+
+    module.time = SimpleNamespace(sleep=sleep)
 
 
 def answer_what_was_taken() -> None:

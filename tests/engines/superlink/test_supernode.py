@@ -30,13 +30,20 @@ def test_supernode_sleeps_three_seconds_by_the_module_that_is_replaced(
     assert set(re.findall(r"\btime\.(\w+)", source)) == {
         "sleep"
     }  # nothing else of the module would be missed
-    slept: list[float] = []
-    monkeypatch.setattr(supernode, "time", SimpleNamespace(sleep=slept.append))
+    slept, now = list[float](), [100.0]
+    clock = SimpleNamespace(sleep=slept.append, monotonic=lambda: now[0])
+    monkeypatch.setattr(supernode, "time", clock)
     monkeypatch.setattr(start_client_internal, "time", start_client_internal.time)
     supernode.ask_more_often()
     start_client_internal.time.sleep(3)
     start_client_internal.time.sleep(0.05)
     assert slept == [supernode.POLL, 0.05]
+    start_client_internal.time.sleep(3)
+    now[0] += supernode.LULL + 1
+    start_client_internal.time.sleep(3)  # nothing was asked for a minute
+    start_client_internal.time.sleep(0.5)  # a reply is waited for
+    start_client_internal.time.sleep(3)
+    assert slept[2:] == [supernode.POLL, 3, supernode.POLL, supernode.POLL]
 
 
 def question(state: InMemoryNodeState) -> Message:
