@@ -3,6 +3,7 @@
 `python -m fedbrats.engines.superlink.flower supernode --superlink ...` is `flower-supernode --superlink ...`, but
 
 - a SuperNode asks more often and answers whatever it was asked (`supernode.py`);
+- a SuperLink hands a question out again whose way to its site was cut (`superlink.py`);
 - whatever runs ends with the process that started it (`end_with_parent`), or it would go on with nobody to stop it;
 - of the requests that are served, only refused ones are logged;
 - a SuperExec looks for tasks every `POLL` seconds (at the server `POLL_FOR_STUDIES`), by Flower's own
@@ -33,6 +34,9 @@ def main(arguments: list[str]) -> None:
     if role == "superlink":
         from flwr.superlink.cli import flower_superlink
 
+        from fedbrats.engines.superlink import superlink
+
+        superlink.hand_out_again()
         flower_superlink()
     elif role == "supernode":
         from flwr.supernode.cli import flower_supernode
