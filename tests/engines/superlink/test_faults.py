@@ -1,0 +1,89 @@
+"""A site whose disk lets it write nothing: the reason is told without the name of a case and without a path."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fedbrats.commands.study.folder import FAILED, read_state
+from tests.engines.superlink.deployment import Deployment, deployment, wait
+from tests.tiny import MODEL
+
+SITES = {"TCIA01": 5, "TCIA02": 4, "CBICA": 3}
+ILL = "CBICA"
+ASKED = (
+    *("train=small", "train.local_steps=5", *MODEL, "model.norm=batch", "inference.overlap=0.0"),
+    *("rounds=100", "strategy.quorum=0.6", "personalization=bn_local", "report.html=false"),
+)
+KEPT = "the site keeps the reason in its own log"
+LONGEST = 240.0  # seconds until the study has ended, on a busy machine
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(os.environ.get("FEDBRATS_FAULTS") != "1", reason="FEDBRATS_FAULTS=1 asks for it"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small disk"),
+]
+
+
+@contextmanager
+def disk(folder: Path, megabytes: int) -> Iterator[None]:
+    """A disk of its own, in memory."""
+    folder.mkdir(parents=True)
+    size = f"size={megabytes}m"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder], check=True, timeout=20)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True, timeout=20)
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """A folder that nobody can write to, not even root."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for how in (["--bind", folder], ["-o", "remount,ro,bind"]):
+        subprocess.run(["mount", *how, folder], check=True, timeout=20)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True, timeout=20)
+
+
+def nothing_of_a_case_at_the_server(made: Deployment) -> None:
+    cases = [folder.name.encode() for folder in (made.folder / "all").glob("BraTS*")]
+    assert len(cases) == sum(SITES.values())
+    for file in (made.folder / "server").rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            assert not [case for case in (*cases, str(made.folder / ILL).encode()) if case in content], file
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    folder = tmp_path_factory.mktemp("federation")
+    with deployment(folder, SITES) as made, disk(folder / ILL / "storage", 64):
+        made.start_server()
+        for number, name in enumerate(SITES):
+            made.start_site(name, number)
+        yield made
+        for name in list(made.running):
+            made.stop(name)
+
+
+def refused(made: Deployment, study: str) -> str:
+    """Why a study ended before it began."""
+    made.begin_study(study, *ASKED)
+    wait(lambda: read_state(made.study(study))["state"] == FAILED, LONGEST, made.logs)
+    return read_state(made.study(study))["said"]
+
+
+def test_a_site_that_cannot_write_its_cache_says_that_it_is_not_prepared(made: Deployment) -> None:
+    with read_only(made.folder / ILL / "storage" / "cache"):
+        assert refused(made, "readonly") == f"site {ILL} did not prepare itself: OSError: {KEPT}"
+    nothing_of_a_case_at_the_server(made)
