@@ -134,7 +134,7 @@ def deployment(
         more: entries of the `site.yaml` of some sites.
         names: further addresses of the server, where it is then to be reached, too.
     """
-    port = free_ports(1 + len(sites))
+    port = free_ports(2 + len(sites))  # of the server, of each site, and one to spare for a proxy
     made, root = Deployment(folder, port), folder / "all"
     write_phantom(root, sites=dict(sites), shape=[32, 32, 24], workers=0)
     federation = begin(folder / "federation", "localhost", list(names), port)
