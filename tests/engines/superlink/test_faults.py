@@ -1,4 +1,4 @@
-"""A site whose disk lets it write nothing: the reason is told without the name of a case and without a path."""
+"""A site that cannot write to its disk, or has other versions: the study ends with a reason without name or path."""
 
 from __future__ import annotations
 
@@ -87,3 +87,21 @@ def test_a_site_that_cannot_write_its_cache_says_that_it_is_not_prepared(made: D
     with read_only(made.folder / ILL / "storage" / "cache"):
         assert refused(made, "readonly") == f"site {ILL} did not prepare itself: OSError: {KEPT}"
     nothing_of_a_case_at_the_server(made)
+
+
+def test_a_site_with_another_version_is_refused_with_what_to_install(
+    made: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`importlib.metadata` takes the first it finds, which is what is compared."""
+    (tmp_path / "torch-9.9.dist-info").mkdir()
+    (tmp_path / "torch-9.9.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: torch\nVersion: 9.9\n"
+    )
+    if ILL in made.running:
+        made.stop(ILL)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    made.start_site(ILL, list(SITES).index(ILL))
+    said = refused(made, "othertorch")
+    assert said.startswith(f"site {ILL} has other versions than the server: torch '9.9' instead of ")
+    assert "Install the server's there" in said
+    made.stop(ILL)
