@@ -44,7 +44,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 def of(made: Deployment, site: str, word: str) -> psutil.Process:
     """The process of a site whose command has `word` in it: the last one that was started."""
     found = psutil.Process(made.running[site].pid).children(recursive=True)
-    return [process for process in found if word in process.cmdline()][-1]
+    living = [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+    return [process for process in living if word in process.cmdline()][-1]
 
 
 def kept(made: Deployment, site: str, round_: int) -> bool:
@@ -92,9 +93,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
         made.begin_study("glioma", *ASKED)
         in_mid_round(made, "TCIA02", 2).kill()
         wait(lambda: heard(made, "TCIA02"), SOON, made.logs)
-        in_mid_round(made, "CBICA", 3)
+        worker = in_mid_round(made, "CBICA", 3)
         of(made, "CBICA", SUPEREXEC).kill()
-        of(made, "CBICA", SITE_WORKER).resume()  # as a halted one sees nothing
+        worker.resume()  # as a halted one sees nothing
         wait(lambda: heard(made, "CBICA"), SOON, made.logs)
         wait(lambda: made.finished("glioma"), 240, made.logs)
         yield made
