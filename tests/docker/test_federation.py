@@ -270,9 +270,10 @@ def test_a_study_comes_to_its_report_and_to_what_a_simulation_comes_to(
 
 
 @pytest.mark.parametrize(
-    "overrides", [("privacy=dp_sgd", "rounds=1"), ("personalization=bn_local", "rounds=2")]
+    "overrides",
+    [("privacy=dp_sgd", "rounds=1"), ("personalization=bn_local", "rounds=2", "model.norm=batch")],
 )
-def test_private_and_personal_studies(federation: Federation, overrides: tuple[str, str]) -> None:
+def test_private_and_personal_studies(federation: Federation, overrides: tuple[str, ...]) -> None:
     name = overrides[0].split("=")[1].replace("_", "")
     start(federation, name, *TINY, *overrides)
     found = federation.finish(name)
