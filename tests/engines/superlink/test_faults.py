@@ -1,16 +1,24 @@
-"""A site that cannot write to its disk, or has other versions: the study ends with a reason without name or path."""
+"""A site whose disk or cases give out, or that has other versions: the reason is told without a name or path.
+
+With a lower quorum the study goes on at the others, and with the site again once it has been put right.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from fedbrats.commands.study.folder import FAILED, read_state
+from fedbrats.config.site_file import load_site_file
+from fedbrats.federation.site.chain import egress_file, verify
+from fedbrats.federation.site.door import NOT_LOGGED
+from fedbrats.files import PARTIAL
+from fedbrats.runs import rounds
 from tests.engines.superlink.deployment import Deployment, deployment, wait
 from tests.tiny import MODEL
 
@@ -55,6 +63,37 @@ def read_only(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", folder], check=True, timeout=20)
 
 
+@contextmanager
+def full_disk(storage: Path) -> Iterator[None]:
+    """The storage of the site has no byte left."""
+    filler = storage / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as handle:
+        while True:
+            handle.write(bytes(4096))
+    assert not os.statvfs(filler).f_bavail
+    yield
+    filler.unlink()
+
+
+@contextmanager
+def broken_cache(storage: Path) -> Iterator[None]:
+    """What the site trains on is too short, whereupon its code raises."""
+    contents = {file: file.read_bytes() for file in (storage / "cache").rglob("*") if file.is_file()}
+    large = {file: content for file, content in contents.items() if len(content) > 10_000}
+    assert large
+    for file in large:
+        os.truncate(file, 100)
+    yield
+    for file, content in large.items():
+        file.write_bytes(content)
+
+
+def trained(made: Deployment, study: str, site: str) -> list[str]:
+    """What became of the trainings of a site so far."""
+    found = rounds.TABLE.rows(made.study(study)) if (made.study(study) / "rounds.csv").is_file() else []
+    return [row["status"] for row in found if row["phase"] == "train" and row["site"] == site]
+
+
 def nothing_of_a_case_at_the_server(made: Deployment) -> None:
     cases = [folder.name.encode() for folder in (made.folder / "all").glob("BraTS*")]
     assert len(cases) == sum(SITES.values())
@@ -86,6 +125,29 @@ def refused(made: Deployment, study: str) -> str:
 def test_a_site_that_cannot_write_its_cache_says_that_it_is_not_prepared(made: Deployment) -> None:
     with read_only(made.folder / ILL / "storage" / "cache"):
         assert refused(made, "readonly") == f"site {ILL} did not prepare itself: OSError: {KEPT}"
+    nothing_of_a_case_at_the_server(made)
+
+
+@pytest.mark.parametrize(("fault", "reason"), [(full_disk, NOT_LOGGED), (broken_cache, KEPT)])
+def test_a_study_goes_on_while_a_site_is_ill_and_with_it_again(
+    made: Deployment, fault: Callable[[Path], AbstractContextManager[None]], reason: str
+) -> None:
+    study, storage = fault.__name__.replace("_", ""), made.folder / ILL / "storage"
+    made.begin_study(study, *ASKED)
+
+    def last(is_: str, after: int = 0) -> bool:
+        return trained(made, study, ILL)[after:][-1:] == [is_]
+
+    wait(lambda: last("ok"), LONGEST, made.logs)
+    before = len(trained(made, study, ILL))
+    with fault(storage):
+        wait(lambda: any(s.endswith(reason) for s in trained(made, study, ILL)[before:]), LONGEST, made.logs)
+    wait(lambda: last("ok", before), LONGEST, made.logs)
+    for other in set(SITES) - {ILL}:
+        assert set(trained(made, study, other)) == {"ok"}
+    made.fedbrats("study", "stop", study, "--server", str(made.server))
+    assert not [file for file in storage.rglob("*") if PARTIAL.search(file.name)]
+    assert not verify(egress_file(load_site_file(made.site(ILL)))).problem
     nothing_of_a_case_at_the_server(made)
 
 
