@@ -279,6 +279,8 @@ def test_private_and_personal_studies(federation: Federation, overrides: tuple[s
     found = federation.finish(name)
     assert (found / "report.html").is_file()
     assert (found / "privacy.json").is_file() == overrides[0].startswith("privacy")
+    assert name in federation.at("site-1", "fedbrats", "site", "log", "/site/site.yaml", "--summary")
+    federation.at("site-1", "fedbrats", "site", "log", "/site/site.yaml", "--verify")
 
 
 @pytest.fixture(scope="module")

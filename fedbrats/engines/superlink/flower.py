@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 
-POLL = 0.2  # seconds
+POLL = 0.5  # seconds
 POLL_FOR_STUDIES = 1.0  # seconds; there is one task for a whole study
 POLL_OF_SUPEREXEC = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL"
 

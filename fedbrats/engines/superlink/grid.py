@@ -15,7 +15,7 @@ from fedbrats.engines.sites import error_reply, set_message_id
 
 log = logging.getLogger(__name__)
 
-POLL = 0.2  # seconds between two questions for a reply
+POLL = 0.5  # seconds between two questions for a reply
 NODE_UNAVAILABLE = 5  # flwr.common.constant.ErrorCode, which is not public
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from fedbrats.files import replacing
 
-POLL = 0.2  # seconds
+POLL = 0.5  # seconds
 LULL = 60.0  # seconds without a question, after which there is time
 HOME = "FLWR_HOME"  # of the environment: where Flower keeps its own; not set in a container without a storage
 TAKEN = "question"  # file there: what was asked and is not answered yet
