@@ -30,13 +30,12 @@ def going_on(server: ServerFile) -> Callable[[], None]:
 
     One that was stopped, is finished or has said itself why it failed is left alone.
     """
-
     said: dict[Path, str] = {}
 
     def look() -> None:
         for folder in sorted(Path(server.storage, STUDIES).glob("*")):
             try:
-                if read_state(folder)["state"] == RUNNING and not held(folder):
+                if read_state(folder)["state"] == RUNNING:
                     go_on(server, folder)
             except (ServerAway, OSError, ValueError) as error:
                 if said.get(folder) != str(error):
@@ -47,7 +46,7 @@ def going_on(server: ServerFile) -> Callable[[], None]:
 
 
 def go_on(server: ServerFile, folder: Path) -> None:
-    """Set the study off again if its last run is over; after `TRIES` in vain it has failed.
+    """Set the study off again if its last run is over and no process works on it; after `TRIES` in vain it has failed.
 
     Raises:
         ServerAway: the SuperLink does not answer.
@@ -55,7 +54,8 @@ def go_on(server: ServerFile, folder: Path) -> None:
     study = read_study(folder)
     with asking(server) as client:
         said = run_status(client, study.runs[-1]) if study.runs else ""
-    if not over(said):
+    # in this order: to see whether it is held takes the lock, which a process that begins must get
+    if not over(said) or held(folder):
         return
     why = said or "the SuperLink began anew"
     done, tries = last_round(folder / "checkpoints"), study.began[-TRIES:]

@@ -92,13 +92,19 @@ def test_what_was_ended_stays_so(server: ServerFile, superlink: SuperLink, state
     assert superlink.begun == []
 
 
-def test_a_study_that_is_worked_on_is_left_alone(server: ServerFile, superlink: SuperLink) -> None:
+def test_a_study_that_is_worked_on_is_left_alone(
+    server: ServerFile, superlink: SuperLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, look = study(server, "glioma", RUNNING), going_on.going_on(server)
     with only_one(folder):
         look()
     assert superlink.begun == []
     superlink.status = "running"
-    look()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            going_on, "held", lambda folder: pytest.fail("its process may be about to take the lock")
+        )
+        look()
     assert superlink.begun == []
     superlink.status = OVER
     look()
