@@ -20,7 +20,9 @@ import sys
 import threading
 import time
 
-POLL = 0.5  # seconds
+from fedbrats.engines.superlink import pace
+
+POLL = 0.2  # seconds; a site has a SuperNode for itself
 POLL_FOR_STUDIES = 1.0  # seconds; there is one task for a whole study
 POLL_OF_SUPEREXEC = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL"
 
@@ -31,6 +33,8 @@ def main(arguments: list[str]) -> None:
     sys.argv = [f"flower-{role}", *rest]
     logging.getLogger("uvicorn.access").addFilter(_refused)
     threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
+    pace.read_in_large_pieces()
+    pace.ask_again_sooner()
     if role == "superlink":
         from flwr.superlink.cli import flower_superlink
 

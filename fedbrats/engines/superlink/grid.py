@@ -12,10 +12,11 @@ from flwr.app import Message
 
 from fedbrats.engines.grids import AskedGrid
 from fedbrats.engines.sites import error_reply, set_message_id
+from fedbrats.federation import bundle
 
 log = logging.getLogger(__name__)
 
-POLL = 0.5  # seconds between two questions for a reply
+POLL = 0.2  # seconds between two questions for a reply
 NODE_UNAVAILABLE = 5  # flwr.common.constant.ErrorCode, which is not public
 
 
@@ -82,7 +83,7 @@ class StudyGrid(AskedGrid):
         """Send the messages, one request each, so that sites begin while the next is sent; returns their ids."""
         messages = list(messages)
         self._wait_for({message.metadata.dst_node_id for message in messages})
-        return [self._push(message) for message in messages]
+        return [self._push(message) for message in bundle.sent(messages)]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """The replies to `message_ids` that are there; waits `POLL` seconds where none is."""
@@ -90,7 +91,7 @@ class StudyGrid(AskedGrid):
         if refused := [self._refused.pop(message_id) for message_id in ids if message_id in self._refused]:
             return refused
         try:
-            found = list(self._grid.pull_messages(ids))
+            found = [bundle.read(reply) for reply in self._grid.pull_messages(ids)]
         except httpx.TransportError as error:
             log.warning("the SuperLink is away (%s)", type(error).__name__)
             found = []

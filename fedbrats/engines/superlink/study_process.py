@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from fedbrats.engines.superlink.tasks import begin_log, server_task, tasks
+from fedbrats.engines.superlink.tasks import begin, server_task, tasks
 
 
 def main(module: str) -> None:
     """Do the task that the SuperExec hands over."""
-    begin_log()
+    begin()
     for where in tasks(resident=False):
         server_task(where, lambda: import_module(module).app)
 

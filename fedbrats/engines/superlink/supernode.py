@@ -17,8 +17,9 @@ from typing import Any
 
 from fedbrats.files import replacing
 
-POLL = 0.5  # seconds
-LULL = 60.0  # seconds without a question, after which there is time
+SOONEST, LATEST = 0.2, 3.0  # seconds between two questions for work
+SHARE = 0.1  # of the time that it has waited already
+REPLY = 0.05  # seconds between two looks whether the reply is there, which cost nothing
 HOME = "FLWR_HOME"  # of the environment: where Flower keeps its own; not set in a container without a storage
 TAKEN = "question"  # file there: what was asked and is not answered yet
 
@@ -26,23 +27,24 @@ log = logging.getLogger(__name__)
 
 
 def ask_more_often() -> None:
-    """Let the SuperNode of this process sleep `POLL` seconds at most between two questions for work, until a lull.
+    """Let the SuperNode of this process ask for work `SOONEST` after the last, then ever more seldom until `LATEST`.
 
     `flwr.supernode.start_client_internal` sleeps 3 s when there is none and 0.5 s while a reply is not ready, and has
-    no option for it. The module is given a clock that sleeps shorter while a study is under way: every question costs
-    the SuperLink some milliseconds, which many sites that have nothing to do would add up to all its time.
+    no option for it. The module is given another clock: what is lost by asking late stays below `SHARE` of the time
+    that has passed anyway. Every question costs the SuperLink some milliseconds, which many sites that have nothing to
+    do would add up to all its time.
     """
     from flwr.supernode import start_client_internal as module
 
-    idle_since: list[float] = []
+    began = time.monotonic()
 
     def sleep(seconds: float) -> None:
+        nonlocal began
         if seconds < 1.0:  # a reply is waited for
-            idle_since.clear()
-        elif not idle_since:
-            idle_since.append(time.monotonic())
-        lull = bool(idle_since) and time.monotonic() - idle_since[0] > LULL
-        time.sleep(seconds if lull else min(seconds, POLL))
+            time.sleep(REPLY)
+            began = time.monotonic()
+        else:
+            time.sleep(min(max(SHARE * (time.monotonic() - began), SOONEST), LATEST))
 
     module.time = SimpleNamespace(sleep=sleep)
 

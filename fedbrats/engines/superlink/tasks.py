@@ -30,6 +30,7 @@ from flwr.superlink.grid import HttpGrid
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message
 
 from fedbrats.engines.superlink.handed import READY, Where
+from fedbrats.engines.superlink.pace import ask_again_sooner
 from fedbrats.federation import flower_env
 
 log = logging.getLogger(__name__)
@@ -56,11 +57,12 @@ def tasks(resident: bool) -> Iterator[Where]:
         doing.clear()
 
 
-def begin_log() -> None:
-    """Log what matters to standard error, which the SuperExec has led to a file."""
+def begin() -> None:
+    """Log what matters to standard error, which the SuperExec has led to a file; set Flower's pace."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for every request
     flower_env.quiet()
+    ask_again_sooner()
 
 
 def _end_with(parent: int, doing: list[Where]) -> None:

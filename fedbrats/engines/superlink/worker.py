@@ -6,14 +6,14 @@ import logging
 
 from fedbrats.engines.sites import answer
 from fedbrats.engines.superlink.client_app import app
-from fedbrats.engines.superlink.tasks import begin_log, site_task, tasks
+from fedbrats.engines.superlink.tasks import begin, site_task, tasks
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
     """Do the tasks that the SuperExec hands over until it ends."""
-    begin_log()
+    begin()
     for where in tasks(resident=True):
         try:
             site_task(where, lambda message, context: answer(app, message, context))

@@ -32,7 +32,13 @@ Answer = Callable[[Message, Context], Message]
 log = logging.getLogger(__name__)
 
 
-def guarded(app: Answer, site: SiteFile, study: str, folder: Path) -> ClientApp:
+def _as_it_is(reply: Message) -> Message:
+    return reply
+
+
+def guarded(
+    app: Answer, site: SiteFile, study: str, folder: Path, sent: Callable[[Message], Message] = _as_it_is
+) -> ClientApp:
     """`app` as Flower is to call it at `site`: whatever it answers has passed the policy and is in the egress log.
 
     Args:
@@ -40,29 +46,33 @@ def guarded(app: Answer, site: SiteFile, study: str, folder: Path) -> ClientApp:
         site: whose policy and storage.
         study: its name in the log.
         folder: of the study at the site, with its config.yaml; read when arrays are to leave.
+        sent: gives the form in which a reply crosses the wire.
     """
-    return _Guarded(app, site, study, folder)
+    return _Guarded(app, site, study, folder, sent)
 
 
 class _Guarded(ClientApp):
     """A ClientApp that answers by another one and lets out what may leave."""
 
-    def __init__(self, app: Answer, site: SiteFile, study: str, folder: Path) -> None:
+    def __init__(
+        self, app: Answer, site: SiteFile, study: str, folder: Path, sent: Callable[[Message], Message]
+    ) -> None:
         super().__init__()
-        self._app, self._site, self._study, self._folder = app, site, study, folder
+        self._app, self._site, self._study, self._folder, self._sent = app, site, study, folder, sent
 
     def __call__(self, message: Message, context: Context) -> Message:
         parts = functools.cache(self._parts)
         reply, decision = _reviewed(self._site, message, _answer(self._app, message, context), parts)
         verdict = FAILED if reply.has_error() and decision.verdict == LEFT else decision.verdict
         try:
-            found = egress.line(self._study, message, reply, verdict, decision.why, parts)
+            leaving = self._sent(reply)
+            found = egress.line(self._study, message, reply, leaving, verdict, decision.why, parts)
             append(egress_file(self._site), self._site.name, found)
         except Exception as error:
             level = logging.ERROR if isinstance(error, ChainError) else logging.CRITICAL
             log.log(level, "nothing leaves: %s", error, exc_info=True)
             return _error(message, NOT_LOGGED)
-        return reply
+        return leaving
 
     def _parts(self) -> Parts:
         return parts_of(load_config(self._folder / "config.yaml"))

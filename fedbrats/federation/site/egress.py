@@ -35,16 +35,18 @@ def line(
     study: str,
     request: Message,
     reply: Message,
+    leaving: Message,
     verdict: str,
     why: Sequence[str],
     parts: Callable[[], Parts],
 ) -> dict[str, Any]:
-    """What the log says of `reply`, which leaves as it is.
+    """What the log says of `reply`.
 
     Args:
         study: its name.
         request: that it answers; its arrays are what a norm of an update is measured from.
         reply: a message with content or an error.
+        leaving: what crosses the wire for it, the same or another form of it (`bundle.py`).
         verdict: left, changed, refused or failed.
         why: what the policy says to it.
         parts: gives those of the study, asked for where arrays of a training leave.
@@ -53,7 +55,7 @@ def line(
     content = reply.content if reply.has_content() else RecordDict()
     error = reply.error.reason if reply.has_error() else None
     about: Mapping[str, Any] = asked.get("config", {})
-    objects = wire_objects(reply)
+    objects = wire_objects(leaving)
     trained = request.metadata.message_type == questions.TRAIN and about.get("arm") == FEDERATED
     changes = trained and "arrays" in content and parts().algorithm.transfer == FP16
     found = {
@@ -70,7 +72,7 @@ def line(
         "texts": dict(_texts(content)),
         "epsilon": _epsilon(content),
         "bytes": sum(objects.values()),
-        "digest": reply.object_id,
+        "digest": leaving.object_id,
         "objects": list(objects),
     }
     return dict(finite(found))

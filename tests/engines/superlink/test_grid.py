@@ -8,10 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 from flwr.app import Message, RecordDict
 
 from fedbrats.engines.sites import SERVER_NODE, set_identity
 from fedbrats.engines.superlink.grid import NODE_UNAVAILABLE, StudyGrid
+from fedbrats.federation.bundle import NAME
+from fedbrats.federation.wire import to_record
 
 A, B = 11, 12
 
@@ -31,6 +34,7 @@ class FlowersGrid:
     away: int = 0
     unknown: bool = False
     sent: list[int] = field(default_factory=list)
+    replies: dict[str, Message] = field(default_factory=dict)
 
     def _ask(self) -> None:
         if self.away:
@@ -42,13 +46,16 @@ class FlowersGrid:
         return [Node(node, str(node).encode(), status) for node, status in self.status.items()]
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Takes one message; a site hands back what it got."""
         self._ask()
-        self.sent += [message.metadata.dst_node_id for message in messages]
+        (message,) = messages
+        self.sent.append(message.metadata.dst_node_id)
+        self.replies[f"id-{len(self.sent)}"] = Message(message.content, reply_to=message)
         return [] if self.unknown else [f"id-{len(self.sent)}"]
 
     def pull_messages(self, ids: Iterable[str]) -> list[Any]:
         self._ask()
-        return [f"reply to {message_id}" for message_id in ids]
+        return [self.replies[message_id] for message_id in ids]
 
 
 def to(*nodes: int) -> list[Message]:
@@ -118,11 +125,24 @@ def test_a_message_waits_for_a_superlink_that_is_away(flowers: FlowersGrid) -> N
 
 
 def test_a_superlink_that_is_away_has_no_replies_and_no_nodes(flowers: FlowersGrid) -> None:
-    made, flowers.away = grid(flowers), 2
+    made = grid(flowers)
+    made.push_messages(to(A))
+    flowers.away = 2
     assert made.pull_messages(["id-1"]) == []
     assert made.online({b"11": "hospital-a"}) == {}
-    assert made.pull_messages(["id-1"]) == ["reply to id-1"]
+    assert [reply.metadata.src_node_id for reply in made.pull_messages(["id-1"])] == [A]
     assert made.online({b"11": "hospital-a"}) == {A: "hospital-a"}
+
+
+def test_arrays_cross_as_one_and_are_read_as_they_were(flowers: FlowersGrid) -> None:
+    made, messages = grid(flowers), to(A, B)
+    for message in messages:
+        message.content["arrays"] = to_record({"w": torch.ones(2), "v": torch.zeros(1)})
+    ids = made.push_messages(messages)
+    assert [list(flowers.replies[name].content["arrays"]) for name in ids] == [[NAME], [NAME]]
+    for name in ids:
+        (reply,) = made.pull_messages([name])
+        assert reply.content == messages[0].content
 
 
 def test_a_message_that_the_superlink_does_not_take_is_answered_with_an_error(flowers: FlowersGrid) -> None:

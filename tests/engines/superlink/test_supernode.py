@@ -35,15 +35,18 @@ def test_supernode_sleeps_three_seconds_by_the_module_that_is_replaced(
     monkeypatch.setattr(supernode, "time", clock)
     monkeypatch.setattr(start_client_internal, "time", start_client_internal.time)
     supernode.ask_more_often()
-    start_client_internal.time.sleep(3)
-    start_client_internal.time.sleep(0.05)
-    assert slept == [supernode.POLL, 0.05]
-    start_client_internal.time.sleep(3)
-    now[0] += supernode.LULL + 1
-    start_client_internal.time.sleep(3)  # nothing was asked for a minute
-    start_client_internal.time.sleep(0.5)  # a reply is waited for
-    start_client_internal.time.sleep(3)
-    assert slept[2:] == [supernode.POLL, 3, supernode.POLL, supernode.POLL]
+    sleep = start_client_internal.time.sleep
+    sleep(0.5)  # a reply is waited for
+    sleep(3)
+    now[0] += 10.0
+    sleep(3)
+    now[0] += 60.0
+    sleep(3)
+    sleep(0.5)
+    sleep(3)  # the next question may come soon
+    assert slept == pytest.approx(
+        [supernode.REPLY, supernode.SOONEST, 1.0, supernode.LATEST, supernode.REPLY, supernode.SOONEST]
+    )
 
 
 def question(state: InMemoryNodeState) -> Message:

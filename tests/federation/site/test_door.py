@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
@@ -20,12 +21,13 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, 
 from flwr.supernode.runtime.run_clientapp import push_message
 
 from fedbrats.engines.sites import new_context
-from fedbrats.federation import questions
+from fedbrats.federation import bundle, questions
 from fedbrats.federation.site import door, egress
 from fedbrats.federation.site.app import SiteError
 from fedbrats.federation.site.chain import read, verify
 from fedbrats.federation.site.door import NOT_LOGGED, guarded
-from fedbrats.federation.wire import own_tensor
+from fedbrats.federation.site.policy import LEFT, Decision
+from fedbrats.federation.wire import own_tensor, to_record
 from tests.federation.toy import request, write_toy_run
 from tests.federation.toy_door import HOSPITALS, STUDY, Served, doors, egress_of, federate, site_file
 from tests.federation.toy_private import DP
@@ -248,6 +250,23 @@ def test_the_line_is_on_the_disk_before_the_reply_leaves(
     monkeypatch.setattr(os, "fsync", noted)
     asked(guarded(answering(GOOD), site_file(tmp_path, "A"), STUDY, tmp_path))
     assert str(egress_of(tmp_path, "A")) in order
+
+
+def test_the_line_names_what_crosses_the_wire_and_lists_what_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = {"w": torch.ones(2), "v": torch.ones(3)}
+
+    def answer(message: Message, context: Any) -> Message:
+        content = {"arrays": to_record(arrays), "metrics": GOOD}
+        return Message(RecordDict(content), reply_to=message)
+
+    monkeypatch.setattr(door, "decide", lambda policy, question, content, parts: Decision(content, LEFT))
+    reply = asked(guarded(answer, site_file(tmp_path, "A"), STUDY, tmp_path, bundle.sent_one))
+    found = lines(tmp_path)[-1]
+    assert list(reply.content["arrays"]) == [bundle.NAME]
+    assert [array["name"] for array in found["arrays"]] == ["w", "v"]
+    assert (found["digest"], found["objects"]) == (reply.object_id, list(egress.wire_objects(reply)))
 
 
 # Failures

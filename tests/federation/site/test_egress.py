@@ -33,7 +33,7 @@ def norms(parts: Parts, arm: str = "federated", **sent: ArrayRecord) -> dict[str
     received = {name: to_record(RECEIVED) for name in ("arrays", "beside")}
     asked = request(1, questions.TRAIN, RecordDict({"config": config, **received}))
     reply = Message(RecordDict(dict(sent)), reply_to=asked)
-    found = line("s", asked, reply, "left", (), lambda: parts)["arrays"]
+    found = line("s", asked, reply, reply, "left", (), lambda: parts)["arrays"]
     return {f"{a['record']}.{a['name']}": (a["dtype"], a["norm"], a["of"]) for a in found}
 
 
