@@ -69,12 +69,21 @@ def _resume(server: ServerFile, name: str) -> int:
 
 
 def _stop(server: ServerFile, name: str) -> int:
-    from fedbrats.commands.study.folder import STOPPED, read_study, study_folder, write_state
+    from fedbrats.commands.study.folder import (
+        FINISHED,
+        STOPPED,
+        read_state,
+        read_study,
+        study_folder,
+        write_state,
+    )
     from fedbrats.commands.study.starting import asking
     from fedbrats.engines.superlink.control import stop_run
 
     folder = study_folder(server, name)
     study = read_study(folder)
+    if read_state(folder)["state"] == FINISHED:
+        raise ConfigError(f"study {name} has finished: there is nothing to stop")
     with asking(server) as client:
         write_state(folder, STOPPED, "stopped by the operator")  # first: what is to run goes on by itself
         stop_run(client, study.runs[-1])

@@ -93,8 +93,12 @@ def start_run(client: Any, study: str) -> int:
 
 
 def stop_run(client: Any, run: int) -> None:
-    """End a run."""
-    client.StopRun(StopRunRequest(run_id=run))
+    """End a run; one that is over stays so."""
+    try:
+        client.StopRun(StopRunRequest(run_id=run))
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code != httpx.codes.PRECONDITION_FAILED:
+            raise
 
 
 def run_status(client: Any, run: int) -> str:

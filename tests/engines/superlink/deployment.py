@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import yaml
 
 from fedbrats.commands.study.folder import FAILED, FINISHED, read_state
@@ -46,15 +47,19 @@ class Deployment:
 
     def fedbrats(self, *words: str) -> str:
         """Run a command to its end; what it printed."""
-        found = subprocess.run(
+        found = self.tried(*words)
+        assert found.returncode == 0, found.stderr + found.stdout
+        return found.stdout
+
+    def tried(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, whichever that is."""
+        return subprocess.run(
             [sys.executable, "-m", "fedbrats", *words],
             capture_output=True,
             text=True,
             timeout=120,
             env={**os.environ, **PACE},
         )
-        assert found.returncode == 0, found.stderr + found.stdout
-        return found.stdout
 
     def start(self, name: str, *words: str) -> None:
         """Begin a command that runs on."""
@@ -98,6 +103,12 @@ class Deployment:
         files = sorted(self.folder.rglob("*.log"))
         ends = [f"== {file}\n" + "\n".join(file.read_text().splitlines()[-lines:]) for file in files]
         return "\n".join(ends) + "\n"
+
+    def process(self, name: str, word: str) -> psutil.Process:
+        """What was started under a name and has a word in its command: the last one of those that live."""
+        found = psutil.Process(self.running[name].pid).children(recursive=True)
+        living = [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+        return [process for process in living if word in process.cmdline()][-1]
 
     def stop(self, name: str) -> None:
         """Ask a command to end, with all that it began."""

@@ -11,7 +11,7 @@ from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
-from fedbrats.federation import questions
+from fedbrats.federation import bundle, questions
 
 
 def messages(requests: Sequence[tuple[str, bytes]]) -> list[Message]:
@@ -28,7 +28,7 @@ def messages(requests: Sequence[tuple[str, bytes]]) -> list[Message]:
     trees = [tree for request in announced for tree in request.message_object_trees]
     whole = [tree for tree in trees if all(o.object_id in contents for o in iterate_object_tree(tree))]
     found = [inflate_object_from_contents(tree.object_id, dict(contents)) for tree in whole]
-    return [cast(Message, message) for message in found]
+    return [bundle.read(cast(Message, message)) for message in found]
 
 
 def trainings(requests: Sequence[tuple[str, bytes]]) -> list[Message]:

@@ -41,13 +41,6 @@ SOON = (
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def of(made: Deployment, site: str, word: str) -> psutil.Process:
-    """The process of a site whose command has `word` in it: the last one that was started."""
-    found = psutil.Process(made.running[site].pid).children(recursive=True)
-    living = [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
-    return [process for process in living if word in process.cmdline()][-1]
-
-
 def kept(made: Deployment, site: str, round_: int) -> bool:
     """Whether a site has kept what a round left, which it does at the end of it."""
     folder = made.folder / site / "storage" / "studies" / "glioma" / "sites" / site / "state"
@@ -65,7 +58,7 @@ def in_mid_round(made: Deployment, site: str, round_: int) -> psutil.Process:
         )
 
     wait(asked, 240, made.logs)
-    worker = of(made, site, SITE_WORKER)
+    worker = made.process(site, SITE_WORKER)
     used = sum(worker.cpu_times()[:2])
     wait(lambda: sum(worker.cpu_times()[:2]) > used + 0.3, 60, made.logs)
     worker.suspend()
@@ -94,7 +87,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
         in_mid_round(made, "TCIA02", 2).kill()
         wait(lambda: heard(made, "TCIA02"), SOON, made.logs)
         worker = in_mid_round(made, "CBICA", 3)
-        of(made, "CBICA", SUPEREXEC).kill()
+        made.process("CBICA", SUPEREXEC).kill()
         worker.resume()  # as a halted one sees nothing
         wait(lambda: heard(made, "CBICA"), SOON, made.logs)
         wait(lambda: made.finished("glioma"), 240, made.logs)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from fedbrats.commands.compose import compose_config
 from fedbrats.commands.run.run import run
 from fedbrats.commands.study.folder import STOPPED, held, read_state, read_study
 from fedbrats.engines.superlink.processes import LOOK
-from fedbrats.engines.superlink.programs import SERVER_PROCESS, SUPERLINK
+from fedbrats.engines.superlink.programs import SERVER_PROCESS, SITE_WORKER, SUPERLINK
 from fedbrats.runs import rounds
 from fedbrats.runs.checkpoint import load_checkpoint
-from tests.engines.superlink.deployment import Deployment, deployment, wait
+from tests.engines.superlink.deployment import deployment, wait
 from tests.tiny import MODEL
 
 SITES = {"TCIA01": 5, "TCIA02": 4, "CBICA": 3}
@@ -27,14 +24,6 @@ ASKED = (
     *("train=small", "train.local_steps=2", *MODEL, "inference.overlap=0.0", f"rounds={ROUNDS}"),
     *("strategy=fedprox", "report.html=false"),
 )
-
-
-def kill(made: Deployment, word: str) -> None:
-    """SIGKILL for the one process of this server that has `word` in its command."""
-    server = psutil.Process(made.running["server"].pid)
-    found = [p for p in server.children(recursive=True) if word in p.cmdline()]
-    assert len(found) == 1
-    os.kill(found[0].pid, signal.SIGKILL)
 
 
 @pytest.mark.slow
@@ -55,19 +44,24 @@ def test_a_study_goes_on_to_the_same_bits(tmp_path: Path) -> None:
             return len(read_study(folder).runs)
 
         wait(lambda: rounds_done() >= 1, 240, made.logs)
-        kill(made, SERVER_PROCESS)
+        made.process("server", SERVER_PROCESS).kill()
         wait(lambda: runs() == 2, 150, made.logs)
         wait(lambda: rounds_done() >= 3, 240, made.logs)
-        kill(made, SUPERLINK)
+        made.process("server", SUPERLINK).kill()
         wait(lambda: runs() == 3, 150, made.logs)
         wait(lambda: rounds_done() >= 5, 240, made.logs)
+        worker = made.process("CBICA", SITE_WORKER)
+        worker.suspend()  # or the last rounds might be over before the command is
         made.fedbrats("study", "stop", "glioma", "--server", str(made.server))
+        worker.resume()
         wait(lambda: not held(folder), 60, made.logs)
         time.sleep(3 * LOOK)
         assert (runs(), read_state(folder)["state"], rounds_done() < ROUNDS) == (3, STOPPED, True)
         made.fedbrats("study", "resume", "glioma", "--server", str(made.server))
         wait(lambda: made.finished("glioma"), 240, made.logs)
         assert runs() == 4
+        refused = made.tried("study", "stop", "glioma", "--server", str(made.server))
+        assert "study glioma has finished: there is nothing to stop" in refused.stderr
     own = ["data=brats", f"data.root={tmp_path / 'all'}", f"data.cache={tmp_path / 'cache'}"]
     simulated = run(
         compose_config([*ASKED, *own, "arms=[federated]", "runtime.workers=0"]), tmp_path / "simulation"
