@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -245,3 +245,17 @@ def _to_disk(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def locked(file: IO[Any], alone: bool = True) -> bool:
+    """Whether an open file is now locked by this process, `alone` or with others that only look; nobody is waited for.
+
+    Released when the file is closed, or the process ends.
+    """
+    import fcntl
+
+    try:
+        fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -16,6 +16,12 @@ with contextlib.suppress(ImportError):
     absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that none is waited for at the end; `--no-loadscope-reorder` keeps the order."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One cache, and so one phantom, for all tiny runs of the session."""

@@ -21,26 +21,13 @@ import pytest
 
 from fedbrats.commands.run.run import run
 from tests.tiny import tiny, tiny_overrides
+from tests.warm_command import Said, fedbrats
 
 TABLE = os.environ.get("FEDBRATS_CASES")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not TABLE, reason="the strangers' cases are not at hand"),
 ]
-
-
-@dataclass(frozen=True)
-class Said:
-    """A command that has ended."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def text(self) -> str:
-        """All of it, without the terminal's line breaks."""
-        return " ".join((self.out + " " + self.err).split())
 
 
 @dataclass(frozen=True)
@@ -52,10 +39,7 @@ class Home:
 
     def fedbrats(self, *words: str) -> Said:
         """Run a command in the folder of the cases."""
-        environment = {**os.environ, "COLUMNS": "250", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "fedbrats", *words]
-        done = subprocess.run(command, cwd=self.cases, env=environment, capture_output=True, text=True)
-        return Said(done.returncode, done.stdout, done.stderr)
+        return fedbrats(*words, cwd=self.cases, more={"COLUMNS": "250", "OMP_NUM_THREADS": "1"})
 
     def check_data(self, folder: str, *more: str) -> Said:
         return self.fedbrats("check-data", f"data.root={folder}", f"data.cache=cache/{folder}", *more)

@@ -42,8 +42,8 @@ class Job:
         )
 
 
-def config_of(job: Job, folder: Path) -> Config:
-    """The checked configuration of a job whose phantom and cache lie below `folder`."""
+def config_of(job: Job, folder: Path, *more: str) -> Config:
+    """The checked configuration of a job whose phantom and cache lie below `folder`; `more` are overrides besides."""
     sites = ",".join(f"{name}:{job.cases}" for name in job.names)
     overrides = [
         "model=segresnet",
@@ -60,6 +60,7 @@ def config_of(job: Job, folder: Path) -> Config:
         f"rounds={job.rounds}",
         "runtime.threads=1",
         f"runtime.amp={job.amp}",
+        *more,
     ]
     config = compose_config(overrides)
     return replace(

@@ -17,6 +17,7 @@ from fedbrats.bench.jobs import Job
 from fedbrats.bench.overhead import Idle, round_overhead, server_memory
 from fedbrats.bench.privacy import Steps, private_step
 from fedbrats.bench.rounds import Result
+from fedbrats.bench.secure import Masked, masked_rounds
 from fedbrats.bench.speed import engine_speed, patch_reading, ray_speed
 from fedbrats.environment import describe_environment
 
@@ -37,6 +38,7 @@ PARTS = {
     "d": Part(server_memory, Idle(sites=(5, 50)), 1),
     "e": Part(patch_reading, Job(sites=1, cases=2, shape=(240, 240, 155)), 1),
     "g": Part(private_step, Steps(), 9),
+    "s": Part(masked_rounds, Masked(), 12),
     "gpu": Part(gpu, GpuJobs(), 8),
 }
 

@@ -15,8 +15,10 @@ from fedbrats.bench.jobs import Job, config_of
 from fedbrats.bench.overhead import Idle
 from fedbrats.bench.parts import PARTS, Part
 from fedbrats.bench.privacy import Steps
+from fedbrats.bench.secure import Masked
 from fedbrats.federation.site import work
 from fedbrats.models.build import patch_of
+from fedbrats.runs.secure import TABLE
 
 TOY = Job(sites=3, cases=1, shape=(32, 32, 24), patch=16, batch=2, steps=2, rounds=2, filters=8)
 WORK = "12 steps of 2 x 16x16x16"  # 3 sites x 2 rounds x 2 steps, by hand
@@ -138,6 +140,19 @@ def test_gpu_part_runs_on_a_cpu_at_toy_size(tmp_path: Path, monkeypatch: pytest.
     assert found["(gpu) too little memory"] == "needs a GPU"
     took = [what for what in found if what.endswith(": took")]
     assert len(took) == 6
+
+
+def test_secure_aggregation_is_measured_beside_a_round_without_it(tmp_path: Path) -> None:
+    toy = replace(TOY, batch=1, steps=1, rounds=3)
+    found = figures("s", tmp_path / "s", Masked(sites=(3, 4), each=toy))
+    plain, masked = list(found)[:2]
+    assert plain.startswith("(s) round of 3 sites, ")
+    assert masked.startswith("(s) the same masked, ")
+    assert len(found) == 4
+    sent = [float(what.split(", ")[1].split(" MB")[0]) for what in (plain, masked)]
+    assert sent[1] == pytest.approx(2 * sent[0], rel=0.05)  # 8 bytes for each weight, not 4
+    assert list(TABLE.rows(tmp_path / "s" / "3_True" / "run"))
+    assert not list(TABLE.rows(tmp_path / "s" / "3_False" / "run"))
 
 
 def test_a_difference_is_measured_against_the_update(tmp_path: Path) -> None:

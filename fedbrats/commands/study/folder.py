@@ -7,7 +7,6 @@ server.log   what it said
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -18,9 +17,10 @@ from typing import Any
 from fedbrats.config.names import fault
 from fedbrats.config.server_file import ServerFile
 from fedbrats.config.targets import ConfigError
-from fedbrats.files import read_json, write_json
+from fedbrats.files import locked, read_json, write_json
 
 STUDIES = "studies"
+LOCK = ".lock"
 RUNNING, FINISHED, FAILED, STOPPED = "running", "finished", "failed", "stopped"
 
 
@@ -79,22 +79,13 @@ def read_state(folder: Path) -> dict[str, str]:
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
     """Hold `folder` for as long as the context lasts. Raises ConfigError: another process holds it."""
-    import fcntl
-
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with (folder / LOCK).open("a") as lock:
+        if not locked(lock):
+            raise ConfigError(f"{folder}: another process works on it")
         yield
-    except BlockingIOError as error:
-        raise ConfigError(f"{folder}: another process works on it") from error
-    finally:
-        os.close(lock)
 
 
 def held(folder: Path) -> bool:
     """Whether a process works on the study."""
-    try:
-        with only_one(folder):
-            return False
-    except ConfigError:
-        return True
+    with (folder / LOCK).open("a") as lock:
+        return not locked(lock, alone=False)

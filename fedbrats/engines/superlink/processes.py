@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from fedbrats.config.targets import ConfigError
-from fedbrats.files import private_folder, read_json, write_json
+from fedbrats.files import locked, private_folder, read_json, write_json
 
 AGAIN = 5.0  # seconds before what has ended is started again
 LOOK = 2.0  # seconds between two calls of what is done meanwhile
@@ -157,7 +157,7 @@ def held(file: Path) -> Iterator[None]:
     """Hold `file` for as long as the context lasts, or the process. Raises ConfigError: another one holds it."""
     private_folder(file.parent)
     with _lock_of(file).open("a") as lock:
-        if not _locked(lock):
+        if not locked(lock):
             owner = f"process {number}" if (number := running_by(file)) else "another process"
             raise ConfigError(f"{owner} runs them already ({file}); `stop` ends it")
         yield
@@ -167,17 +167,6 @@ def _lock_of(file: Path) -> Path:
     return file.with_suffix(".lock")
 
 
-def _locked(lock: IO[str], alone: bool = True) -> bool:
-    """Whether `lock` is now held here, `alone` or with others that only look."""
-    import fcntl
-
-    try:
-        fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def running_by(file: Path) -> int:
     """The process that runs by `file`, 0 if none does.
 
@@ -185,7 +174,7 @@ def running_by(file: Path) -> int:
     """
     try:
         with _lock_of(file).open() as lock:
-            if _locked(lock, alone=False):
+            if locked(lock, alone=False):
                 return 0
         pid = int(read_json(file)["pid"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -6,7 +6,7 @@ import logging
 
 from fedbrats.engines.sites import answer
 from fedbrats.engines.superlink.client_app import app
-from fedbrats.engines.superlink.tasks import begin, site_task, tasks
+from fedbrats.engines.superlink.tasks import begin, site_task, tasks, tell_failed
 
 log = logging.getLogger(__name__)
 
@@ -17,8 +17,9 @@ def main() -> None:
     for where in tasks(resident=True):
         try:
             site_task(where, lambda message, context: answer(app, message, context))
-        except Exception:
+        except Exception as error:
             log.exception("a task was given up")
+            tell_failed(where, f"its worker gave it up ({type(error).__name__})")
 
 
 if __name__ == "__main__":
