@@ -45,5 +45,5 @@ def _round(folder: Path, job: Job, masked: bool) -> tuple[float, str]:
     config = config_of(job, folder, *asked)
     done = run(config, folder / "run")
     ends = sorted(file.stat().st_mtime for file in (done / "checkpoints").glob("round_*"))
-    size = max(int(row["bytes_up"] or 0) for row in TABLE.rows(done))
+    size = max(int(row["bytes_up"] or 0) for row in TABLE.rows(done) if row["site"])
     return median(after - before for before, after in pairwise(ends)), f"{size / 1e6:.1f} MB"

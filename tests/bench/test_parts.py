@@ -150,6 +150,7 @@ def test_secure_aggregation_is_measured_beside_a_round_without_it(tmp_path: Path
     assert masked.startswith("(s) the same masked, ")
     assert len(found) == 4
     sent = [float(what.split(", ")[1].split(" MB")[0]) for what in (plain, masked)]
+    assert sent[0] < 5  # of one site
     assert sent[1] == pytest.approx(2 * sent[0], rel=0.05)  # 8 bytes for each weight, not 4
     assert list(TABLE.rows(tmp_path / "s" / "3_True" / "run"))
     assert not list(TABLE.rows(tmp_path / "s" / "3_False" / "run"))
