@@ -35,7 +35,7 @@ def masked_rounds(folder: Path, job: Masked) -> Iterator[Result]:
         )
         yield f"(s) round of {sites} sites, {plain[1]}", f"{plain[0]:.2f} s", ""
         figure = f"{masked[0]:.2f} s; {(masked[0] - plain[0]) / sites:.2f} s more for each site"
-        yield f"(s) the same masked, {masked[1]} up", figure, ""
+        yield f"(s) round of {sites} sites masked, {masked[1]} up", figure, ""
 
 
 def _round(folder: Path, job: Job, masked: bool) -> tuple[float, str]:
@@ -45,5 +45,5 @@ def _round(folder: Path, job: Job, masked: bool) -> tuple[float, str]:
     config = config_of(job, folder, *asked)
     done = run(config, folder / "run")
     ends = sorted(file.stat().st_mtime for file in (done / "checkpoints").glob("round_*"))
-    size = max(int(row["bytes_up"] or 0) for row in TABLE.rows(done) if row["site"])
+    size = max(int(row["bytes_up"] or 0) for row in TABLE.rows(done) if row["phase"] == "train")
     return median(after - before for before, after in pairwise(ends)), f"{size / 1e6:.1f} MB"

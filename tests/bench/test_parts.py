@@ -147,7 +147,7 @@ def test_secure_aggregation_is_measured_beside_a_round_without_it(tmp_path: Path
     found = figures("s", tmp_path / "s", Masked(sites=(3, 4), each=toy))
     plain, masked = list(found)[:2]
     assert plain.startswith("(s) round of 3 sites, ")
-    assert masked.startswith("(s) the same masked, ")
+    assert masked.startswith("(s) round of 3 sites masked, ")
     assert len(found) == 4
     sent = [float(what.split(", ")[1].split(" MB")[0]) for what in (plain, masked)]
     assert sent[0] < 5  # of one site
