@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import Any, TextIO
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -247,15 +247,29 @@ def _to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def locked(file: IO[Any], alone: bool = True) -> bool:
-    """Whether an open file is now locked by this process, `alone` or with others that only look; nobody is waited for.
+@contextmanager
+def locked(file: Path, alone: bool = True) -> Iterator[bool]:
+    """Whether this process now has the lock `file`, `alone` or with others that only look; nobody is waited for.
 
-    Released when the file is closed, or the process ends.
+    It has it for as long as the context lasts, or the process. A file that is missing is made by who wants it alone;
+    for others it is one that nobody has.
+
+    Raises:
+        OSError: it cannot be opened.
     """
     import fcntl
 
     try:
-        fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        lock = file.open("a" if alone else "r")
+    except FileNotFoundError:
+        if alone:
+            raise
+        yield True
+        return
+    with lock:
+        try:
+            fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

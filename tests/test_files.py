@@ -16,6 +16,7 @@ import pytest
 from fedbrats.files import (
     finite,
     from_cell,
+    locked,
     private_folder,
     remove_partial,
     replacing,
@@ -189,6 +190,22 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     remove_partial(tmp_path.parent, older_than=60)
     assert {file.name for file in tmp_path.iterdir()} == {"a.txt", ".partial-of-mine", "x.partial-01234567-a"}
     remove_partial(tmp_path / "nowhere")
+
+
+def test_a_lock_has_one_owner_or_any_number_of_lookers(tmp_path: Path) -> None:
+    file = tmp_path / ".lock"
+    with locked(file, alone=False) as nobody_has_it:
+        assert nobody_has_it
+    assert not file.exists()  # who looks makes nothing
+    with locked(file) as ours:
+        assert ours
+        for alone in (True, False):
+            with locked(file, alone) as too:
+                assert not too
+    with locked(file, alone=False) as one, locked(file, alone=False) as other, locked(file) as ours:
+        assert (one, other, ours) == (True, True, False)
+    with pytest.raises(FileNotFoundError), locked(tmp_path / "nowhere" / ".lock"):
+        pass
 
 
 def test_what_json_cannot_hold_becomes_text() -> None:

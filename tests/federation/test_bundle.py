@@ -67,6 +67,11 @@ def test_what_messages_share_is_bundled_once() -> None:
 
 
 def test_a_record_that_is_no_bundle_stays_as_it_is() -> None:
+    whole = forged([GOOD], b"1234")[bundle.NAME]
+    for name, kind in ((bundle.NAME, "numpy.ndarray"), ("other", bundle.KIND)):
+        alike = ArrayRecord({name: Array(whole.dtype, whole.shape, kind, whole.data)})
+        assert bundle.unbundled(alike) is alike
+    assert list(bundle.unbundled(ArrayRecord({bundle.NAME: whole}))) == ["w"]
     plain = to_record({bundle.NAME: torch.ones(2)})
     assert bundle.unbundled(plain) is plain
     assert dict(bundle.unbundled(bundle.bundled(plain))) == dict(plain)
@@ -81,7 +86,7 @@ GOOD = ["w", "float32", [1], "numpy.ndarray", 4]
         forged([GOOD], b"123"),  # less than said
         forged([GOOD], b"12345"),  # more
         forged([GOOD, GOOD], b"12345678"),  # one name twice
-        forged([[*GOOD[:4], -4], [*GOOD[:4], 8]], b"1234"),
+        forged([[*GOOD[:4], -4], ["v", *GOOD[1:4], 8]], b"1234"),
         forged([[*GOOD[:4], True]], b"1"),
         forged([[*GOOD[:2], ["1"], *GOOD[3:]]], b"1234"),
         forged([["w", 32, *GOOD[2:]]], b"1234"),

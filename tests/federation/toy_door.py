@@ -15,7 +15,7 @@ from fedbrats.config.site_file import Policy, SiteFile
 from fedbrats.data.partition import Site
 from fedbrats.engines.grids import InProcessGrid
 from fedbrats.engines.sites import node_configs, set_identity
-from fedbrats.federation import arms
+from fedbrats.federation import arms, bundle
 from fedbrats.federation.initial import initial_arrays
 from fedbrats.federation.parts import parts_of
 from fedbrats.federation.server.final_test import test_all, write_privacy
@@ -53,16 +53,20 @@ def egress_of(folder: Path, site: str) -> Path:
 
 @dataclass
 class Doors(ClientApp):
-    """One ClientApp for all sites, as `InProcessGrid` wants it, with what came in and what went out."""
+    """One ClientApp for all sites, as `InProcessGrid` wants it, with what crossed the wire both ways."""
 
     apps: Mapping[str, ClientApp]
     sent: list[tuple[str, Message, Message]] = field(default_factory=list)  # site, question, reply
 
     def __call__(self, message: Message, context: Context) -> Message:
-        site = str(context.node_config["site"])
-        reply = self.apps[site](message, context)
-        self.sent.append((site, message, reply))
-        return reply
+        site, question = str(context.node_config["site"]), bundle.sent_one(message)
+        reply = self.apps[site](question, context)
+        self.sent.append((site, question, reply))
+        return bundle.read(reply)
+
+    def read(self) -> list[tuple[str, Message, Message]]:
+        """What crossed, with its arrays one by one."""
+        return [(site, bundle.read(question), bundle.read(reply)) for site, question, reply in self.sent]
 
 
 def doors(run: Path, folder: Path, policies: Mapping[str, Mapping[str, Any]] | None = None) -> Doors:

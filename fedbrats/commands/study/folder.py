@@ -79,13 +79,13 @@ def read_state(folder: Path) -> dict[str, str]:
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
     """Hold `folder` for as long as the context lasts. Raises ConfigError: another process holds it."""
-    with (folder / LOCK).open("a") as lock:
-        if not locked(lock):
+    with locked(folder / LOCK) as ours:
+        if not ours:
             raise ConfigError(f"{folder}: another process works on it")
         yield
 
 
 def held(folder: Path) -> bool:
     """Whether a process works on the study."""
-    with (folder / LOCK).open("a") as lock:
-        return not locked(lock, alone=False)
+    with locked(folder / LOCK, alone=False) as nobody_has_it:
+        return not nobody_has_it

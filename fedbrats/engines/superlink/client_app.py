@@ -21,7 +21,7 @@ from fedbrats.config.targets import ConfigError
 from fedbrats.config.versions import other_versions, own_versions
 from fedbrats.engines.sites import CLIENT_APP_RAISED_EXCEPTION, error_reply
 from fedbrats.engines.superlink.thin_app import STUDY
-from fedbrats.federation import bundle, questions
+from fedbrats.federation import questions
 from fedbrats.federation.site.app import SiteError, make_client_app
 from fedbrats.federation.site.door import guarded
 from fedbrats.federation.site.policy import PolicyError, refuse_study
@@ -58,8 +58,7 @@ class SiteApp(ClientApp):
             return error_reply(message, CLIENT_APP_RAISED_EXCEPTION, NO_SITE)
         study = str(context.run_config.get(STUDY))[:LONGEST]
         answer = partial(self._answer, site)
-        door = guarded(answer, site, study, Path(site.storage) / STUDIES / study, bundle.sent_one)
-        return door(bundle.read(message), context)
+        return guarded(answer, site, study, Path(site.storage) / STUDIES / study)(message, context)
 
     def _answer(self, site: SiteFile, message: Message, context: Context) -> Message:
         try:

@@ -22,6 +22,7 @@ from flwr.proto.control_pb2 import (
     StopRunRequest,
 )
 from flwr.supercore.control import ControlHttpClient
+from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
@@ -97,7 +98,8 @@ def stop_run(client: Any, run: int) -> None:
     try:
         client.StopRun(StopRunRequest(run_id=run))
     except httpx.HTTPStatusError as error:
-        if error.response.status_code != httpx.codes.PRECONDITION_FAILED:
+        said = FlowerError.from_json(error.response.text)
+        if said is None or said.code != ApiErrorCode.RUN_ALREADY_FINISHED:
             raise
 
 

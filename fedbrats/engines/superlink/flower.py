@@ -33,7 +33,6 @@ def main(arguments: list[str]) -> None:
     sys.argv = [f"flower-{role}", *rest]
     logging.getLogger("uvicorn.access").addFilter(_refused)
     threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
-    pace.read_in_large_pieces()
     pace.ask_again_sooner()
     if role == "superlink":
         from flwr.superlink.cli import flower_superlink

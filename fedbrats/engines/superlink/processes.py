@@ -156,8 +156,8 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
 def held(file: Path) -> Iterator[None]:
     """Hold `file` for as long as the context lasts, or the process. Raises ConfigError: another one holds it."""
     private_folder(file.parent)
-    with _lock_of(file).open("a") as lock:
-        if not locked(lock):
+    with locked(_lock_of(file)) as ours:
+        if not ours:
             owner = f"process {number}" if (number := running_by(file)) else "another process"
             raise ConfigError(f"{owner} runs them already ({file}); `stop` ends it")
         yield
@@ -173,8 +173,8 @@ def running_by(file: Path) -> int:
     A number that is left of one that was killed may be that of any process by now: what runs holds the file, too.
     """
     try:
-        with _lock_of(file).open() as lock:
-            if locked(lock, alone=False):
+        with locked(_lock_of(file), alone=False) as nobody_has_it:
+            if nobody_has_it:
                 return 0
         pid = int(read_json(file)["pid"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -16,6 +16,7 @@ from flwr.clientapp import ClientApp
 
 from fedbrats.config.schema import load_config
 from fedbrats.config.site_file import SiteFile
+from fedbrats.federation import bundle
 from fedbrats.federation.parts import Parts, parts_of
 from fedbrats.federation.site import egress
 from fedbrats.federation.site.app import SiteError
@@ -32,40 +33,34 @@ Answer = Callable[[Message, Context], Message]
 log = logging.getLogger(__name__)
 
 
-def _as_it_is(reply: Message) -> Message:
-    return reply
-
-
-def guarded(
-    app: Answer, site: SiteFile, study: str, folder: Path, sent: Callable[[Message], Message] = _as_it_is
-) -> ClientApp:
+def guarded(app: Answer, site: SiteFile, study: str, folder: Path) -> ClientApp:
     """`app` as Flower is to call it at `site`: whatever it answers has passed the policy and is in the egress log.
+
+    The arrays of a message cross the wire as one (`bundle.py`), both ways; `app` sees them one by one.
 
     Args:
         app: answers the questions of one study, a ClientApp or a function like one.
         site: whose policy and storage.
         study: its name in the log.
         folder: of the study at the site, with its config.yaml; read when arrays are to leave.
-        sent: gives the form in which a reply crosses the wire.
     """
-    return _Guarded(app, site, study, folder, sent)
+    return _Guarded(app, site, study, folder)
 
 
 class _Guarded(ClientApp):
     """A ClientApp that answers by another one and lets out what may leave."""
 
-    def __init__(
-        self, app: Answer, site: SiteFile, study: str, folder: Path, sent: Callable[[Message], Message]
-    ) -> None:
+    def __init__(self, app: Answer, site: SiteFile, study: str, folder: Path) -> None:
         super().__init__()
-        self._app, self._site, self._study, self._folder, self._sent = app, site, study, folder, sent
+        self._app, self._site, self._study, self._folder = app, site, study, folder
 
     def __call__(self, message: Message, context: Context) -> Message:
+        message = bundle.read(message)
         parts = functools.cache(self._parts)
         reply, decision = _reviewed(self._site, message, _answer(self._app, message, context), parts)
         verdict = FAILED if reply.has_error() and decision.verdict == LEFT else decision.verdict
         try:
-            leaving = self._sent(reply)
+            leaving = bundle.sent_one(reply)
             found = egress.line(self._study, message, reply, leaving, verdict, decision.why, parts)
             append(egress_file(self._site), self._site.name, found)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""What is set otherwise in Flower and in its HTTP server is still where we think it is."""
+"""What is set otherwise in Flower is still where we think it is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError, pull_objects
-from uvicorn.protocols.http import h11_impl, httptools_impl
 
 from fedbrats.engines.superlink import pace
 
@@ -37,11 +36,3 @@ def test_an_object_that_is_on_its_way_is_asked_for_again_soon() -> None:
     assert seconds() > 0.7  # Flower's second, less a fifth
     pace.ask_again_sooner()
     assert pace.FIRST * 0.7 < seconds() < 0.6
-
-
-def test_a_body_is_read_in_large_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (h11_impl, httptools_impl):
-        monkeypatch.setattr(module, "HIGH_WATER_LIMIT", module.HIGH_WATER_LIMIT)
-    pace.read_in_large_pieces()
-    source = [module.HIGH_WATER_LIMIT for module in (h11_impl, httptools_impl)]
-    assert source == [pace.PIECE, pace.PIECE]

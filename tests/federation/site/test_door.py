@@ -107,7 +107,7 @@ def test_what_flower_itself_sends_is_what_the_log_says(study: tuple[Path, Served
 def test_a_line_tells_what_was_asked_and_every_array(study: tuple[Path, Served]) -> None:
     folder, served = study
     line = next(line for line in lines(folder) if line["question"] == questions.TRAIN)
-    _, question, reply = next(x for x in served.doors.sent if x[1].metadata.message_type == questions.TRAIN)
+    _, question, reply = next(x for x in served.doors.read() if x[1].metadata.message_type == questions.TRAIN)
     assert (line["study"], line["round"], line["arm"], line["decision"]) == (STUDY, 1, "federated", "left")
     assert (line["why"], line["error"], line["epsilon"]) == ([], None, None)
     sent, received = reply.content["arrays"], question.content["arrays"]
@@ -262,7 +262,7 @@ def test_the_line_names_what_crosses_the_wire_and_lists_what_is_in_it(
         return Message(RecordDict(content), reply_to=message)
 
     monkeypatch.setattr(door, "decide", lambda policy, question, content, parts: Decision(content, LEFT))
-    reply = asked(guarded(answer, site_file(tmp_path, "A"), STUDY, tmp_path, bundle.sent_one))
+    reply = asked(guarded(answer, site_file(tmp_path, "A"), STUDY, tmp_path))
     found = lines(tmp_path)[-1]
     assert list(reply.content["arrays"]) == [bundle.NAME]
     assert [array["name"] for array in found["arrays"]] == ["w", "v"]
