@@ -13,19 +13,24 @@ import pytest
 
 from fedbrats.__main__ import COMMANDS
 from tests.tiny import MODEL, ROOT, tiny_overrides
+from tests.warm_command import Said, Warm
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # pip builds two wheels and fetches their back end
 OUTSIDE = ROOT / "tests" / "outside"
-Command = Callable[..., subprocess.CompletedProcess[str]]
+Command = Callable[..., Said]
 
 
-def call(*command: object, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a command without anything in its environment that could lead to the checkout."""
+def clean() -> dict[str, str]:
+    """The environment without anything that could lead to the checkout."""
     names = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
-    clean = {name: value for name, value in os.environ.items() if name not in names}
-    done = subprocess.run([*map(str, command)], cwd=cwd, env=clean, capture_output=True, text=True)
-    assert done.returncode == status, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done
+    return {name: value for name, value in os.environ.items() if name not in names}
+
+
+def call(*command: object, cwd: Path) -> str:
+    """What a command printed that has ended well."""
+    done = subprocess.run([*map(str, command)], cwd=cwd, env=clean(), capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +52,13 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fedbrats(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """The console command, called in a folder that knows nothing of the checkout."""
-    folder = tmp_path_factory.mktemp("somewhere")
+    """A command of that environment, called in a folder that knows nothing of the checkout."""
+    folder, warm = tmp_path_factory.mktemp("somewhere"), Warm(python, clean())
 
-    def run(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
-        return call(python.with_name("fedbrats"), *arguments, cwd=folder, status=status)
+    def run(*arguments: object, status: int = 0) -> Said:
+        done = warm.fedbrats(*arguments, cwd=folder)
+        assert done.status == status, f"{arguments}\n{done.out}\n{done.err}"
+        return done
 
     return run
 
@@ -62,7 +69,7 @@ def trained(fedbrats: Command, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("trained")
     overrides = tiny_overrides(folder / "cache", "rounds=1", "runtime.workers=2", "arms=[federated]")
     done = fedbrats("run", *overrides, "report.html=true", f"hydra.run.dir={folder / 'run'}")
-    assert f"report: {folder / 'run' / 'report.html'}" in done.stdout
+    assert f"report: {folder / 'run' / 'report.html'}" in done.out
     return folder / "run"
 
 
@@ -75,16 +82,20 @@ def test_it_is_the_wheel_that_is_imported(python: Path, tmp_path: Path) -> None:
     code = (
         "import fedbrats, fedbrats.config.folder as c; print(fedbrats.__file__, c.conf_folder(), sep='\\n')"
     )
-    package, conf = map(Path, call(python, "-c", code, cwd=tmp_path).stdout.split())
+    package, conf = map(Path, call(python, "-c", code, cwd=tmp_path).split())
     assert package.is_relative_to(python.parents[1])
     assert conf == package.parent / "conf"
     packaged, own = ({file.relative_to(top) for file in top.rglob("*.yaml")} for top in (conf, ROOT / "conf"))
     assert packaged == own
 
 
+def test_the_console_command_is_there(python: Path, tmp_path: Path) -> None:
+    assert "fedbrats COMMAND" in call(python.with_name("fedbrats"), "--help", cwd=tmp_path)
+
+
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_help(command: list[str], fedbrats: Command) -> None:
-    said = fedbrats(*command, "--help").stdout
+    said = fedbrats(*command, "--help").out
     assert " ".join(["fedbrats", *command]) in said
 
 
@@ -93,18 +104,18 @@ def test_a_run_and_what_is_done_with_it(trained: Path, fedbrats: Command, tmp_pa
     assert environment["command"].startswith("fedbrats run train=small ")
     assert environment["commit"] == ""
     (trained / "report.html").unlink()
-    assert fedbrats("report", trained).stdout.splitlines()[-1] == str(trained / "report.html")
-    assert "13 cases, 4 institutions" in fedbrats("check-data", f"data.root={phantom(trained)}").stdout
+    assert fedbrats("report", trained).out.splitlines()[-1] == str(trained / "report.html")
+    assert "13 cases, 4 institutions" in fedbrats("check-data", f"data.root={phantom(trained)}").out
     fedbrats("predict", f"checkpoint={trained}", f"data={phantom(trained)}", f"output={tmp_path / 'out'}")
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 13
     scored = fedbrats(
         *("evaluate", f"predictions={tmp_path / 'out'}", f"references={phantom(trained)}"),
         f"output={tmp_path / 'scores'}",
     )
-    assert len(scored.stdout.splitlines()) == 39
+    assert len(scored.out.splitlines()) == 39
     fedbrats("compare", trained.parent)
     assert (trained.parent / "compare.html").is_file()
-    assert "segresnet" in fedbrats("models", "segresnet", "size=small").stdout
+    assert "segresnet" in fedbrats("models", "segresnet", "size=small").out
 
 
 def test_what_goes_wrong_is_one_line_and_status_2(fedbrats: Command) -> None:
@@ -115,7 +126,7 @@ def test_what_goes_wrong_is_one_line_and_status_2(fedbrats: Command) -> None:
         ["predict", "checkpoint=nowhere", "data=nowhere"],
     ):
         done = fedbrats(*command, status=2)
-        (line,) = (done.stderr or done.stdout).splitlines()
+        (line,) = (done.err or done.out).splitlines()
         assert line.startswith(("fedbrats: ", "error: "))
 
 
@@ -140,13 +151,13 @@ def test_a_package_of_ones_own(trained: Path, fedbrats: Command, tmp_path: Path)
     assert 0 <= jaccard <= dice  # of every case, J = D / (2 - D)
     predict = ["predict", f"checkpoint={tmp_path / 'fedroot'}", f"data={phantom(trained)}"]
     predict += [f"output={tmp_path / 'out'}"]
-    assert "trust=<package>" in fedbrats(*predict, status=2).stderr
+    assert "trust=<package>" in fedbrats(*predict, status=2).err
     fedbrats(*predict, "trust=brain_parts")
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 13
     resume = ["run", f"run.resume={tmp_path / 'fedroot'}"]
-    assert "run.trust=[<package>]" in fedbrats(*resume, status=2).stderr
+    assert "run.trust=[<package>]" in fedbrats(*resume, status=2).err
     fedbrats(*resume, "run.trust=[brain_parts]")
-    assert "small_net" in fedbrats("models", "--config-dir", OUTSIDE / "conf", "small_net").stdout
+    assert "small_net" in fedbrats("models", "--config-dir", OUTSIDE / "conf", "small_net").out
 
 
 def test_the_readme_shows_this_package() -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from fedbrats import __version__
 from fedbrats.__main__ import COMMANDS, main
 from tests.tiny import ROOT
-
-
-def fedbrats(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "fedbrats", *arguments], capture_output=True, text=True)
+from tests.warm_command import fedbrats
 
 
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:
@@ -56,20 +54,22 @@ def test_a_command_that_is_none_is_refused_in_one_line(
 
 
 @pytest.mark.slow
-def test_the_status_and_the_name_of_a_command_are_its_own() -> None:
-    done = fedbrats("report", "nowhere")
+def test_the_status_and_the_name_of_a_command_are_its_own(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fedbrats", "report", "nowhere"], capture_output=True, text=True
+    )
     assert done.returncode == 2
     assert done.stderr == "error: nowhere: no such folder\n"
-    assert fedbrats("report").stderr.startswith("usage: fedbrats report [-h] run\n")
-    assert fedbrats("--version").stdout == f"fedbrats {__version__}\n"
+    assert fedbrats("report", cwd=tmp_path).err.startswith("usage: fedbrats report [-h] run\n")
+    assert fedbrats("--version", cwd=tmp_path).out == f"fedbrats {__version__}\n"
 
 
 @pytest.mark.slow
-def test_run_keeps_the_grammar_of_hydra() -> None:
-    done = fedbrats("run", "--cfg", "job", "strategy=fedprox", "strategy.mu=0.25")
-    assert done.returncode == 0, done.stderr
-    assert "fedbrats.algorithms.fedprox.FedProx" in done.stdout
-    assert "mu: 0.25" in done.stdout
-    help_ = fedbrats("run", "--help").stdout
+def test_run_keeps_the_grammar_of_hydra(tmp_path: Path) -> None:
+    done = fedbrats("run", "--cfg", "job", "strategy=fedprox", "strategy.mu=0.25", cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert "fedbrats.algorithms.fedprox.FedProx" in done.out
+    assert "mu: 0.25" in done.out
+    help_ = fedbrats("run", "--help", cwd=tmp_path).out
     assert help_.startswith("fedbrats run is powered by Hydra.")
     assert "strategy: " in help_

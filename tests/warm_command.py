@@ -1,15 +1,26 @@
-"""A command of `fedbrats` in a process of its own that need not import its libraries, which takes longer than most."""
+"""Commands of `fedbrats`, each in a process of its own that need not import its libraries, which takes the longest.
+
+A process that has imported them forks for every command; run as a script, this file is that process.
+"""
 
 from __future__ import annotations
 
+import atexit
+import gc
+import json
+import multiprocessing.util
 import os
+import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
-from fedbrats.engines.warm import warm_up, worker_context
+MODULES = ("fedbrats.federation.site.app", "fedbrats.commands.run.run", "torch._dynamo", "sympy")
 
 
 @dataclass(frozen=True)
@@ -26,25 +37,83 @@ class Said:
         return " ".join((self.out + " " + self.err).split())
 
 
-def fedbrats(*words: str, cwd: Path, more: Mapping[str, str]) -> Said:
-    """Run `fedbrats` with `words` in the folder `cwd`, with `more` in its environment."""
-    warm_up()
-    with tempfile.TemporaryDirectory() as name:
-        out, err = Path(name) / "out", Path(name) / "err"
-        process = worker_context().Process(target=_command, args=(words, cwd, dict(more), out, err))
-        process.start()
-        process.join()
-        assert process.exitcode is not None
-        return Said(process.exitcode, out.read_text(), err.read_text())
+class Warm:
+    """The process that has all imported, of an interpreter that has fedbrats; it ends with this one."""
+
+    def __init__(self, python: Path, env: Mapping[str, str]) -> None:
+        """`env`: of the process and so of all commands."""
+        self._process = subprocess.Popen(
+            [python, "-P", __file__],
+            cwd=tempfile.gettempdir(),
+            env={**env, "OMP_NUM_THREADS": "1"},  # threads that exist before a fork are lost in it
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        atexit.register(self._process.kill)
+
+    def fedbrats(self, *words: object, cwd: Path, more: Mapping[str, str] | None = None) -> Said:
+        """Run `fedbrats` with `words` in the folder `cwd`, with `more` in its environment."""
+        pipes = self._process.stdin, self._process.stdout
+        assert pipes[0]
+        assert pipes[1]
+        with tempfile.TemporaryDirectory() as name:
+            asked = {"words": [*map(str, words)], "cwd": str(cwd), "more": dict(more or {}), "said": name}
+            print(json.dumps(asked), file=pipes[0], flush=True)
+            status = int(pipes[1].readline())
+            return Said(status, *((Path(name) / stream).read_text() for stream in ("1", "2")))
 
 
-def _command(words: tuple[str, ...], cwd: Path, more: Mapping[str, str], out: Path, err: Path) -> None:
+@cache
+def _own() -> Warm:
+    return Warm(Path(sys.executable), os.environ)
+
+
+def fedbrats(*words: object, cwd: Path, more: Mapping[str, str] | None = None) -> Said:
+    """Run `fedbrats` of this interpreter with `words` in the folder `cwd`, with `more` in its environment."""
+    return _own().fedbrats(*words, cwd=cwd, more=more)
+
+
+def main() -> None:
+    """Fork for every command that is asked for on standard input; say its status when it has ended."""
+    from fedbrats.__main__ import COMMANDS
+    from fedbrats.commands.compose import compose_config
+
+    for module in (*MODULES, *(module for module, _ in COMMANDS.values())):
+        import_module(module)
+    compose_config([])  # its parser learns from what it reads
+    gc.freeze()  # or a child copies all that is looked at
+    while line := sys.stdin.readline():
+        child = os.fork()
+        if not child:
+            _command(**json.loads(line))
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+def _command(words: list[str], cwd: str, more: dict[str, str], said: str) -> None:
     """In the new process: what a shell does before it hands over to a program."""
-    for file, number in ((out, 1), (err, 2)):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+    for number in (1, 2):
+        os.dup2(os.open(Path(said) / str(number), os.O_WRONLY | os.O_CREAT), number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.chdir(cwd)
     os.environ.update(more)
     sys.argv = ["fedbrats", *words]
     from fedbrats.__main__ import main
 
-    sys.exit(main())
+    status = 1
+    try:
+        status = main()
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    multiprocessing.util._exit_function()  # type: ignore[attr-defined]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # taking down what the parent has imported takes seconds
+
+
+if __name__ == "__main__":
+    main()

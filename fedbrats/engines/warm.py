@@ -10,7 +10,7 @@ from typing import Any
 from fedbrats.devices import left_to_parent
 
 FORKS = sys.platform == "linux"  # elsewhere forking after such imports is not safe
-MODULES = ["fedbrats.federation.site.app"]
+MODULES = ["fedbrats.federation.site.app", "torch._dynamo"]  # which every optimizer of torch imports
 
 
 def worker_context() -> Any:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import subprocess
-import sys
 import typing
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -22,6 +20,7 @@ from fedbrats.config.paths import PATHS, absolute, with_absolute_paths
 from fedbrats.config.schema import Config, load_config, save_config
 from fedbrats.privacy.ledger import LedgerError
 from tests.federation.toy_private import DP, budget, runtime
+from tests.warm_command import fedbrats
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = {
@@ -160,7 +159,6 @@ def test_a_site_refuses_a_ledger_that_follows_the_working_directory(tmp_path: Pa
 
 @pytest.mark.slow
 def test_paths_start_from_where_the_command_was_called_even_if_hydra_leaves(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "sims" / "run.py"), "data=brats", "data.root=nowhere"]
-    done = subprocess.run([*command, "hydra.job.chdir=true"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert str(tmp_path / "nowhere") in done.stderr
+    done = fedbrats("run", "data=brats", "data.root=nowhere", "hydra.job.chdir=true", cwd=tmp_path)
+    assert done.status == 2
+    assert str(tmp_path / "nowhere") in done.err

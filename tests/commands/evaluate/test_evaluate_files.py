@@ -1,7 +1,5 @@
 import json
 import re
-import subprocess
-import sys
 
 import nibabel as nib
 import numpy as np
@@ -14,7 +12,7 @@ from fedbrats.commands.evaluate.evaluate_files import evaluate
 from fedbrats.config.targets import ConfigError
 from tests.data.hostile_files import HOSTILE, written
 from tests.scored import CASE_COLUMNS
-from tests.tiny import ROOT
+from tests.warm_command import fedbrats
 
 AFFINE = np.array([[-1.0, 0, 0, 9], [0, -1, 0, 11], [0, 0, 2, -3], [0, 0, 0, 1]])  # LPS, 2 mm slices
 
@@ -253,22 +251,21 @@ def test_small_lesions_count_as_the_family_of_the_reference_says(tmp_path):
 
 @pytest.mark.slow
 def test_command_prints_only_json(folders):
-    script = ROOT / "sims" / "evaluate.py"
     paths = [f"{key}={folders / value}" for key, value in (("predictions", "guess"), ("references", "truth"))]
-    command = [sys.executable, str(script), *paths, NEW, "metrics.convention=captk"]
-    done = subprocess.run(command, cwd=folders, capture_output=True, text=True, check=False)
-    assert done.returncode == 1  # two of the three predictions cannot be scored
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    command = ["evaluate", *paths, NEW, "metrics.convention=captk"]
+    done = fedbrats(*command, cwd=folders)
+    assert done.status == 1  # two of the three predictions cannot be scored
+    rows = [json.loads(line) for line in done.out.splitlines()]
     assert len(rows) == 9
     assert list(rows[0]) == ["convention", *CASE_COLUMNS]
     assert {row["convention"] for row in rows} == {"captk"}
     assert rows[8]["hd95"] == pytest.approx(373.1287, abs=1e-4)
-    assert "HD95 convention: captk" in done.stderr
+    assert "HD95 convention: captk" in done.err
     assert (folders / "evaluation" / "cases.csv").is_file()
-    refused = subprocess.run([*command, "metric=x"], cwd=folders, capture_output=True, text=True, check=False)
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert "metric: " in refused.stderr
-    assert "Traceback" not in refused.stderr
+    refused = fedbrats(*command, "metric=x", cwd=folders)
+    assert (refused.status, refused.out) == (2, "")
+    assert "metric: " in refused.err
+    assert "Traceback" not in refused.err
 
 
 def test_every_hostile_prediction_fails_by_itself(tmp_path):

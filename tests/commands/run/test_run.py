@@ -29,6 +29,7 @@ from fedbrats.runs.environment import SCHEMA_VERSION
 from fedbrats.runs.rounds import TABLE
 from tests.scored import CASE_COLUMNS
 from tests.tiny import ROOT, tiny, tiny_overrides
+from tests.warm_command import fedbrats
 
 pytestmark = pytest.mark.slow  # whole runs
 
@@ -300,21 +301,14 @@ def test_a_sweep_leaves_one_folder_per_job_and_survives_a_failing_one(cache: Pat
     sweep = tmp_path / "sweep"
     overrides = tiny_overrides(cache, "arms=[federated,pooled]", "rounds=1", f"hydra.sweep.dir={sweep}")
     jobs = ["strategy=fedprox", "strategy.mu=-1,0.01", "seed=1,2"]
-    process = subprocess.run(
-        [sys.executable, str(ROOT / "sims" / "run.py"), "-m", *overrides, *jobs],
-        capture_output=True,
-        cwd=ROOT,
-        timeout=280,
-    )
+    done = fedbrats("run", "-m", *overrides, *jobs, cwd=tmp_path)
     status = [json.loads((sweep / str(job) / "summary.json").read_text())["status"] for job in range(4)]
     assert [s.split(":")[0] for s in status] == ["failed", "failed", "finished", "finished"]
     assert all("strategy.mu" in s for s in status[:2])
     assert all("${" not in (sweep / str(job) / "config.yaml").read_text() for job in range(4))
-    assert process.returncode != 0
-    compare = subprocess.run(
-        [sys.executable, str(ROOT / "sims" / "compare.py"), str(sweep)], capture_output=True, cwd=ROOT
-    )
-    assert compare.returncode == 0, compare.stderr.decode()
+    assert done.status != 0
+    compare = fedbrats("compare", sweep, cwd=tmp_path)
+    assert compare.status == 0, compare.err
     table = rows_of(sweep / "compare.csv")
     assert {"federated", "pooled"} <= {row["arm"] for row in table}
     assert (sweep / "compare.html").is_file()

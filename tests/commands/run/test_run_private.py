@@ -22,6 +22,7 @@ from fedbrats.inference.members import load_member, parse_spec
 from fedbrats.privacy.accounting import Entry, gaussian_epsilon, rdp_epsilon
 from fedbrats.privacy.ledger import PATIENT_ADJACENCY
 from tests.tiny import ROOT, tiny, tiny_overrides
+from tests.warm_command import fedbrats
 
 pytestmark = pytest.mark.slow  # whole runs
 DP = ("privacy=dp_sgd", "privacy.target_epsilon=null", "privacy.sigma=1.5", "arms=[federated]")
@@ -284,17 +285,6 @@ def test_a_start_on_public_data_is_taken_and_one_on_these_patients_refused(
 
 
 def test_the_command_line_knows_the_groups() -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            "sims/run.py",
-            *tiny_overrides(Path("x"), *DP, "personalization=norm_local"),
-            "--cfg",
-            "job",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert "fedbrats.privacy.dp_sgd.DpSgd" in done.stdout, done.stderr
+    overrides = tiny_overrides(Path("x"), *DP, "personalization=norm_local")
+    done = fedbrats("run", *overrides, "--cfg", "job", cwd=ROOT)
+    assert "fedbrats.privacy.dp_sgd.DpSgd" in done.out, done.err

@@ -22,6 +22,7 @@ from fedbrats.commands.study.folder import FAILED, FINISHED, read_state
 from fedbrats.credentials.folder import begin
 from fedbrats.credentials.sites import enrol
 from fedbrats.data.phantom import write_phantom
+from tests.warm_command import Said, fedbrats
 
 PACE = {"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"}
 
@@ -48,18 +49,12 @@ class Deployment:
     def fedbrats(self, *words: str) -> str:
         """Run a command to its end; what it printed."""
         found = self.tried(*words)
-        assert found.returncode == 0, found.stderr + found.stdout
-        return found.stdout
+        assert found.status == 0, found.text
+        return found.out
 
-    def tried(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def tried(self, *words: str) -> Said:
         """Run a command to its end, whichever that is."""
-        return subprocess.run(
-            [sys.executable, "-m", "fedbrats", *words],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env={**os.environ, **PACE},
-        )
+        return fedbrats(*words, cwd=self.folder, more=PACE)
 
     def start(self, name: str, *words: str) -> None:
         """Begin a command that runs on."""
@@ -79,17 +74,12 @@ class Deployment:
 
     def begin_study(self, name: str, *overrides: str) -> None:
         """Begin a study as soon as the SuperLink answers."""
-        words = [sys.executable, "-m", "fedbrats", "study", "start", name, *overrides]
-        env = {**os.environ, **PACE}
 
         def began() -> bool:
             shutil.rmtree(self.study(name), ignore_errors=True)
-            found = subprocess.run(
-                [*words, "--server", str(self.server)], capture_output=True, text=True, env=env
-            )
-            assert found.returncode in (0, 2), found.stderr
-            assert found.returncode == 0 or "no answer" in found.stderr, found.stderr
-            return found.returncode == 0
+            found = self.tried("study", "start", name, *overrides, "--server", str(self.server))
+            assert found.status == 0 or (found.status == 2 and "no answer" in found.err), found.text
+            return found.status == 0
 
         wait(began, 180)
 

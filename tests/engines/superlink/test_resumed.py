@@ -61,7 +61,7 @@ def test_a_study_goes_on_to_the_same_bits(tmp_path: Path) -> None:
         wait(lambda: made.finished("glioma"), 240, made.logs)
         assert runs() == 4
         refused = made.tried("study", "stop", "glioma", "--server", str(made.server))
-        assert "study glioma has finished: there is nothing to stop" in refused.stderr
+        assert "study glioma has finished: there is nothing to stop" in refused.err
     own = ["data=brats", f"data.root={tmp_path / 'all'}", f"data.cache={tmp_path / 'cache'}"]
     simulated = run(
         compose_config([*ASKED, *own, "arms=[federated]", "runtime.workers=0"]), tmp_path / "simulation"
