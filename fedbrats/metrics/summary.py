@@ -60,14 +60,16 @@ def summarise(cases: pd.DataFrame, metrics: Mapping[str, Facts], convention: str
 def _describe(part: pd.DataFrame, metrics: Mapping[str, Facts], whole: bool) -> dict[str, dict[str, float]]:
     """Statistics of every metric over the rows of `part`; the same bits for any order of the rows."""
     described: dict[str, dict[str, float]] = {}
+    sites, failed = part["site"].to_numpy(str), int((part["status"] != "ok").sum())
     for metric, facts in metrics.items():
-        part = part.sort_values([metric, "site"])
-        column = part[metric].to_numpy(float)
+        values = part[metric].to_numpy(float)
+        order = np.lexsort((sites, values))  # by value, then by site; several times as fast as pandas
+        column = values[order]
         q25, median, q75 = (float(v) for v in np.percentile(column, [25, 50, 75]))
-        low, high = mean_interval(column, facts.ends, part["site"].tolist() if whole else None)
+        low, high = mean_interval(column, facts.ends, sites[order].tolist() if whole else None)
         described[metric] = {
             "n": len(column),
-            "failed": int((part["status"] != "ok").sum()),
+            "failed": failed,
             "mean": float(np.mean(column)),
             "std": float(np.std(column, ddof=1)) if len(column) > 1 else np.nan,
             **{"median": median, "q25": q25, "q75": q75},
