@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 with contextlib.suppress(ImportError):
     from absl import logging as absl_logging
@@ -16,10 +18,27 @@ with contextlib.suppress(ImportError):
     absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
+# They start one federation of processes together (tests/engines/superlink/conftest.py).
+SHARED = [f"tests/engines/superlink/test_{name}.py" for name in ("deployment", "killed", "resumed")]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first, so that none is waited for at the end; `--no-loadscope-reorder` keeps the order."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+class ByFileAndFederation(LoadFileScheduling):  # type: ignore[misc]
+    """One worker for each file, and one for all files that use the same federation of processes."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return SHARED[0] if file in SHARED else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return ByFileAndFederation(config, log)
 
 
 @pytest.fixture(scope="session")

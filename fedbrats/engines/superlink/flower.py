@@ -3,7 +3,8 @@
 `python -m fedbrats.engines.superlink.flower supernode --superlink ...` is `flower-supernode --superlink ...`, but
 
 - a SuperNode asks more often and answers whatever it was asked (`supernode.py`);
-- a SuperLink hands a question out again whose way to its site was cut (`superlink.py`);
+- a SuperLink hands a question out again whose way to its site was cut (`superlink.py`), and stores of a reply only so
+  much as a study can need (`bounds.py`);
 - whatever runs ends with the process that started it (`end_with_parent`), or it would go on with nobody to stop it;
 - of the requests that are served, only refused ones are logged;
 - a SuperExec looks for tasks every `POLL` seconds (at the server `POLL_FOR_STUDIES`), by Flower's own
@@ -37,9 +38,10 @@ def main(arguments: list[str]) -> None:
     if role == "superlink":
         from flwr.superlink.cli import flower_superlink
 
-        from fedbrats.engines.superlink import superlink
+        from fedbrats.engines.superlink import bounds, superlink
 
         superlink.hand_out_again()
+        bounds.bound_replies()
         flower_superlink()
     elif role == "supernode":
         from flwr.supernode.cli import flower_supernode

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from flwr.app import Message
 from safetensors.numpy import load_file
 
@@ -23,7 +22,6 @@ from fedbrats.commands.study.status import status
 from fedbrats.config.schema import load_config
 from fedbrats.config.server_file import load_server_file
 from fedbrats.config.site_file import load_site_file
-from fedbrats.credentials.folder import Folder
 from fedbrats.federation import questions
 from fedbrats.federation.parts import parts_of
 from fedbrats.federation.site.chain import egress_file, read, verify
@@ -33,13 +31,12 @@ from fedbrats.privacy.secure_aggregation.ring import FixedPoint
 from fedbrats.runs.checkpoint import load_checkpoint
 from fedbrats.runs.secure import TABLE
 from fedbrats.runs.site_cases import pseudonym, site_folder
-from tests.engines.superlink.deployment import Deployment, deployment, wait
-from tests.engines.superlink.recorder import Recorder, recording
+from tests.engines.superlink.conftest import SITES, Running
+from tests.engines.superlink.deployment import Deployment, wait
+from tests.engines.superlink.recorder import Recorder
 from tests.engines.superlink.sent import messages, trainings
 from tests.tiny import MODEL
 
-SITES = {"TCIA01": 5, "TCIA02": 4, "CBICA": 3}
-TAPPED = "CBICA"
 ASKED = (
     *("train=small", "train.local_steps=2", *MODEL, "inference.overlap=0.0", "rounds=2"),
     *("strategy=fedprox", "report.html=false", "runtime.keep_checkpoints=2"),
@@ -90,19 +87,10 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
-    with deployment(tmp_path_factory.mktemp("federation"), SITES) as made:
-        keys, proxy = Folder(made.folder / "federation"), made.port + 1 + len(SITES)
-        content = yaml.safe_load(made.site(TAPPED).read_text())
-        content["server"]["address"] = f"localhost:{proxy}"
-        made.site(TAPPED).write_text(yaml.safe_dump(content))
-        with recording(proxy, made.port, keys.server, keys.server_key, keys.authority) as wire:
-            made.start_server()
-            for number, name in enumerate(SITES):
-                made.start_site(name, number)
-            found = Served(made)
-            for study in STUDIES:
-                serve(found, wire, study)
+def served(running: Running) -> Served:
+    found = Served(running.made)
+    for study in STUDIES:
+        serve(found, running.wire, study)
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,11 @@ from fedbrats.files import read_json
 from fedbrats.runs import rounds
 from fedbrats.runs.checkpoint import load_checkpoint
 from fedbrats.runs.site_cases import pseudonym
-from tests.engines.superlink.deployment import Deployment, deployment, wait
+from tests.engines.superlink.conftest import SITES, Running
+from tests.engines.superlink.deployment import Deployment, wait
 from tests.tiny import MODEL
 
-SITES = {"TCIA01": 5, "TCIA02": 4, "CBICA": 3}
+STUDY = "killed"
 ASKED = (
     *("train=small", "train.local_steps=25", *MODEL, "model.norm=batch", "inference.overlap=0.0", "rounds=4"),
     *("strategy=scaffold", "train/optimizer=sgd_plain", "strategy.quorum=0.6", "personalization=bn_local"),
@@ -43,19 +43,21 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 def kept(made: Deployment, site: str, round_: int) -> bool:
     """Whether a site has kept what a round left, which it does at the end of it."""
-    folder = made.folder / site / "storage" / "studies" / "glioma" / "sites" / site / "state"
+    folder = made.folder / site / "storage" / "studies" / STUDY / "sites" / site / "state"
     return bool(list(folder.glob(f"*/round_{round_:05d}.*")))
 
 
-def in_mid_round(made: Deployment, site: str, round_: int) -> psutil.Process:
-    """The worker of a site, halted while it trains in this round."""
-    log = made.folder / site / "storage" / "logs" / "supernode.log"
+def log_of(made: Deployment, site: str) -> Path:
+    """What its SuperNode says."""
+    return made.folder / site / "storage" / "logs" / "supernode.log"
+
+
+def in_mid_round(made: Deployment, site: str, round_: int, before: int) -> psutil.Process:
+    """The worker of a site, halted while it trains in this round; `before`: characters of its log before the study."""
 
     def asked() -> bool:
-        return (
-            f"ROUND {round_}]\n" in (text := log.read_text())
-            and "train message" in text.rpartition(f"ROUND {round_}]")[2]
-        )
+        _, found, said = log_of(made, site).read_text()[before:].rpartition(f"ROUND {round_}]\n")
+        return bool(found) and "train message" in said
 
     wait(asked, 240, made.logs)
     worker = made.process(site, SITE_WORKER)
@@ -68,30 +70,28 @@ def in_mid_round(made: Deployment, site: str, round_: int) -> psutil.Process:
 
 def told(made: Deployment, site: str, round_: int) -> list[dict[str, str]]:
     """The rows of a training in `rounds.csv`."""
-    found = rounds.TABLE.rows(made.study("glioma"))
+    found = rounds.TABLE.rows(made.study(STUDY))
     return [r for r in found if (r["site"], r["round"], r["phase"]) == (site, str(round_), "train")]
 
 
 def heard(made: Deployment, site: str) -> bool:
     """Whether the server has heard that the training at a site has failed."""
-    return f"failed: federated, site {site}, train" in (made.study("glioma") / "server.log").read_text()
+    return f"failed: federated, site {site}, train" in (made.study(STUDY) / "server.log").read_text()
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    with deployment(tmp_path_factory.mktemp("federation"), SITES) as made:
-        made.start_server()
-        for number, name in enumerate(SITES):
-            made.start_site(name, number)
-        made.begin_study("glioma", *ASKED)
-        in_mid_round(made, "TCIA02", 2).kill()
-        wait(lambda: heard(made, "TCIA02"), SOON, made.logs)
-        worker = in_mid_round(made, "CBICA", 3)
-        made.process("CBICA", SUPEREXEC).kill()
-        worker.resume()  # as a halted one sees nothing
-        wait(lambda: heard(made, "CBICA"), SOON, made.logs)
-        wait(lambda: made.finished("glioma"), 240, made.logs)
-        yield made
+def finished(running: Running) -> Deployment:
+    made = running.made
+    before = {s: len(log.read_text()) if (log := log_of(made, s)).is_file() else 0 for s in SITES}
+    made.begin_study(STUDY, *ASKED)
+    in_mid_round(made, "TCIA02", 2, before["TCIA02"]).kill()
+    wait(lambda: heard(made, "TCIA02"), SOON, made.logs)
+    worker = in_mid_round(made, "CBICA", 3, before["CBICA"])
+    made.process("CBICA", SUPEREXEC).kill()
+    worker.resume()  # as a halted one sees nothing
+    wait(lambda: heard(made, "CBICA"), SOON, made.logs)
+    wait(lambda: made.finished(STUDY), 240, made.logs)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_the_model_is_that_of_the_sites_that_were_there_with_the_state_that_each
     finished: Deployment, simulated: Path
 ) -> None:
     """Scaffold keeps control variates and FedBN its BatchNorm at the site: both must be those of its last round."""
-    found, expected = (load_checkpoint(f / "checkpoints") for f in (finished.study("glioma"), simulated))
+    found, expected = (load_checkpoint(f / "checkpoints") for f in (finished.study(STUDY), simulated))
     assert found.round == expected.round == 4
     for name, tensor in expected.models["federated"].arrays.items():
         np.testing.assert_array_equal(found.models["federated"].arrays[name], tensor, err_msg=name)
@@ -131,7 +131,7 @@ def test_scores_of_each_sites_own_model_are_those_of_the_simulation(
     }
     with (
         (simulated / "cases.csv").open(newline="") as expected,
-        (finished.study("glioma") / "cases.csv").open(newline="") as found,
+        (finished.study(STUDY) / "cases.csv").open(newline="") as found,
     ):
         rows = [{**row, "case": names[row["site"], row["case"]]} for row in csv.DictReader(expected)]
         assert list(csv.DictReader(found)) == rows
@@ -146,6 +146,7 @@ def test_a_killed_process_costs_its_site_one_round_and_nothing_counts_twice(fini
             else:
                 assert row["status"] == "ok"
         log = egress_file(load_site_file(finished.site(site)))
-        left = [line["round"] for _, line in read(log) if line.get("question") == "train"]
+        lines = [line for _, line in read(log) if line.get("study") == STUDY]
+        left = [line["round"] for line in lines if line.get("question") == "train"]
         assert left == [round_ for round_ in range(1, 5) if (site, round_) not in MISSED]
         assert not verify(log).wrong

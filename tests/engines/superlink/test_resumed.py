@@ -15,10 +15,11 @@ from fedbrats.engines.superlink.processes import LOOK
 from fedbrats.engines.superlink.programs import SERVER_PROCESS, SITE_WORKER, SUPERLINK
 from fedbrats.runs import rounds
 from fedbrats.runs.checkpoint import load_checkpoint
-from tests.engines.superlink.deployment import deployment, wait
+from tests.engines.superlink.conftest import Running
+from tests.engines.superlink.deployment import wait
 from tests.tiny import MODEL
 
-SITES = {"TCIA01": 5, "TCIA02": 4, "CBICA": 3}
+STUDY = "resumed"
 ROUNDS = 7
 ASKED = (
     *("train=small", "train.local_steps=2", *MODEL, "inference.overlap=0.0", f"rounds={ROUNDS}"),
@@ -28,41 +29,38 @@ ASKED = (
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_study_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+def test_a_study_goes_on_to_the_same_bits(running: Running, tmp_path: Path) -> None:
     """Its process is killed, then the SuperLink, then it is stopped: only the last waits for somebody."""
-    with deployment(tmp_path, SITES) as made:
-        made.start_server()
-        for number, name in enumerate(SITES):
-            made.start_site(name, number)
-        made.begin_study("glioma", *ASKED)
-        folder = made.study("glioma")
+    made = running.made
+    made.begin_study(STUDY, *ASKED)
+    folder = made.study(STUDY)
 
-        def rounds_done() -> int:
-            return max((int(row["round"]) for row in rounds.TABLE.rows(folder)), default=0)
+    def rounds_done() -> int:
+        return max((int(row["round"]) for row in rounds.TABLE.rows(folder)), default=0)
 
-        def runs() -> int:
-            return len(read_study(folder).runs)
+    def runs() -> int:
+        return len(read_study(folder).runs)
 
-        wait(lambda: rounds_done() >= 1, 240, made.logs)
-        made.process("server", SERVER_PROCESS).kill()
-        wait(lambda: runs() == 2, 150, made.logs)
-        wait(lambda: rounds_done() >= 3, 240, made.logs)
-        made.process("server", SUPERLINK).kill()
-        wait(lambda: runs() == 3, 150, made.logs)
-        wait(lambda: rounds_done() >= 5, 240, made.logs)
-        worker = made.process("CBICA", SITE_WORKER)
-        worker.suspend()  # or the last rounds might be over before the command is
-        made.fedbrats("study", "stop", "glioma", "--server", str(made.server))
-        worker.resume()
-        wait(lambda: not held(folder), 60, made.logs)
-        time.sleep(3 * LOOK)
-        assert (runs(), read_state(folder)["state"], rounds_done() < ROUNDS) == (3, STOPPED, True)
-        made.fedbrats("study", "resume", "glioma", "--server", str(made.server))
-        wait(lambda: made.finished("glioma"), 240, made.logs)
-        assert runs() == 4
-        refused = made.tried("study", "stop", "glioma", "--server", str(made.server))
-        assert "study glioma has finished: there is nothing to stop" in refused.err
-    own = ["data=brats", f"data.root={tmp_path / 'all'}", f"data.cache={tmp_path / 'cache'}"]
+    wait(lambda: rounds_done() >= 1, 240, made.logs)
+    made.process("server", SERVER_PROCESS).kill()
+    wait(lambda: runs() == 2, 150, made.logs)
+    wait(lambda: rounds_done() >= 3, 240, made.logs)
+    made.process("server", SUPERLINK).kill()
+    wait(lambda: runs() == 3, 150, made.logs)
+    wait(lambda: rounds_done() >= 5, 240, made.logs)
+    worker = made.process("CBICA", SITE_WORKER)
+    worker.suspend()  # or the last rounds might be over before the command is
+    made.fedbrats("study", "stop", STUDY, "--server", str(made.server))
+    worker.resume()
+    wait(lambda: not held(folder), 60, made.logs)
+    time.sleep(3 * LOOK)
+    assert (runs(), read_state(folder)["state"], rounds_done() < ROUNDS) == (3, STOPPED, True)
+    made.fedbrats("study", "resume", STUDY, "--server", str(made.server))
+    wait(lambda: made.finished(STUDY), 240, made.logs)
+    assert runs() == 4
+    refused = made.tried("study", "stop", STUDY, "--server", str(made.server))
+    assert f"study {STUDY} has finished: there is nothing to stop" in refused.err
+    own = ["data=brats", f"data.root={made.folder / 'all'}", f"data.cache={tmp_path / 'cache'}"]
     simulated = run(
         compose_config([*ASKED, *own, "arms=[federated]", "runtime.workers=0"]), tmp_path / "simulation"
     )
