@@ -8,10 +8,11 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -22,44 +23,47 @@ from tests.docker.compose import DOCKER, compose_file
 from tests.tiny import ROOT
 
 CASES = {"site-1": 5, "site-2": 4, "site-3": 3}  # of institutions by the same names without a dash
-PROJECT = "fedbrats-test"
 PORT = "18643"
 USER = 1000  # of the image
 WAIT = float(os.environ.get("FEDBRATS_CONTAINERS_WAIT", "600"))  # seconds for a study
 
 
 @dataclass(frozen=True)
-class Federation:
-    """The containers of a whole federation, by compose."""
+class Containers:
+    """What one compose file starts, under a project of its own."""
 
     folder: Path
     engine: str
     program: tuple[str, ...]
     image: str
+    file: str
+    given: Mapping[str, str]  # variables of the file
+    watched: tuple[str, ...]  # services whose last words are told where something does not come
+    sites: int = 1
+    over: tuple[Path, ...] = ()  # further compose files
+
+    @property
+    def project(self) -> str:
+        return f"fedbrats-test-{self.file}"
 
     def compose(self, *words: str, check: bool = True) -> str:
         """What compose printed."""
-        names = ("server", "sites", "data")
-        given = {name: str(self.folder / name) for name in names}
         environment = {
             **os.environ,
-            "SERVER": given["server"],
-            "SITES": given["sites"],
-            "SITES_DATA": given["data"],
             "FLEET_PORT": PORT,
             "FEDBRATS_IMAGE": self.image,
             "PROCESSES": "900",
             **dict.fromkeys(("SITE_MEMORY", "SERVER_MEMORY", "SUPERLINK_MEMORY", "SUPERNODE_MEMORY"), "3g"),
+            **self.given,
         }
-        command = [*self.program, "-p", PROJECT, "-f", str(compose_file("federation"))]
-        done = subprocess.run(
-            [*command, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
-        )
+        files = [word for file in (compose_file(self.file), *self.over) for word in ("-f", str(file))]
+        command = [*self.program, "-p", self.project, *files, *words]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
         assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done.stdout
 
     def operator(self, *words: str, check: bool = True) -> str:
-        """A command of the server's operator."""
+        """A command in a container of its own."""
         return self.compose(
             "--profile", "operator", "run", "--rm", "--no-deps", "-T", "operator", *words, check=check
         )
@@ -76,7 +80,7 @@ class Federation:
 
     def container(self, service: str) -> str:
         label = f"label=com.docker.compose.service={service}"
-        project = f"label=com.docker.compose.project={PROJECT}"
+        project = f"label=com.docker.compose.project={self.project}"
         found = self.run_engine("ps", "-a", "-q", "--filter", label, "--filter", project).split()
         assert len(found) == 1, (service, found)
         return found[0]
@@ -90,18 +94,16 @@ class Federation:
         return read_json(target) if target.is_file() else {"state": "", "said": ""}
 
     def rounds(self, study: str) -> int:
-        """Finished rounds, by the checkpoint."""
-        said = self.at(
-            "server", "sh", "-c", f"grep -c ,train, /storage/studies/{study}/rounds.csv || true", check=False
-        )
-        return int(said.split()[0]) // len(CASES) if said.split() and said.split()[0].isdigit() else 0
+        """Finished rounds, by the table."""
+        count = f"grep -c ,train, /storage/studies/{study}/rounds.csv || true"
+        said = self.at("server", "sh", "-c", count, check=False).split()
+        return int(said[0]) // self.sites if said and said[0].isdigit() else 0
 
     def logs(self) -> str:
-        """The ends of what all containers said."""
-        names = ("server", "superlink", "site-1", "supernode-1", "site-2")
+        """The ends of what the containers said."""
         return "\n".join(
-            f"== {n}\n{self.run_engine('logs', '--tail', '12', self.container(n), check=False)}"
-            for n in names
+            f"== {name}\n{self.run_engine('logs', '--tail', '12', self.container(name), check=False)}"
+            for name in self.watched
         )
 
     def finish(self, study: str) -> Path:
@@ -117,6 +119,10 @@ class Federation:
         target.mkdir(exist_ok=True)
         self.run_engine("cp", f"{self.container('server')}:/storage/studies/{study}", str(target))
         return target / study
+
+    def down(self) -> None:
+        """End all of it, with what it kept."""
+        self.compose("down", "--volumes", "-t", "5", check=False)
 
 
 def wait(until: Callable[[], bool], seconds: float, why: Callable[[], str]) -> None:
@@ -142,8 +148,8 @@ def tools() -> tuple[str, tuple[str, ...]]:
 
 
 @contextmanager
-def in_containers() -> Iterator[Federation]:
-    """A federation that runs; taken down with the context, but the image."""
+def containers() -> Iterator[Callable[..., Containers]]:
+    """Makes `Containers` of a file, its variables and more, in an empty folder; taken down with the context."""
     engine, program = tools()
     image = os.environ.get("FEDBRATS_IMAGE") or "fedbrats-test"
     if "FEDBRATS_IMAGE" not in os.environ:
@@ -151,17 +157,30 @@ def in_containers() -> Iterator[Federation]:
         subprocess.run(
             [engine, "build", *more, "-t", image, "-f", "docker/Dockerfile", "."], cwd=ROOT, check=True
         )
-    with tempfile.TemporaryDirectory(prefix="fedbrats-") as folder:
-        made = Federation(Path(folder), engine, program, image)
-        made.folder.chmod(0o755)
-        try:
-            begun(made)
-            yield made
-        finally:
-            made.compose("down", "--volumes", "-t", "5", check=False)
+    with tempfile.TemporaryDirectory(prefix="fedbrats-") as name, ExitStack() as ends:
+        folder = Path(name)
+        folder.chmod(0o755)
+
+        def make(file: str, given: Mapping[str, str], watched: tuple[str, ...], **more: Any) -> Containers:
+            paths = {key: str(folder / path) for key, path in given.items()}
+            found = Containers(folder, engine, program, image, file, paths, watched, **more)
+            ends.callback(found.down)
+            return found
+
+        yield make
 
 
-def begun(made: Federation) -> None:
+@contextmanager
+def on_one_host() -> Iterator[Containers]:
+    """A whole federation that runs."""
+    given = {"SERVER": "server", "SITES": "sites", "SITES_DATA": "data"}
+    with containers() as make:
+        found = make("federation", given, ("server", "superlink", "site-1", "supernode-1", "site-2"), sites=3)
+        begun(found)
+        yield found
+
+
+def begun(made: Containers) -> None:
     """Keys, data and containers."""
     for name in ("server", "sites", "data"):
         (made.folder / name).mkdir()
@@ -199,27 +218,36 @@ def own(folder: Path) -> None:
             os.chown(path, USER, USER)
 
 
-def start(federation: Federation, study: str, *overrides: str) -> None:
+def start(federation: Containers, study: str, *overrides: str) -> None:
     """Begin a study as soon as the SuperLink answers, and have the one site that asks for it say yes."""
+    begin(federation, study, *overrides)
+    approve(federation, "site-1", study)
 
-    def said(*words: str) -> bool:
-        return "study " in federation.operator(*words, check=False)
 
-    wait(lambda: said("study", "start", study, *overrides), 180, federation.logs)
+def begin(server: Containers, study: str, *overrides: str) -> None:
+    """Begin a study as soon as the SuperLink answers."""
+
+    def begun() -> bool:
+        return "study " in server.operator("study", "start", study, *overrides, check=False)
+
+    wait(begun, 180, server.logs)
+
+
+def approve(containers: Containers, service: str, study: str) -> None:
+    """Have a site say yes as soon as it has heard of the study."""
 
     def approved() -> bool:
-        return "approved" in federation.at(
-            "site-1", "fedbrats", "site", "approve", "/site/site.yaml", study, "--yes", check=False
-        )
+        words = ("fedbrats", "site", "approve", "/site/site.yaml", study, "--yes")
+        return "approved" in containers.at(service, *words, check=False)
 
-    wait(approved, WAIT, federation.logs)
+    wait(approved, WAIT, containers.logs)
 
 
-def under_way(federation: Federation, study: str, rounds: int = 1) -> None:
+def under_way(federation: Containers, study: str, rounds: int = 1) -> None:
     """Wait until so many rounds are finished."""
     wait(lambda: federation.rounds(study) >= rounds, WAIT, federation.logs)
 
 
-def killed(federation: Federation, service: str) -> None:
+def killed(federation: Containers, service: str) -> None:
     """End all processes of a container at once, as running out of memory would; its engine starts it again."""
     federation.at(service, "sh", "-c", "kill -9 -1", check=False)

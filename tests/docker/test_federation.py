@@ -24,7 +24,7 @@ from fedbrats.commands.compose import compose_config
 from fedbrats.commands.run.run import run
 from fedbrats.runs.checkpoint import load_checkpoint
 from tests.docker.compose import project
-from tests.docker.federation import PORT, Federation, in_containers, killed, start, under_way
+from tests.docker.federation import PORT, Containers, killed, on_one_host, start, under_way
 from tests.tiny import MODEL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -35,12 +35,12 @@ LONG = (*TINY, f"rounds={ROUNDS}", "train.local_steps=4")
 
 
 @pytest.fixture(scope="module")
-def federation() -> Iterator[Federation]:
-    with in_containers() as made:
+def federation() -> Iterator[Containers]:
+    with on_one_host() as made:
         yield made
 
 
-def simulated(federation: Federation, folder: Path, *overrides: str) -> Path:
+def simulated(federation: Containers, folder: Path, *overrides: str) -> Path:
     """What a simulation with the same configuration comes to, on this machine."""
     root = folder / "renamed"
     shutil.copytree(federation.folder / "all", root)
@@ -59,7 +59,7 @@ def same_model(found: Path, expected: Path) -> None:
 
 
 def test_a_study_comes_to_its_report_and_to_what_a_simulation_comes_to(
-    federation: Federation, tmp_path: Path
+    federation: Containers, tmp_path: Path
 ) -> None:
     start(federation, "plain", *ASKED)
     found = federation.finish("plain")
@@ -72,7 +72,7 @@ def test_a_study_comes_to_its_report_and_to_what_a_simulation_comes_to(
     "overrides",
     [("privacy=dp_sgd", "rounds=1"), ("personalization=bn_local", "rounds=2", "model.norm=batch")],
 )
-def test_private_and_personal_studies(federation: Federation, overrides: tuple[str, ...]) -> None:
+def test_private_and_personal_studies(federation: Containers, overrides: tuple[str, ...]) -> None:
     name = overrides[0].split("=")[1].replace("_", "")
     start(federation, name, *TINY, *overrides)
     found = federation.finish(name)
@@ -83,14 +83,14 @@ def test_private_and_personal_studies(federation: Federation, overrides: tuple[s
 
 
 @pytest.fixture(scope="module")
-def undisturbed(federation: Federation, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(federation: Containers, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a simulation makes of `LONG`."""
     return simulated(federation, tmp_path_factory.mktemp("long"), *LONG)
 
 
 @pytest.mark.parametrize("service", ["server", "site-2", "supernode-2"])
 def test_a_study_goes_on_after_a_container_was_killed(
-    federation: Federation, undisturbed: Path, service: str
+    federation: Containers, undisturbed: Path, service: str
 ) -> None:
     name = f"killed{service.replace('-', '')}"
     start(federation, name, *LONG)
@@ -105,7 +105,7 @@ def test_a_study_goes_on_after_a_container_was_killed(
 
 @pytest.mark.parametrize("seconds", [10, 300])
 def test_a_study_goes_on_after_the_superlink_was_away(
-    federation: Federation, undisturbed: Path, seconds: int
+    federation: Containers, undisturbed: Path, seconds: int
 ) -> None:
     name = f"away{seconds}"
     start(federation, name, *LONG)
@@ -119,7 +119,7 @@ def test_a_study_goes_on_after_the_superlink_was_away(
         same_model(found, undisturbed)
 
 
-def test_only_the_fleet_interface_and_the_health_page_are_reached(federation: Federation) -> None:
+def test_only_the_fleet_interface_and_the_health_page_are_reached(federation: Containers) -> None:
     ca = federation.folder / "server" / "federation" / "server" / "ca.crt"
 
     def asked(method: str, path: str) -> str:
@@ -142,7 +142,7 @@ def test_only_the_fleet_interface_and_the_health_page_are_reached(federation: Fe
     )  # Flower's refusal, not the proxy's
 
 
-def test_what_sees_the_cases_reaches_nobody_and_writes_nowhere_else(federation: Federation) -> None:
+def test_what_sees_the_cases_reaches_nobody_and_writes_nowhere_else(federation: Containers) -> None:
     reach = (
         "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3); print('reached')"
     )
