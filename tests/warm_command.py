@@ -54,19 +54,44 @@ class Warm:
 
     def fedbrats(self, *words: object, cwd: Path, more: Mapping[str, str] | None = None) -> Said:
         """Run `fedbrats` with `words` in the folder `cwd`, with `more` in its environment."""
+        with tempfile.TemporaryDirectory() as name:
+            return self.start(*words, cwd=cwd, said=Path(name), more=more).wait()
+
+    def start(self, *words: object, cwd: Path, said: Path, more: Mapping[str, str] | None = None) -> Started:
+        """The same, not waited for; what it prints is kept in the folder `said`."""
+        asked = {"words": [*map(str, words)], "cwd": str(cwd), "said": str(said), "more": dict(more or {})}
+        return Started(self, self.ask(asked), said)
+
+    def ask(self, what: object) -> int:
+        """One line to that process, one number back."""
         pipes = self._process.stdin, self._process.stdout
         assert pipes[0]
         assert pipes[1]
-        with tempfile.TemporaryDirectory() as name:
-            asked = {"words": [*map(str, words)], "cwd": str(cwd), "more": dict(more or {}), "said": name}
-            print(json.dumps(asked), file=pipes[0], flush=True)
-            status = int(pipes[1].readline())
-            return Said(status, *((Path(name) / stream).read_text() for stream in ("1", "2")))
+        print(json.dumps(what), file=pipes[0], flush=True)
+        return int(pipes[1].readline())
+
+
+@dataclass(frozen=True)
+class Started:
+    """A command that runs."""
+
+    by: Warm
+    pid: int
+    said: Path
+
+    def wait(self) -> Said:
+        """Wait for its end, which is told once."""
+        return Said(self.by.ask(self.pid), *((self.said / stream).read_text() for stream in ("1", "2")))
 
 
 @cache
 def _own() -> Warm:
     return Warm(Path(sys.executable), os.environ)
+
+
+def started(*words: object, cwd: Path, said: Path) -> Started:
+    """A `fedbrats` of this interpreter that is not waited for; what it prints is kept in the folder `said`."""
+    return _own().start(*words, cwd=cwd, said=said)
 
 
 def fedbrats(*words: object, cwd: Path, more: Mapping[str, str] | None = None) -> Said:
@@ -75,7 +100,7 @@ def fedbrats(*words: object, cwd: Path, more: Mapping[str, str] | None = None) -
 
 
 def main() -> None:
-    """Fork for every command that is asked for on standard input; say its status when it has ended."""
+    """Fork for every command on standard input and say its number; for a number, say its status once it has ended."""
     from fedbrats.__main__ import COMMANDS
     from fedbrats.commands.compose import compose_config
 
@@ -84,10 +109,13 @@ def main() -> None:
     compose_config([])  # its parser learns from what it reads
     gc.freeze()  # or a child copies all that is looked at
     while line := sys.stdin.readline():
+        if isinstance(asked := json.loads(line), int):
+            print(os.waitstatus_to_exitcode(os.waitpid(asked, 0)[1]), flush=True)
+            continue
         child = os.fork()
         if not child:
-            _command(**json.loads(line))
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+            _command(**asked)
+        print(child, flush=True)
 
 
 def _command(words: list[str], cwd: str, more: dict[str, str], said: str) -> None:

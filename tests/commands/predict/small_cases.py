@@ -7,10 +7,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pandas as pd
+import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
+from fedbrats.commands.predict import predict_cases as module
 from fedbrats.commands.predict.arguments import read_arguments
-from fedbrats.commands.predict.predict_cases import predict_cases
 from fedbrats.data.cases import MODALITIES
 
 SHAPE = (20, 22, 18)
@@ -48,11 +49,16 @@ def write_case(root: Path, name: str, *, seed: int = 0, codes: str = "RAS", labe
     return folder
 
 
-def predict(model: Path | str, data: Path, output: Path, *more: str) -> tuple[pd.DataFrame, list[str]]:
-    """`cases.csv` by case, and what was said."""
+def predict(
+    model: Path | str, data: Path, output: Path, *more: str, drawn: bool = False
+) -> tuple[pd.DataFrame, list[str]]:
+    """`cases.csv` by case, and what was said; figures and report, which take longer than all else, if `drawn`."""
     lines: list[str] = []
     arguments = [f"checkpoint={model}", f"data={data}", f"output={output}", *more]
-    predict_cases(read_arguments(arguments), lines.append)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in () if drawn else ("write_uncertainty_figures", "write_prediction_report"):
+            patch.setattr(module, name, lambda folder: None)
+        module.predict_cases(read_arguments(arguments), lines.append)
     return pd.read_csv(output / "cases.csv", keep_default_na=False).set_index("case"), lines
 
 

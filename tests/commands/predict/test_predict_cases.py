@@ -153,7 +153,7 @@ def test_label_numbers_are_the_datas_own(
     name: str, label: bool, more: tuple[str, ...], enhancing: int, trained: Path, tmp_path: Path
 ) -> None:
     write_case(tmp_path / "data", name, label=label)
-    _, lines = predict(trained, tmp_path / "data", tmp_path / "out", *more)
+    _, lines = predict(trained, tmp_path / "data", tmp_path / "out", *more, drawn=True)
     assert set(np.unique(labels(tmp_path / "out" / f"{name}.nii.gz"))) == {0, 1, 2, enhancing}
     assert f"ET {enhancing}" in lines[0]
     assert ("by the names of 1 case" in lines[0]) == ("BraTS" in name)

@@ -20,6 +20,7 @@ from tests.inference.run_folders import make_run
 pytestmark = pytest.mark.slow  # whole runs
 
 MEMBERS = {"federated": 0, "local:A": 1, "local:B": 2}
+Alone = tuple[np.ndarray, dict[str, np.ndarray]]  # probabilities, masks
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +30,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("how", ["average", "vote", "staple"])
-def test_ensembles(how: str, trained: Path, tmp_path: Path) -> None:
-    write_case(tmp_path / "data", "A")
-    alone = {}
+@pytest.fixture(scope="module")
+def alone(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Alone]:
+    """What each member says by itself."""
+    found, home = {}, tmp_path_factory.mktemp("alone")
+    write_case(home / "data", "A")
     for arm in MEMBERS:
-        predict(f"{trained}@{arm}", tmp_path / "data", tmp_path / arm.replace(":", "-"), "maps=true")
-        folder = tmp_path / arm.replace(":", "-")
+        folder = home / arm.replace(":", "-")
+        predict(f"{trained}@{arm}", home / "data", folder, "maps=true")
         p = [nib.load(folder / f"A_probability_{r.lower()}.nii.gz").get_fdata() for r in REGIONS]
-        alone[arm] = (np.stack(p), masks(labels(folder / "A.nii.gz")))
+        found[arm] = (np.stack(p), masks(labels(folder / "A.nii.gz")))
+    return found
+
+
+@pytest.mark.parametrize("how", ["average", "vote", "staple"])
+def test_ensembles(how: str, trained: Path, alone: dict[str, Alone], tmp_path: Path) -> None:
+    write_case(tmp_path / "data", "A")
     models = f"[{trained},{trained}@local]"
     predict(models, tmp_path / "data", tmp_path / "out", f"inference.combine={how}", "maps=true")
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())

@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -29,7 +27,7 @@ from fedbrats.runs.environment import SCHEMA_VERSION
 from fedbrats.runs.rounds import TABLE
 from tests.scored import CASE_COLUMNS
 from tests.tiny import ROOT, tiny, tiny_overrides
-from tests.warm_command import fedbrats
+from tests.warm_command import Started, fedbrats, started
 
 pytestmark = pytest.mark.slow  # whole runs
 
@@ -155,9 +153,13 @@ def test_another_seed_gives_another_model(reference: Path, cache: Path, tmp_path
     assert results_of(folder)[0][name] != results_of(reference)[0][name]
 
 
-def _start(overrides: list[str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, str(ROOT / "sims" / "run.py"), *overrides]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
+def _until(text: str, rounds: Path, process: Started) -> None:
+    """Wait until there is a row of `rounds.csv` that begins so."""
+    deadline = time.monotonic() + 120
+    while not rounds.is_file() or text not in rounds.read_text():
+        assert psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE, process.wait().text
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 @pytest.mark.parametrize(("workers", "every"), [(2, 1), (0, 2)])
@@ -168,20 +170,16 @@ def test_a_killed_run_resumes_to_the_same_bytes(
 
     Sites keep their optimiser here, so that their own state is part of what must survive.
     """
-    more = ["rounds=6", "train.keep_optimizer=true", f"runtime.workers={workers}", "train.local_steps=10"]
+    more = ["rounds=5", "train.keep_optimizer=true", f"runtime.workers={workers}", "train.local_steps=6"]
     more += [f"runtime.checkpoint_every={every}", "arms=[federated,pooled]"]
     whole = run(tiny(cache, *more), tmp_path / "whole")
     killed = tmp_path / "killed"
-    process = _start([*tiny_overrides(cache, *more), f"hydra.run.dir={killed}"])
-    rounds = killed / "rounds.csv"
-    deadline = time.monotonic() + 120
-    while not rounds.is_file() or "\n3," not in rounds.read_text():
-        assert process.poll() is None, process.stderr.read().decode()  # type: ignore[union-attr]
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    overrides = [*tiny_overrides(cache, *more), f"hydra.run.dir={killed}"]
+    process = started("run", *overrides, cwd=ROOT, said=tmp_path)
+    _until("\n3,", killed / "rounds.csv", process)
     time.sleep(0.03)  # into the middle of round 4
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert process.wait().status == -signal.SIGKILL
     assert not (killed / "summary.json").exists()
     assert not (killed / "cases.csv").exists()
     left = [folder / ".partial-0123abcd-cut.json" for folder in (killed, killed / "sites", cache / "checks")]
@@ -189,9 +187,8 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     for file in (*left, young):
         file.touch()
     os.utime(left[2], (0, 0))
-    resumed = _start([f"run.resume={killed}"])
-    _, errors = resumed.communicate(timeout=180)
-    assert resumed.returncode == 0, errors.decode()
+    resumed = fedbrats("run", f"run.resume={killed}", cwd=ROOT)
+    assert resumed.status == 0, resumed.text
     assert results_of(killed) == results_of(whole)
     assert [file for file in (*left, young) if file.exists()] == [young]
 
@@ -206,19 +203,16 @@ def test_a_killed_worker_fails_its_sites_for_one_round_and_comes_back(cache: Pat
         "train.local_steps=40",
         "arms=[federated]",
     ]
-    process = _start([*tiny_overrides(cache, *more, "strategy.quorum=0.3"), f"hydra.run.dir={folder}"])
+    overrides = [*tiny_overrides(cache, *more, "strategy.quorum=0.3"), f"hydra.run.dir={folder}"]
+    process = started("run", *overrides, cwd=ROOT, said=tmp_path)
     rounds = folder / "rounds.csv"
-    deadline = time.monotonic() + 120
-    while not rounds.is_file() or "\n2," not in rounds.read_text():
-        assert process.poll() is None, process.stderr.read().decode()  # type: ignore[union-attr]
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    _until("\n2,", rounds, process)
     time.sleep(0.2)  # round 3 trains for a second or more, so the worker is at work
     workers = [p for p in psutil.Process(process.pid).children(recursive=True) if p.memory_info().rss > 2e8]
     victim = min(workers, key=lambda p: -p.cpu_times().user if p.ppid() != process.pid else 0)
     victim.kill()
-    _, errors = process.communicate(timeout=180)
-    assert process.returncode == 0, errors.decode()
+    ended = process.wait()
+    assert ended.status == 0, ended.text
     rows = rows_of(rounds)
     failed = [row for row in rows if row["status"] != "ok" and row["phase"] in ("train", "val")]
     assert failed
