@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from fedbrats.commands.compose import register_with_hydra
 from fedbrats.commands.run.run import run
 from fedbrats.privacy.accounting import gaussian_epsilon
-from tests.tiny import MODEL, ROOT
+from tests.tiny import ROOT
 
 REAL = os.environ.get("FEDBRATS_REAL_DATA")
 pytestmark = [
@@ -39,9 +39,10 @@ def real_run(home: Path, name: str, *more: str) -> Path:
         f"data.cache={home / 'cache'}",
         f"partition.table={table}",
         "partition.holdout=[TCIA13,UPENN]",
+        "model=residual_unet",
+        "model.size=small",
         "train=small",
-        *MODEL,
-        "train.patch=[64,64,64]",
+        "train.patch=[48,48,48]",
         "train.keep_optimizer=true",
         "inference.overlap=0.0",
         "arms=[federated]",

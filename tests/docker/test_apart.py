@@ -103,9 +103,9 @@ def test_a_site_takes_part_by_its_own_file_alone() -> None:
         assert "glioma" in site.at("site", "fedbrats", "site", "log", "/site/site.yaml", "--summary")
         site.compose("stop")
         site.compose("start")  # it has signed off, and is let in at once
-        begin(server, "again", *ASKED, "rounds=4")
+        begin(server, "again", *ASKED, "rounds=20")
         approve(site, "site", "again")
         under_way(server, "again")
         assert "stopped" in server.operator("study", "stop", "again")
         assert "goes on" in server.operator("study", "resume", "again")
-        assert load_checkpoint(server.finish("again") / "checkpoints").round == 4
+        assert load_checkpoint(server.finish("again") / "checkpoints").round == 20
