@@ -35,6 +35,7 @@ def main(arguments: list[str]) -> None:
     logging.getLogger("uvicorn.access").addFilter(_refused)
     threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
     pace.ask_again_sooner()
+    pace.read_in_large_pieces()
     if role == "superlink":
         from flwr.superlink.cli import flower_superlink
 

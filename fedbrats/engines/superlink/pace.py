@@ -1,7 +1,12 @@
-"""How soon Flower asks again, for which it has no option."""
+"""How soon Flower asks again and how much its clients read at once, for which it has no options."""
 
 from __future__ import annotations
 
+import ssl
+from typing import Any
+
+PIECE = 2**20  # bytes of an answer that are worked on at once
+RECORD = 2**14  # bytes that TLS hands out at once, whatever is asked for
 FIRST = 0.1  # seconds after which an object that is not there yet is asked for again; then twice as long, ...
 
 
@@ -14,3 +19,34 @@ def ask_again_sooner() -> None:
     from flwr.supercore.inflatable.inflatable_utils import pull_objects
 
     pull_objects.__kwdefaults__["initial_backoff"] = FIRST
+
+
+def read_in_large_pieces() -> None:
+    """Let HTTP clients of this process take `PIECE` bytes of an answer at once, as each piece goes through all layers.
+
+    httpcore takes 64 kB, of which TLS gives it `RECORD`. Here what has come already is taken; nothing is waited for.
+    """
+    from httpcore._backends.sync import SyncStream
+    from httpcore._sync.http11 import HTTP11Connection
+
+    read = SyncStream.read
+
+    def filled(self: Any, max_bytes: int, timeout: float | None = None) -> bytes:
+        parts = [read(self, max_bytes, timeout)]
+        if not isinstance(self._sock, ssl.SSLSocket) or len(parts[0]) < RECORD:
+            return parts[0]
+        left = max_bytes - len(parts[0])
+        self._sock.settimeout(0)
+        try:
+            while left and (more := self._sock.recv(left)):
+                parts.append(more)
+                left -= len(more)
+        except (
+            ssl.SSLWantReadError,
+            OSError,
+        ):  # the rest is not there yet, or never will be, as the next read tells
+            pass
+        return b"".join(parts)
+
+    SyncStream.read = filled  # type: ignore[method-assign]
+    HTTP11Connection.READ_NUM_BYTES = PIECE

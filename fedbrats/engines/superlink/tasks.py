@@ -29,8 +29,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message
 
+from fedbrats.engines.superlink import pace
 from fedbrats.engines.superlink.handed import READY, Where
-from fedbrats.engines.superlink.pace import ask_again_sooner
 from fedbrats.federation import flower_env
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,8 @@ def begin() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for every request
     flower_env.quiet()
-    ask_again_sooner()
+    pace.ask_again_sooner()
+    pace.read_in_large_pieces()
 
 
 def _end_with(parent: int, doing: list[Where]) -> None:

@@ -58,7 +58,8 @@ def partition_figure(run: RunFolder) -> Figure:
             _dots(right, frame, name, (place - 1) * 0.22, REGION_COLOURS[region], MARKERS[region], region)
         right.set_title("Tumour volume in mL, mean ± SD over cases", loc="left")
         right.set_xlim(left=0)
-        right.legend(loc="best", frameon=True, framealpha=0.9, edgecolor="none")
+        if right.get_legend_handles_labels()[0]:  # across hospitals, volumes stay at the sites
+            right.legend(loc="best", frameon=True, framealpha=0.9, edgecolor="none")
         _site_axis(left, frame, run)
         right.grid(axis="y", visible=False)
     return figure

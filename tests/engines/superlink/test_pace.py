@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import ssl
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import httpx
 import pytest
 from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError, pull_objects
+from httpcore._backends.sync import SyncStream
+from httpcore._sync.http11 import HTTP11Connection
 
+from fedbrats.credentials.folder import begin
 from fedbrats.engines.superlink import pace
+
+BODY = bytes(range(256)) * 2**13  # 2 MB
 
 
 @pytest.fixture
@@ -36,3 +46,53 @@ def test_an_object_that_is_on_its_way_is_asked_for_again_soon() -> None:
     assert seconds() > 0.7  # Flower's second, less a fifth
     pace.ask_again_sooner()
     assert pace.FIRST * 0.7 < seconds() < 0.6
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """Address and authority of a server that answers over TLS with `BODY`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(BODY)))
+            self.end_headers()
+            self.wfile.write(BODY)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    keys = begin(tmp_path / "federation", "localhost", [], 18443)
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    own.load_cert_chain(keys.server, keys.server_key)
+    httpd.socket = own.wrap_socket(httpd.socket, server_side=True)
+    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+    thread.start()
+    yield f"https://localhost:{httpd.server_port}", keys.authority
+    httpd.shutdown()
+    httpd.server_close()
+    thread.join(10)
+
+
+def pieces(server: tuple[str, Path]) -> list[bytes]:
+    """The pieces in which an answer is taken that has come before it is read."""
+    address, authority = server
+    trusted = ssl.create_default_context(cafile=str(authority))
+    with httpx.Client(verify=trusted) as client, client.stream("GET", address) as response:
+        time.sleep(0.2)
+        return list(response.iter_raw())
+
+
+def test_an_answer_is_taken_in_large_pieces(
+    server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SyncStream, "read", SyncStream.read)
+    monkeypatch.setattr(HTTP11Connection, "READ_NUM_BYTES", HTTP11Connection.READ_NUM_BYTES)
+    before = pieces(server)
+    assert max(map(len, before)) == pace.RECORD
+    pace.read_in_large_pieces()
+    after = pieces(server)
+    assert b"".join(after) == b"".join(before) == BODY
+    assert max(map(len, after)) >= 3 * pace.RECORD
+    assert len(after) < len(before)
