@@ -5,6 +5,8 @@
 - a SuperNode asks more often and answers whatever it was asked (`supernode.py`);
 - a SuperLink hands a question out again whose way to its site was cut (`superlink.py`), and stores of a reply only so
   much as a study can need (`bounds.py`);
+- bodies of requests go through Flower's HTTP layers as a whole (`bodies.py`), and answers are read in larger pieces
+  (`pace.py`);
 - whatever runs ends with the process that started it (`end_with_parent`), or it would go on with nobody to stop it;
 - of the requests that are served, only refused ones are logged;
 - a SuperExec looks for tasks every `POLL` seconds (at the server `POLL_FOR_STUDIES`), by Flower's own
@@ -21,7 +23,7 @@ import sys
 import threading
 import time
 
-from fedbrats.engines.superlink import pace
+from fedbrats.engines.superlink import bodies, pace
 
 POLL = 0.2  # seconds; a site has a SuperNode for itself
 POLL_FOR_STUDIES = 1.0  # seconds; there is one task for a whole study
@@ -36,6 +38,7 @@ def main(arguments: list[str]) -> None:
     threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
     pace.ask_again_sooner()
     pace.read_in_large_pieces()
+    bodies.take_whole_bodies()
     if role == "superlink":
         from flwr.superlink.cli import flower_superlink
 
