@@ -85,10 +85,15 @@ class FedAvg:
 
     # server half
 
+    @property
+    def least_sites(self) -> int:
+        """Replies without which no model can be made, whatever the quorum."""
+        return 1
+
     def needed(self, asked: int) -> int:
         """Usable replies a round needs when `asked` sites were asked."""
         quorum = STRICT if self.quorum is None else self.quorum
-        return max(1, math.ceil(quorum * asked - 1e-9))
+        return max(self.least_sites, math.ceil(quorum * asked - 1e-9))
 
     def told(self, model: Arrays, memory: Memory, group: Group) -> dict[str, Tensor]:
         """What travels beside `model` to every site (`beside`), by name of the trained array."""

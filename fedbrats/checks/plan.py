@@ -8,8 +8,9 @@ from dataclasses import replace
 from fedbrats.checks.privacy import planned_validations
 from fedbrats.checks.secure import check_secure_sites
 from fedbrats.checks.settings import check_private_sites, check_unseen_by_localiser
+from fedbrats.checks.site_count import check_count
 from fedbrats.config.names import check_institutions, check_names
-from fedbrats.config.schema import Config
+from fedbrats.config.schema import FEDERATED, Config
 from fedbrats.config.secure import mechanism
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import Case
@@ -80,7 +81,10 @@ def check_dealt(config: Config, sites: Sequence[Site], of: Mapping[str, str]) ->
     """
     check_private_sites(config, sites, of)
     if config.partition.method != OWN:  # else these are one site's, which does not see the others
-        check_secure_sites(parts_of(config), sites)
+        parts, training = parts_of(config), [site for site in sites if not site.holdout and site.train]
+        if FEDERATED in config.arms:
+            check_count(parts, len(training))
+        check_secure_sites(parts, training)
     check_unseen_by_localiser(config, sites)
     check_init_patients(config, sites, of, private=bool(mechanism(config.privacy)))
 

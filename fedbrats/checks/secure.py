@@ -10,7 +10,6 @@ from fedbrats.data.partition import Site
 from fedbrats.federation.parts import Parts
 from fedbrats.personalization.unseen import AVERAGE
 from fedbrats.privacy.central import Central
-from fedbrats.privacy.secure_aggregation.protocol import FEWEST
 from fedbrats.privacy.secure_aggregation.ring import FixedPoint, OutOfRange
 
 ASKED, OFF = "privacy.secure_aggregation=true", "privacy.secure_aggregation=false"
@@ -38,26 +37,19 @@ def check_secure(config: Config, parts: Parts) -> None:
         )
 
 
-def check_count(parts: Parts, sites: int) -> None:
-    """Check how many sites train. Raises ConfigError: too few to hide in."""
-    if parts.secure is not None and sites < FEWEST:
-        raise ConfigError(
-            f"{ASKED} needs {FEWEST} sites that train, here are {sites}: of two, each could take its own off the sum "
-            f"and see the other's; set {OFF}, or let more sites take part."
-        )
-
-
 def check_secure_sites(parts: Parts, sites: Sequence[Site]) -> None:
     """Check what depends on which site has which case.
 
+    Args:
+        parts: of the run.
+        sites: that train.
+
     Raises:
-        ConfigError: too few sites, or more cases than the fixed point has room for.
+        ConfigError: more cases than the fixed point has room for.
     """
     if parts.secure is None:
         return
-    training = [site for site in sites if not site.holdout and site.train]
-    check_count(parts, len(training))
     try:
-        FixedPoint.of(sum(len(site.train) for site in training), parts.secure.largest)
+        FixedPoint.of(sum(len(site.train) for site in sites), parts.secure.largest)
     except OutOfRange as error:
         raise ConfigError(f"{ASKED}: {error}.") from error

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.checks import plan, settings
 from fedbrats.checks.config import checked
 from fedbrats.commands.check_data import main
@@ -85,7 +86,9 @@ def planned(names: list[str]) -> list[Case]:
 @pytest.mark.parametrize("what", REFUSED)
 def test_the_plan_is_refused(what: str, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     names, options, message = REFUSED[what]
-    private = SimpleNamespace(privacy=options.get("private"), secure=None, steps=options.get("steps", ()))
+    private = SimpleNamespace(
+        privacy=options.get("private"), secure=None, algorithm=FedAvg(), steps=options.get("steps", ())
+    )
     for module in (plan, settings):
         monkeypatch.setattr(module, "parts_of", lambda config: private)
     train = {key: value for key, value in options.items() if key.startswith(("site_", "schedule"))}
@@ -115,7 +118,7 @@ def test_what_was_understood_and_who_is_too_few_is_said(config: Config) -> None:
 
 def test_what_noisy_validation_will_spend_is_said(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     noisy = {"validation": "noisy", "validation_sigma": 2.0, "validation_epsilon": 9.0}
-    found = SimpleNamespace(privacy=DpSgd(sigma=1.0, **noisy), secure=None, steps=())
+    found = SimpleNamespace(privacy=DpSgd(sigma=1.0, **noisy), secure=None, algorithm=FedAvg(), steps=())
     for module in (plan, settings):
         monkeypatch.setattr(module, "parts_of", lambda config: found)
     said: list[str] = []

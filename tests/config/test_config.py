@@ -50,7 +50,7 @@ def choosing(file: str) -> list[str]:
     group, name = file.rsplit("/", 1)
     extra = ["data.root=cases"] if group == "data" and name != "phantom" else []
     extra += ["model=jonsson_resunet", "model.size=small"] if name == "mc_dropout" else []
-    extra += ["train/optimizer=sgd_plain"] if name == "scaffold" else []
+    extra += ["train/optimizer=sgd_plain"] if name in ("scaffold", "fednova") else []
     extra += ["model.norm=batch"] if name in ("bn_local", "bn_stats_local") else []
     return [f"{group if group != 'experiment' else '+experiment'}={name}".replace("+exp", "exp"), *extra]
 
@@ -68,7 +68,8 @@ def test_every_file_composes_and_what_it_names_can_be_built(file: str) -> None:
     assert callable(network)
     assert callable(instantiate(config.loss))
     strict = file == "runtime/superlink"  # across hospitals all must answer
-    assert instantiate(config.strategy).needed(4) == (4 if strict else 2)
+    strategy = instantiate(config.strategy)
+    assert strategy.needed(4) == max(strategy.least_sites, 4 if strict else 2)
     optimizer = instantiate(config.train.optimizer)([torch.nn.Parameter(torch.zeros(1))])
     assert isinstance(optimizer, torch.optim.Optimizer)
 
@@ -236,6 +237,12 @@ WRONG = {
     "strategy=fedprox strategy.mu=-0.1": "strategy.mu=-0.1",
     "strategy=fedprox strategy.mu=yes": "strategy.mu",
     "strategy=fedadam strategy.beta_1=1": "strategy.beta_1=1",
+    "strategy=fedavgm strategy.beta=1": "strategy.beta=1",
+    "strategy=fedadagrad strategy.beta_2=0.9": "beta_2",
+    "strategy=krum strategy.liars=0": "strategy.liars=0",
+    "strategy=norm_clipping strategy.max_norm=0": "strategy.max_norm=0",
+    "strategy=bulyan privacy=central privacy.sigma=1": "strategy (Bulyan) makes something else",
+    "strategy=fednova": "train/optimizer=sgd_plain",
     "strategy=scaffold": "train/optimizer=sgd_plain",
     "strategy=scaffold train/optimizer=sgd_plain train.clip_norm=1": "train.clip_norm=null",
     "strategy=scaffold train/optimizer=sgd_plain personalization=mr_mtl report.select=last": "personalization",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedbrats.checks.by_engine import with_one_exchange, with_quorum
-from fedbrats.checks.secure import check_count
+from fedbrats.checks.site_count import check_count
 from fedbrats.checks.study import check_study
 from fedbrats.commands.compose import compose_config
 from fedbrats.commands.run.server import metrics_of

@@ -16,10 +16,19 @@ PLAIN = ("train/optimizer=sgd_plain", "train.optimizer.lr=0.05")
 ALGORITHMS = {
     "fedadam": ("strategy=fedadam",),
     "scaffold": ("strategy=scaffold", *PLAIN),
+    "fedavgm": ("strategy=fedavgm",),
+    "fedyogi": ("strategy=fedyogi",),
+    "fedadagrad": ("strategy=fedadagrad",),
+    "fednova": ("strategy=fednova", *PLAIN),
+    "feddyn": ("strategy=feddyn",),
     "median": ("strategy=median",),
+    "trimmed_mean": ("strategy=trimmed_mean",),
+    "norm_clipping": ("strategy=norm_clipping",),
     "fedcostwavg": ("strategy=fedcostwavg",),
 }
-MEMORY = {"fedadam": ["m/", "v/"], "scaffold": [""]}  # how its arrays begin
+ADAPTIVE = {key: ["m/", "v/"] for key in ("fedadam", "fedyogi", "fedadagrad")}
+MEMORY = {**ADAPTIVE, **{key: [""] for key in ("fedavgm", "feddyn", "scaffold")}}  # how its arrays begin
+KEEPING = ("feddyn", "scaffold")  # something at the sites
 SITES = ("CBICA", "TCIA01", "TCIA02")
 
 
@@ -36,7 +45,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(cache: Path, tmp_path: Path, nam
     run(tiny(cache, f"run.resume={stopped}"), stopped, [f"run.resume={stopped}"])
     files = [f.relative_to(whole) for f in (whole / "checkpoints" / "round_00003").iterdir()]
     files += [f.relative_to(whole) for f in whole.glob("sites/*/state/algorithm/round_00003.safetensors")]
-    assert len(files) == 2 + (name in MEMORY) + 3 * (name == "scaffold")
+    assert len(files) == 2 + (name in MEMORY) + 3 * (name in KEEPING)
     for file in (*files, Path("cases.csv")):
         assert (whole / file).read_bytes() == (stopped / file).read_bytes(), file
 
