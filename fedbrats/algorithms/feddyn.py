@@ -85,7 +85,9 @@ class FedDyn(FedAvg):
         """The new g_k."""
         kept = {}
         for name, start in site.start.items():
-            weights = network.get_parameter(name).detach().cpu().contiguous()  # a network may keep channels last
+            weights = (
+                network.get_parameter(name).detach().cpu().contiguous()
+            )  # a network may keep channels last
             change = self.alpha * (weights - start)
             kept[name] = site.kept[name] - change if name in site.kept else -change
         return Left(kept)

@@ -248,6 +248,7 @@ WRONG = {
     "strategy=scaffold train/optimizer=sgd_plain personalization=mr_mtl report.select=last": "personalization",
     "strategy=scaffold train/optimizer=sgd_plain privacy=central privacy.sigma=1": "privacy=central",
     "strategy=median privacy=central privacy.sigma=1": "strategy (CoordinateMedian) makes something else",
+    "strategy=fedpidavg strategy.alpha=0.5": "must add up to 1",
     "strategy=fedcostwavg privacy=dp_sgd": "strategy (FedCostWAvg) weighs the sites by their training losses",
     "model.norm=layer": "model.norm: unknown normalisation 'layer'",
     "model.init_filters=12": "model.init_filters: 12",

@@ -25,6 +25,7 @@ ALGORITHMS = {
     "trimmed_mean": ("strategy=trimmed_mean",),
     "norm_clipping": ("strategy=norm_clipping",),
     "fedcostwavg": ("strategy=fedcostwavg",),
+    "fedpidavg": ("strategy=fedpidavg",),
 }
 ADAPTIVE = {key: ["m/", "v/"] for key in ("fedadam", "fedyogi", "fedadagrad")}
 MEMORY = {**ADAPTIVE, **{key: [""] for key in ("fedavgm", "feddyn", "scaffold")}}  # how its arrays begin
