@@ -26,6 +26,7 @@ ALGORITHMS = {
     "norm_clipping": ("strategy=norm_clipping",),
     "fedcostwavg": ("strategy=fedcostwavg",),
     "fedpidavg": ("strategy=fedpidavg",),
+    "qfedavg": ("strategy=qfedavg",),
 }
 ADAPTIVE = {key: ["m/", "v/"] for key in ("fedadam", "fedyogi", "fedadagrad")}
 MEMORY = {**ADAPTIVE, **{key: [""] for key in ("fedavgm", "feddyn", "scaffold")}}  # how its arrays begin
