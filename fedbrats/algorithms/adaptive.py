@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedbrats.algorithms.base import Arrays, Collector, Group, Memory
+from fedbrats.algorithms.base import Arrays, Collector, Group, Memory, check_below_one, check_positive
 from fedbrats.algorithms.fedavg import FedAvg
 
 
@@ -37,12 +37,8 @@ class Adaptive(FedAvg, ABC):
             ValueError: naming the key that is out of range.
         """
         super().__post_init__()
-        for key in ("lr", "tau"):
-            if not 0 < getattr(self, key) < float("inf"):
-                raise ValueError(f"strategy.{key}={getattr(self, key)}: must be a positive number.")
-        for key in ("beta_1", "beta_2"):
-            if not 0 <= getattr(self, key, 0.0) < 1:
-                raise ValueError(f"strategy.{key}={getattr(self, key)}: must lie in [0, 1).")
+        check_positive(self, "lr", "tau")
+        check_below_one(self, "beta_1")
 
     @abstractmethod
     def second(self, v: Tensor, square: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ site half runs at each site: `begin` when the received model is loaded, `end` wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -93,3 +94,22 @@ class Company:
     own_start: bool = False  # personalization in which a site does not start from what it receives
     optimizer: torch.optim.Optimizer | None = None  # of the sites
     clip_norm: float | None = None  # train.clip_norm
+
+    @property
+    def plain_descent(self) -> bool:
+        """Whether the sites go by gradient descent without momentum, so that all their steps count alike."""
+        return isinstance(self.optimizer, torch.optim.SGD) and not self.optimizer.param_groups[0]["momentum"]
+
+
+def check_positive(algorithm: object, *keys: str) -> None:
+    """Check that these parameters are positive numbers. Raises ValueError: naming the first that is not."""
+    for key in keys:
+        if not 0 < (value := getattr(algorithm, key)) < math.inf:
+            raise ValueError(f"strategy.{key}={value}: must be a positive number.")
+
+
+def check_below_one(algorithm: object, *keys: str) -> None:
+    """Check that these parameters lie in [0, 1). Raises ValueError: naming the first that does not."""
+    for key in keys:
+        if not 0 <= (value := getattr(algorithm, key)) < 1:
+            raise ValueError(f"strategy.{key}={value}: must lie in [0, 1).")

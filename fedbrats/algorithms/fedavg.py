@@ -154,3 +154,11 @@ class WeightedMean:
                 self.arrays[name] = value.clone()
             else:
                 self.arrays[name].lerp_(value, share)
+
+
+class EqualMean(WeightedMean):
+    """The same with every site alike, whatever its cases."""
+
+    def add(self, reply: Reply) -> None:
+        """Add one checked reply."""
+        self.take(reply.arrays, 1.0)

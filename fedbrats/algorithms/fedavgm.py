@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedbrats.algorithms.base import Arrays, Collector, Group, Memory
+from fedbrats.algorithms.base import Arrays, Collector, Group, Memory, check_below_one, check_positive
 from fedbrats.algorithms.fedavg import FedAvg
 
 
@@ -30,10 +30,8 @@ class FedAvgM(FedAvg):
             ValueError: naming the key that is out of range.
         """
         super().__post_init__()
-        if not 0 <= self.beta < 1:
-            raise ValueError(f"strategy.beta={self.beta}: must lie in [0, 1); 0 is FedAvg.")
-        if not 0 < self.lr < float("inf"):
-            raise ValueError(f"strategy.lr={self.lr}: must be a positive number.")
+        check_below_one(self, "beta")
+        check_positive(self, "lr")
 
     def step(
         self, old: Arrays, found: Collector, memory: Memory, group: Group

@@ -8,8 +8,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fedbrats.algorithms.base import Arrays, Beside, Collector, Company, Group, Left, Memory, Penalty, Reply
-from fedbrats.algorithms.fedavg import FedAvg, WeightedMean
+from fedbrats.algorithms.base import (
+    Arrays,
+    Beside,
+    Collector,
+    Company,
+    Group,
+    Left,
+    Memory,
+    Penalty,
+    check_positive,
+)
+from fedbrats.algorithms.fedavg import EqualMean, FedAvg
+from fedbrats.arrays import stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +49,7 @@ class FedDyn(FedAvg):
             ValueError: naming the key that is out of range.
         """
         super().__post_init__()
-        if not 0 < self.alpha < float("inf"):
-            raise ValueError(f"strategy.alpha={self.alpha}: must be a positive number.")
+        check_positive(self, "alpha")
 
     def refuses(self, company: Company) -> str | None:
         """g_k is a gradient only at what a site reaches from x."""
@@ -85,31 +95,6 @@ class FedDyn(FedAvg):
         """The new g_k."""
         kept = {}
         for name, start in site.start.items():
-            weights = (
-                network.get_parameter(name).detach().cpu().contiguous()
-            )  # a network may keep channels last
-            change = self.alpha * (weights - start)
+            change = self.alpha * (stored(network.get_parameter(name)) - start)
             kept[name] = site.kept[name] - change if name in site.kept else -change
         return Left(kept)
-
-
-class EqualMean:
-    """Running mean of the sites' arrays in which every site counts alike."""
-
-    def __init__(self) -> None:
-        """Start with no reply."""
-        self._mean = WeightedMean()
-
-    @property
-    def replies(self) -> int:
-        """Replies so far."""
-        return self._mean.replies
-
-    @property
-    def arrays(self) -> dict[str, Tensor]:
-        """The mean."""
-        return self._mean.arrays
-
-    def add(self, reply: Reply) -> None:
-        """Add one checked reply."""
-        self._mean.take(reply.arrays, 1.0)

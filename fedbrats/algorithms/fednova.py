@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from fedbrats.algorithms.base import Arrays, Collector, Company, Group, Memory, Reply
@@ -26,8 +25,7 @@ class FedNova(FedAvg):
 
     def refuses(self, company: Company) -> str | None:
         """Momentum and adaptive optimisers give steps of unequal weight."""
-        settings = company.optimizer.param_groups[0] if company.optimizer else {}
-        if not isinstance(company.optimizer, torch.optim.SGD) or settings["momentum"]:
+        if not company.plain_descent:
             return (
                 "counts every step of a site alike, which holds for gradient descent without momentum only; set "
                 "train/optimizer=sgd_plain"
@@ -49,8 +47,8 @@ class FedNova(FedAvg):
         return new, memory
 
 
-class PerStep:
-    """Two running means of the sites' arrays, one weighted by cases n_k and one by n_k / t_k.
+class PerStep(WeightedMean):
+    """The mean weighted by cases n_k and, beside it, the one in which every site counts n_k / t_k.
 
     sum_k p_k (y_k - x) / t_k is w / n (M - x), with w = sum_k n_k / t_k and M the second mean, so that x is not needed
     while the replies come.
@@ -58,29 +56,18 @@ class PerStep:
 
     def __init__(self) -> None:
         """Start with no reply."""
-        self._by_cases, self._per_step = WeightedMean(), WeightedMean()
-        self._steps = 0.0
-
-    @property
-    def replies(self) -> int:
-        """Replies so far."""
-        return self._by_cases.replies
-
-    @property
-    def arrays(self) -> dict[str, Tensor]:
-        """The mean weighted by cases."""
-        return self._by_cases.arrays
+        super().__init__()
+        self._per_step, self._steps = WeightedMean(), 0.0
 
     @property
     def per_step(self) -> dict[str, Tensor]:
-        """The mean in which every site counts n_k / t_k."""
+        """M."""
         return self._per_step.arrays
 
     @property
     def scale(self) -> float:
-        """T w / n, of the change of that mean."""
-        cases = self._by_cases.weight
-        return self._steps / cases * self._per_step.weight / cases
+        """T w / n, of the change of M."""
+        return self._steps / self.weight * self._per_step.weight / self.weight
 
     def add(self, reply: Reply) -> None:
         """Add one checked reply.
@@ -90,6 +77,6 @@ class PerStep:
         """
         if reply.steps < 1:
             raise ValueError(f"{reply.steps} steps, but strategy=fednova counts changes per step")
-        self._by_cases.take(reply.arrays, float(reply.cases))
+        super().add(reply)
         self._per_step.take(reply.arrays, reply.cases / reply.steps)
         self._steps += float(reply.cases) * reply.steps

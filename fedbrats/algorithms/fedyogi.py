@@ -6,14 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedbrats.algorithms.adaptive import Adaptive
+from fedbrats.algorithms.fedadam import FedAdam
 
 
 @dataclass(frozen=True, kw_only=True)
-class FedYogi(Adaptive):
-    """v <- v - (1 - beta_2) D^2 sign(v - D^2), D being the mean change of the sites: v moves by D^2 and not by v."""
-
-    beta_2: float = 0.99
+class FedYogi(FedAdam):
+    """FedAdam with v <- v - (1 - beta_2) D^2 sign(v - D^2), D being the mean change: v moves by D^2 and not by v."""
 
     def second(self, v: Tensor, square: Tensor) -> Tensor:
         """Towards the squares, at their own pace."""

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedbrats.algorithms.base import Arrays, Group, Memory, Reply
+from fedbrats.algorithms.base import Arrays, Group, Memory, Reply, check_positive
 from fedbrats.algorithms.rules.rule import AllReplies, Rule, equal_mean
 
 
@@ -40,10 +40,7 @@ class QFedAvg(Rule):
         super().__post_init__()
         if not 0 <= self.q < math.inf:
             raise ValueError(f"strategy.q={self.q}: must be >= 0; 0 weighs all sites alike.")
-        if not 0 < self.site_lr < math.inf:
-            raise ValueError(
-                f"strategy.site_lr={self.site_lr}: must be positive, the learning rate of the sites."
-            )
+        check_positive(self, "site_lr")
 
     def collect(self, memory: Memory) -> WithLosses:
         """All replies at once."""
@@ -51,17 +48,16 @@ class QFedAvg(Rule):
 
     def made(self, old: Arrays, replies: Sequence[Reply], group: Group) -> dict[str, Tensor]:
         """x less the weighted changes."""
-        new, names = {name: equal_mean(replies, name) for name in old}, sorted(group.trainable)
-        steps = {name: torch.zeros_like(old[name]) for name in names}
-        total = 0.0
+        total, steps = 0.0, dict[str, Tensor]()
         for reply in replies:
             loss = float(reply.loss)  # type: ignore[arg-type]  # `WithLosses` has seen it
-            changes = {name: (old[name] - torch.tensor(reply.arrays[name])) / self.site_lr for name in names}
-            square = sum(float(change.double().square().sum()) for change in changes.values())
+            square = 0.0
+            for name in sorted(group.trainable):
+                change = (old[name] - torch.tensor(reply.arrays[name])) / self.site_lr
+                square += float(change.double().square().sum())
+                steps[name] = steps.get(name, 0.0) + loss**self.q * change
             total += self.q * loss ** (self.q - 1) * square + loss**self.q / self.site_lr
-            for name, change in changes.items():
-                steps[name] += loss**self.q * change
-        return new | {name: old[name] - step / total for name, step in steps.items()}
+        return equal_mean(replies) | {name: old[name] - step / total for name, step in steps.items()}
 
 
 class WithLosses(AllReplies):

@@ -8,8 +8,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fedbrats.algorithms.base import Arrays, Beside, Collector, Company, Group, Left, Memory, Penalty, Reply
-from fedbrats.algorithms.fedavg import FedAvg, WeightedMean
+from fedbrats.algorithms.base import (
+    Arrays,
+    Beside,
+    Collector,
+    Company,
+    Group,
+    Left,
+    Memory,
+    Penalty,
+    Reply,
+    check_positive,
+)
+from fedbrats.algorithms.fedavg import EqualMean, FedAvg, WeightedMean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +56,12 @@ class Scaffold(FedAvg):
             ValueError: naming the key that is out of range.
         """
         super().__post_init__()
-        if not 0 < self.lr < float("inf"):
-            raise ValueError(f"strategy.lr={self.lr}: must be a positive number.")
+        check_positive(self, "lr")
 
     def refuses(self, company: Company) -> str | None:
         """(x - y) / (K rate) is a mean gradient only after K plain steps from x."""
         reads = "reads a site's mean gradient off the way that its weights have gone, which"
-        settings = company.optimizer.param_groups[0] if company.optimizer else {}
-        if not isinstance(company.optimizer, torch.optim.SGD) or settings["momentum"]:
+        if not company.plain_descent:
             return f"{reads} works for gradient descent without momentum only; set train/optimizer=sgd_plain"
         if company.clip_norm is not None:
             return f"{reads} clipping of the gradient changes; set train.clip_norm=null"
@@ -103,22 +112,13 @@ class Scaffold(FedAvg):
         return Left(kept, sent)
 
 
-class EqualMeans:
+class EqualMeans(EqualMean):
     """Equal-weight means of the models and of what came beside them."""
 
     def __init__(self) -> None:
         """Start with no reply."""
-        self._models, self._beside = WeightedMean(), WeightedMean()
-
-    @property
-    def replies(self) -> int:
-        """Replies so far, |S|."""
-        return self._models.replies
-
-    @property
-    def arrays(self) -> dict[str, Tensor]:
-        """Mean model."""
-        return self._models.arrays
+        super().__init__()
+        self._beside = WeightedMean()
 
     @property
     def changes(self) -> dict[str, Tensor]:
@@ -127,5 +127,5 @@ class EqualMeans:
 
     def add(self, reply: Reply) -> None:
         """Add one checked reply."""
-        self._models.take(reply.arrays, 1.0)
+        super().add(reply)
         self._beside.take(reply.beside, 1.0)

@@ -6,21 +6,26 @@ import numpy as np
 import pytest
 
 from fedbrats.algorithms.base import Company, Group, Memory, Reply
+from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.algorithms.fedcostwavg import FedCostWAvg
 
 GROUP = Group(sites=2, trainable=frozenset({"w"}))
 
 
-def round_of(
-    replies: list[tuple[str, float, int, float | None]], memory: Memory, alpha: float = 0.5
-) -> tuple[float, Memory]:
-    """Replies (site, weight, cases, loss) in, the new weight and memory out."""
-    algorithm = FedCostWAvg(alpha=alpha)
+Said = tuple[str, float, int, float | None]  # site, weight, cases, loss
+
+
+def step(algorithm: FedAvg, replies: list[Said], memory: Memory) -> tuple[float, Memory]:
+    """What sites say in, the new weight and memory out."""
     found = algorithm.collect(memory)
     for site, value, cases, loss in replies:
         found.add(Reply(site, {"w": np.array([value], np.float64)}, cases, steps=1, loss=loss))
     new, after = algorithm.step({}, found, memory, GROUP)
     return float(new["w"]), after
+
+
+def round_of(replies: list[Said], memory: Memory, alpha: float = 0.5) -> tuple[float, Memory]:
+    return step(FedCostWAvg(alpha=alpha), replies, memory)
 
 
 def test_two_rounds_by_hand() -> None:
@@ -38,7 +43,7 @@ def test_two_rounds_by_hand() -> None:
 
 def test_the_ends_of_alpha() -> None:
     memory = Memory(facts={"costs": {"A": 1.0, "B": 1.0}})
-    replies: list[tuple[str, float, int, float | None]] = [("A", 0.0, 1, 0.25), ("B", 4.0, 3, 1.0)]
+    replies: list[Said] = [("A", 0.0, 1, 0.25), ("B", 4.0, 3, 1.0)]
     assert round_of(replies, memory, alpha=1.0)[0] == pytest.approx(3.0)  # FedAvg
     assert round_of(replies, memory, alpha=0.0)[0] == pytest.approx(0.8)  # (4 * 0 + 1 * 4) / 5
 

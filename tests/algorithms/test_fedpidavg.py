@@ -5,21 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedbrats.algorithms.base import Company, Group, Memory, Reply
+from fedbrats.algorithms.base import Company, Memory, Reply
 from fedbrats.algorithms.fedpidavg import COSTS, FedPIDAvg
-
-GROUP = Group(sites=2, trainable=frozenset({"w"}))
-Said = tuple[str, float, int, float | None]
+from tests.algorithms.test_fedcostwavg import Said, step
 
 
 def round_of(replies: list[Said], memory: Memory, **shares: float) -> tuple[float, Memory]:
-    """Replies (site, weight, cases, loss) in, the new weight and memory out."""
-    algorithm = FedPIDAvg(**shares)
-    found = algorithm.collect(memory)
-    for site, value, cases, loss in replies:
-        found.add(Reply(site, {"w": np.array([value], np.float64)}, cases, steps=1, loss=loss))
-    new, after = algorithm.step({}, found, memory, GROUP)
-    return float(new["w"]), after
+    return step(FedPIDAvg(**shares), replies, memory)
 
 
 def test_two_rounds_by_hand() -> None:

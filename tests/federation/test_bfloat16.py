@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from fedbrats.algorithms.fedadam import FedAdam
 from fedbrats.algorithms.fedavg import FedAvg, WeightedMean
+from fedbrats.algorithms.fedavgm import FedAvgM
+from fedbrats.algorithms.feddyn import FedDyn
+from fedbrats.algorithms.fednova import FedNova
+from fedbrats.algorithms.fedpidavg import FedPIDAvg
+from fedbrats.algorithms.qfedavg import QFedAvg
 from fedbrats.algorithms.rules.median import CoordinateMedian
+from fedbrats.algorithms.rules.norm_clipping import NormClipping
 from fedbrats.algorithms.scaffold import Scaffold
 from fedbrats.arrays import as_numpy, load, signature, trainable, travelling
 from fedbrats.config.schema import load_config
@@ -80,7 +86,10 @@ def test_a_mean_of_one_is_that_one_bit_for_bit() -> None:
     assert bits(mean.arrays["w"].to(torch.bfloat16)) == bits(numbers)
 
 
-@pytest.mark.parametrize("kind", [FedAvg, CoordinateMedian, FedAdam, Scaffold])
+ALIKE = (FedAvg, CoordinateMedian, Scaffold, FedNova, FedPIDAvg)  # of one site, what that site has
+
+
+@pytest.mark.parametrize("kind", [*ALIKE, FedAdam, FedAvgM, FedDyn, NormClipping, QFedAvg])
 def test_rounds_with_sites_checkpoints_and_prediction(kind: Any, tmp_path: Path) -> None:
     model = {"_target_": f"{__name__}.BrainFloat"}
     target = f"{kind.__module__}.{kind.__name__}"
@@ -109,7 +118,7 @@ def test_rounds_with_sites_checkpoints_and_prediction(kind: Any, tmp_path: Path)
     new = fed.models["federated"].arrays
     assert signature(new) == signature(start)
     assert any(bits(new[name]) != bits(start[name]) for name in new)
-    if kind in (FedAvg, CoordinateMedian, Scaffold):  # of one site, what that site has
+    if kind in ALIKE:
         assert all(bits(new[name]) == bits(wire.own_tensor(sent[-1][name])) for name in new)
     save_checkpoint(folder / "checkpoints", 2, fed.models)
     save_best(folder / "checkpoints", "federated", new)

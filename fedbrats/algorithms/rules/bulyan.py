@@ -28,7 +28,8 @@ class Bulyan(AgainstLiars):
 
     def made(self, old: Arrays, replies: Sequence[Reply], group: Group) -> dict[str, Tensor]:
         """The mean of the values next to the median, of the sites that were chosen."""
-        chosen = [replies[i] for i in self.choose(squared_distances(replies, group.trainable))]
+        distances = squared_distances(replies, sorted(group.trainable))
+        chosen = [replies[i] for i in self.choose(distances)]
         count = len(replies) - 4 * self.liars
         return {name: _next_to_median(in_order(chosen, name), count) for name in replies[0].arrays}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,20 +42,18 @@ class Krum(AgainstLiars):
 
     def made(self, old: Arrays, replies: Sequence[Reply], group: Group) -> dict[str, Tensor]:
         """The model, or the mean, of the sites with the least sums; of equal sums the first in order."""
-        sums = krum_sums(squared_distances(replies, group.trainable), self.liars)
+        sums = krum_sums(squared_distances(replies, sorted(group.trainable)), self.liars)
         best = [replies[i] for i in sums.argsort(stable=True)[: self.chosen].sort().values]
-        return {name: equal_mean(best, name) for name in replies[0].arrays}
+        return equal_mean(best)
 
 
-def squared_distances(replies: Sequence[Reply], names: frozenset[str]) -> Tensor:
+def squared_distances(replies: Sequence[Reply], names: Iterable[str]) -> Tensor:
     """Squared distance of every two replies over the arrays of these names, [n, n], float64."""
     found = torch.zeros(len(replies), len(replies), dtype=torch.float64)
-    for i, one in enumerate(replies):
-        for j, other in enumerate(replies[:i]):
-            pairs = [
-                (torch.tensor(one.arrays[name]), torch.tensor(other.arrays[name])) for name in sorted(names)
-            ]
-            found[i, j] = found[j, i] = sum(float((a.double() - b.double()).square().sum()) for a, b in pairs)
+    for name in names:
+        values = torch.stack([torch.tensor(reply.arrays[name]) for reply in replies]).flatten(1).double()
+        # Of differences, as products of far larger numbers would leave little of them.
+        found += torch.cdist(values, values, compute_mode="donot_use_mm_for_euclid_dist").square()
     return found
 
 

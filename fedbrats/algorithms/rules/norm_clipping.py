@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedbrats.algorithms.base import Arrays, Group, Reply
+from fedbrats.algorithms.base import Arrays, Group, Reply, check_positive
+from fedbrats.algorithms.fedavg import WeightedMean
 from fedbrats.algorithms.rules.rule import Rule
 
 
@@ -30,17 +31,16 @@ class NormClipping(Rule):
             ValueError: naming the key that is out of range.
         """
         super().__post_init__()
-        if not 0 < self.max_norm < float("inf"):
-            raise ValueError(f"strategy.max_norm={self.max_norm}: must be a positive number.")
+        check_positive(self, "max_norm")
 
     def made(self, old: Arrays, replies: Sequence[Reply], group: Group) -> dict[str, Tensor]:
         """The mean of what is left of the changes."""
-        cases = sum(reply.cases for reply in replies)
-        new = {name: torch.zeros_like(array) for name, array in old.items()}
+        mean, names = WeightedMean(), sorted(group.trainable)
         for reply in replies:
             changes = {name: torch.tensor(reply.arrays[name]) - array for name, array in old.items()}
-            squares = [changes[name].double().square().sum() for name in sorted(group.trainable)]
+            squares = [changes[name].double().square().sum() for name in names]
             shorter = max(1.0, float(torch.stack(squares).sum().sqrt()) / self.max_norm)
-            for name, change in changes.items():
-                new[name] += reply.cases / cases * (change / shorter if name in group.trainable else change)
-        return {name: old[name] + change for name, change in new.items()}
+            for name in names:
+                changes[name] /= shorter
+            mean.take({name: change.numpy() for name, change in changes.items()}, float(reply.cases))
+        return {name: old[name] + change for name, change in mean.arrays.items()}

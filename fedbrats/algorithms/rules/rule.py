@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fedbrats.algorithms.base import Arrays, Collector, Group, Memory, Reply
-from fedbrats.algorithms.fedavg import FedAvg
+from fedbrats.algorithms.fedavg import EqualMean, FedAvg
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +87,9 @@ def median(ordered: Tensor) -> Tensor:
     return torch.lerp(ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2], 0.5)
 
 
-def equal_mean(replies: Sequence[Reply], name: str) -> Tensor:
-    """The mean of an array over the replies, each alike; equal replies come out exactly as they went in."""
-    mean = torch.tensor(replies[0].arrays[name])
-    for number, reply in enumerate(replies[1:], start=2):
-        mean = mean.lerp(torch.tensor(reply.arrays[name]), 1 / number)
-    return mean
+def equal_mean(replies: Sequence[Reply]) -> dict[str, Tensor]:
+    """The mean of the replies, each alike; equal replies come out exactly as they went in."""
+    mean = EqualMean()
+    for reply in replies:
+        mean.add(reply)
+    return mean.arrays

@@ -15,30 +15,24 @@ LARGEST = 32 * 2**20  # bytes of a body; Flower sends objects in pieces of 5 MB
 log = logging.getLogger(__name__)
 
 
-class WholeBodies:
-    """An ASGI application that hands every request on with its whole body, or answers 413."""
+def with_whole_bodies(app: Any) -> Any:
+    """The ASGI application `app`, handed every request with its whole body; one that is too large is answered 413."""
 
-    def __init__(self, app: Any) -> None:
-        """`app`: the application behind."""
-        self._app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request; what is none, such as start and end, goes on as it comes."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":  # start and end
+            await app(scope, receive, send)
             return
-        parts, size, message = list[bytes](), 0, {"more_body": True}
-        while message.get("more_body"):
+        parts, size, more = list[bytes](), 0, True
+        while more:
             message = await receive()
             if message["type"] != "http.request":  # it has hung up
                 return
             parts.append(message.get("body", b""))
-            size += len(parts[-1])
+            size, more = size + len(parts[-1]), message.get("more_body", False)
             if size > LARGEST:
                 log.warning("a request of more than %d bytes: refused", LARGEST)
-                await send(
-                    {"type": "http.response.start", "status": 413, "headers": [(b"connection", b"close")]}
-                )
+                headers = [(b"connection", b"close")]
+                await send({"type": "http.response.start", "status": 413, "headers": headers})
                 await send({"type": "http.response.body", "body": b""})
                 return
         first = [{"type": "http.request", "body": b"".join(parts), "more_body": False}]
@@ -46,7 +40,9 @@ class WholeBodies:
         async def whole() -> Any:
             return first.pop() if first else await receive()
 
-        await self._app(scope, whole, send)
+        await app(scope, whole, send)
+
+    return answer
 
 
 def take_whole_bodies() -> None:
@@ -57,6 +53,6 @@ def take_whole_bodies() -> None:
 
     def loaded(self: Config) -> None:
         load(self)
-        self.loaded_app = WholeBodies(self.loaded_app)
+        self.loaded_app = with_whole_bodies(self.loaded_app)
 
     Config.load = loaded  # type: ignore[method-assign]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from typing import Any
 
 PIECE = 2**20  # bytes of an answer that are worked on at once
@@ -37,15 +38,10 @@ def read_in_large_pieces() -> None:
             return parts[0]
         left = max_bytes - len(parts[0])
         self._sock.settimeout(0)
-        try:
+        with suppress(OSError):  # the rest is not there yet, or never will be, as the next read tells
             while left and (more := self._sock.recv(left)):
                 parts.append(more)
                 left -= len(more)
-        except (
-            ssl.SSLWantReadError,
-            OSError,
-        ):  # the rest is not there yet, or never will be, as the next read tells
-            pass
         return b"".join(parts)
 
     SyncStream.read = filled  # type: ignore[method-assign]

@@ -9,23 +9,23 @@ from fedbrats.algorithms.rules.bulyan import Bulyan
 from fedbrats.algorithms.rules.krum import Krum
 from tests.algorithms.rules.test_trimmed_mean import made
 
-SEVEN = [[0.0], [1.0], [2.0], [4.0], [8.0], [16.0], [100.0]]
+SEVEN = [[0.0], [10.0], [11.0], [12.0], [13.0], [14.0], [100.0]]
 
 
 def test_the_choice_by_hand() -> None:
     """n = 7, f = 1: five are chosen, each with the least sum over its n' - 3 neighbours among the n' that are left.
 
-    Seven left, 4 neighbours: 0: 1+4+16+64 = 85, 1: 1+1+9+49 = 60, 2: 4+1+4+36 = 45, 4: 16+9+4+16 = 45, so 2 (first).
-    Six left, 3: 0: 1+16+64 = 81, 1: 1+9+49 = 59, 4: 16+9+16 = 41, 8: 16+49+64 = 129, so 4.
-    Five left, 2: 0: 1+64, 1: 1+49, 8: 49+64, so 1. Four left, 1: 0: 64, 8: 64, 16: 64, so 0. Three left, 1: 8.
+    Seven left, 4 neighbours: 10 has 1+4+9+16 = 30, 11 has 1+1+4+9 = 15, 12 has 1+1+4+4 = 10, the least.
+    Six left, 3: 10: 1+9+16 = 26, 11: 1+4+9 = 14, 13: the same, so 11 (first). Five left, 2: 10: 9+16 = 25,
+    13: 1+9 = 10, 14: 1+16 = 17, so 13. Four left, 1: 0: 100, 10: 16, 14: 16, so 10. Three left, 1: 0 and 14: 196, so 0.
     """
     values = torch.tensor(SEVEN, dtype=torch.float64)
     assert Bulyan().choose((values - values.T).square()) == [0, 1, 2, 3, 4]
 
 
 def test_a_round_by_hand() -> None:
-    """Of 0, 1, 2, 4, 8 the median is 2, and the n - 4 f = 3 closest to it are 2, 1 and (of 0 and 4) the smaller, 0."""
-    assert made(Bulyan(), *SEVEN) == [1.0]
+    """Of 0, 10, 11, 12, 13 the median is 11, and the n - 4 f = 3 closest to it are 10, 11 and 12."""
+    assert made(Bulyan(), *SEVEN) == [11.0]
 
 
 def test_a_single_number_that_is_far_off_is_left_out() -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
-from fedbrats.algorithms.base import Company, Group, Memory, Reply
+from fedbrats.algorithms.base import Company
 from fedbrats.algorithms.rules.median import CoordinateMedian
+from tests.algorithms.rules.test_trimmed_mean import made
 
-
-def median_of(*values: object, dtype: type = np.float32) -> list[float]:
-    found = CoordinateMedian().collect(Memory())
-    for index, value in enumerate(values):
-        found.add(Reply(f"site {index}", {"w": np.array(value, dtype)}, cases=10 * index + 1, steps=1))
-    new, memory = CoordinateMedian().step({}, found, Memory(), Group(len(values), frozenset({"w"})))
-    assert (memory, new["w"].numpy().dtype) == (Memory(), dtype)
-    return new["w"].tolist()
+median_of = partial(made, CoordinateMedian())
 
 
 def test_each_number_has_a_median_of_its_own() -> None:

@@ -99,7 +99,7 @@ def test_what_is_fetched_twice_counts_once(superlink: SuperLink) -> None:
 def test_a_short_question_may_be_answered_with_a_model_that_others_were_sent(superlink: SuperLink) -> None:
     superlink.asks(A, "model")
     superlink.question = "q2"
-    superlink.asks(B)
+    superlink.asks(B, "names")
     assert superlink.takes(B, bounds.TIMES * 50 + LIMIT)
     assert not superlink.takes(B, 1)
 

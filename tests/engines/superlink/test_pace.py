@@ -94,5 +94,5 @@ def test_an_answer_is_taken_in_large_pieces(
     pace.read_in_large_pieces()
     after = pieces(server)
     assert b"".join(after) == b"".join(before) == BODY
-    assert max(map(len, after)) >= 3 * pace.RECORD
+    assert max(map(len, after)) > 2**16  # what httpcore takes at most
     assert len(after) < len(before)

@@ -105,3 +105,15 @@ def test_what_is_raised_when_a_program_ended_ends_all(tmp_path: Path) -> None:
         processes.run_all([Sleeper("long", (), None), Short("short", (), None)], {}, file, ended=ended)
     assert not alive(pids[0])
     assert not file.exists()
+
+
+def test_memory_is_used_again_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: dict[str, str] = {}
+    monkeypatch.setattr(processes.subprocess, "Popen", lambda command, env, **more: found.update(env))
+    name = "MALLOC_TRIM_THRESHOLD_"
+    monkeypatch.delenv(name, raising=False)
+    processes.Program("a", (), None).start({})
+    assert found[name] == processes.HEAP[name]
+    monkeypatch.setenv(name, "1")
+    processes.Program("a", (), None).start({})
+    assert found[name] == "1"

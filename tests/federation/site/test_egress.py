@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fedbrats.federation import questions
 from fedbrats.federation.parts import Parts, parts_of
+from fedbrats.federation.site import egress
 from fedbrats.federation.site.egress import line
 from fedbrats.federation.transfer import halved
 from fedbrats.federation.wire import to_record
@@ -65,3 +66,10 @@ def test_what_travels_beside_the_model_is_no_later_state_of_what_came() -> None:
 def test_of_masked_numbers_it_is_not_called_an_update() -> None:
     masked = {"w": torch.tensor([3, 4])}
     assert norms(study(), arrays=to_record(masked)) == {"arrays.w": ("int64", 5.0, "masked")}
+
+
+def test_of_an_array_of_many_blocks_it_is_of_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(egress, "BLOCK", 2)
+    monkeypatch.setitem(RECEIVED, "w", torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]))
+    sent = {"w": torch.tensor([[2.0, 3.0, 1.0], [1.0, -1.0, 5.0]])}  # changes 1, 2, -2, 4
+    assert norms(study(), arrays=to_record(sent))["arrays.w"] == ("float32", 5.0, "update")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
 from fedbrats.report.sections.partition_figures import intensity_figure, partition_figure, partition_frame
@@ -22,3 +24,11 @@ def test_partition_counts(run: RunFolder) -> None:
     figure = partition_figure(run)
     assert sum(patch.get_width() for patch in figure.axes[0].patches) == frame["cases"].sum()
     assert len(intensity_figure(run).axes) == 4
+
+
+def test_without_volumes_there_is_no_legend_of_them(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As across hospitals, where they stay at the sites."""
+    monkeypatch.delitem(run.partition, "table")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # matplotlib's word for a legend of nothing
+        assert partition_figure(run).axes[1].get_legend() is None
