@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,13 +30,27 @@ PACKAGES = (
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions of what computes, the commit of a checkout, the hardware, the command."""
+    """Versions of what computes, the source and the commit of a checkout, the hardware, the command."""
     return {
-        "versions": {"python": platform.python_version(), **_versions()},
+        **made_by(),
         "commit": _commit(),
         "hardware": _hardware(),
         "command": " ".join(sys.argv),
     }
+
+
+def made_by() -> dict[str, Any]:
+    """What decides what a configuration computes: versions, and the SHA-256 of this package's own source."""
+    return {"versions": {"python": platform.python_version(), **_versions()}, "code": _source()}
+
+
+@cache
+def _source() -> str:
+    """SHA-256 of the source files by their names, in hex."""
+    here, found = Path(__file__).resolve().parent, hashlib.sha256()
+    for file in sorted(here.rglob("*.py")):
+        found.update(f"{file.relative_to(here).as_posix()}\0".encode() + file.read_bytes() + b"\0")
+    return found.hexdigest()
 
 
 def _versions() -> dict[str, str]:

@@ -20,6 +20,7 @@ FLOORS = (
     ("data", "credentials"),
     ("algorithms", "tasks", "losses", "metrics", "models", "runs"),
     ("training", "postprocess"),
+    ("scenario",),
     ("inference", "personalization", "privacy", "report"),
     ("checks", "federation"),
     ("engines", "audit", "studies"),

@@ -18,6 +18,7 @@ from fedbrats.config.schema import (
     DataConfig,
     InferenceConfig,
     MetricsConfig,
+    ObjectiveConfig,
     PartitionConfig,
     RuntimeConfig,
     TrainConfig,
@@ -38,9 +39,16 @@ from fedbrats.personalization.norms import NoNorms, norm_choices
 from fedbrats.postprocess.steps import check_steps
 from fedbrats.privacy.central import Central
 from fedbrats.privacy.dp_sgd import DpSgd
+from fedbrats.scenario.participation import check_scenario
+from fedbrats.tasks import segmentation as task
 from fedbrats.training.amount import IN_A_ROW, TOGETHER
 
 ENGINES = ("local", "ray", "superlink")
+MEAN, WORST_SITE, ALL = (
+    "mean",
+    "worst_site",
+    "all",
+)  # of objective.score, and every region of objective.region
 STOP_NEVER = "train.stop_patience=null"
 
 
@@ -99,8 +107,18 @@ def check_config(config: Config) -> None:
     check_one_exchange(config)
     _check_runtime(config.runtime, config.metrics, config.inference)
     _choice("run.versions", config.run.versions, (SAME, ANY))
+    _choice("run.code", config.run.code, (SAME, ANY))
+    _check_objective(config.objective)
+    check_scenario(config.scenario)
     _choice("report.select", config.report.select, ("best", "last"))
     _check_targets(config)
+
+
+def _check_objective(objective: ObjectiveConfig) -> None:
+    _choice("objective.score", objective.score, (MEAN, WORST_SITE))
+    _choice("objective.region", objective.region, (ALL, *task.REGIONS))
+    epsilon = objective.max_epsilon
+    _require(epsilon is None or epsilon > 0, f"objective.max_epsilon={epsilon}: must be positive, or null.")
 
 
 def _check_targets(config: Config) -> None:

@@ -21,6 +21,7 @@ from fedbrats.data.sentences import plural
 from fedbrats.federation.initial import check_init_patients, initial_arrays
 from fedbrats.federation.parts import parts_of
 from fedbrats.privacy.dp_sgd import DpSgd
+from fedbrats.scenario.participation import check_sites
 from fedbrats.training.amount import check_site_names
 
 
@@ -51,6 +52,7 @@ def check_plan(config: Config, say: Callable[[str], None], cases: Sequence[Case]
     sites = make_partition(cases, cfg if known else replace(cfg, method="iid"))
     check_institutions(site.name for site in sites)
     check_site_names(config.train, [site.name for site in sites if not site.holdout])
+    check_sites(config.scenario, [site.name for site in sites if not site.holdout])
     if config.train.init is not None:
         initial_arrays(parts_of(config), config.train.init)  # whether they fit this network
     _say_validation(config, say)

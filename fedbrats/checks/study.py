@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fedbrats.config.schema import FEDERATED, Config
+from dataclasses import replace
+
+from fedbrats.config.schema import FEDERATED, Config, ScenarioConfig
 from fedbrats.config.targets import ConfigError
 
 
@@ -17,6 +19,10 @@ def check_study(config: Config) -> None:
     if list(config.arms) != [FEDERATED]:
         raise ConfigError(
             f"arms={config.arms}: across hospitals there is arms=[{FEDERATED}] only; the baselines need pooled data."
+        )
+    if replace(config.scenario, sample=None) != ScenarioConfig():
+        raise ConfigError(
+            "scenario: real sites drop out by themselves; of a scenario only scenario.sample can be asked for here."
         )
     for key, value in (("train.init", config.train.init), ("inference.locate", config.inference.locate)):
         if value:

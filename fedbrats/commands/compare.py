@@ -9,20 +9,23 @@ from fedbrats.commands.words import path
 
 
 def main(arguments: list[str]) -> int:
-    """Write `compare.csv` and `compare.html` into the sweep folder and print their paths; 2 for no sweep."""
+    """Write `compare.csv`, `compare.html` and `compare/` into the sweep folder and print paths; 2 for no sweep."""
     parser = argparse.ArgumentParser(
         description="One table of arms and institutions over the jobs of a sweep."
     )
     parser.add_argument(
         "sweep", type=path, help="folder with one run folder per job, such as multirun/<date>/<time>"
     )
-    sweep = parser.parse_args(arguments).sweep
+    parser.add_argument(
+        "--over", metavar="METHOD", help="method that the others are measured against, as the table calls it"
+    )
+    given = parser.parse_args(arguments)
     from fedbrats.config.names import shown
     from fedbrats.runs.reading import RunFolderError
     from fedbrats.studies.compare import write_comparison
 
     try:
-        paths = write_comparison(sweep)
+        paths = write_comparison(given.sweep, given.over)
     except RunFolderError as error:
         print(f"error: {shown(str(error))}", file=sys.stderr)
         return 2

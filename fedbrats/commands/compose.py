@@ -19,6 +19,7 @@ from fedbrats.config.paths import absolute
 from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
 from fedbrats.models import node
+from fedbrats.studies.naming import job_name
 
 OWN = ("--config-dir", "-cd")  # Hydra's names for the user's own folder of configurations
 
@@ -32,6 +33,7 @@ def register_with_hydra() -> None:
     schema.register()
     OmegaConf.register_new_resolver(node.RESOLVER, node.sized, replace=True)
     OmegaConf.register_new_resolver("fedbrats.run_folder", _run_folder, replace=True)
+    OmegaConf.register_new_resolver("fedbrats.job_name", job_name, replace=True)
 
 
 def own_folder(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:

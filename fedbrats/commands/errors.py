@@ -9,7 +9,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -17,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fedbrats.commands.run.sweep import FAILED, note, sweep_folder
 from fedbrats.config.names import shown
 from fedbrats.config.schema import refuse_environment
 from fedbrats.config.targets import ConfigError
@@ -26,19 +26,12 @@ EXPECTED = (ConfigError, ValueError, OSError, RuntimeError)  # explained in one 
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class Failures:
-    """What went wrong in the jobs of a sweep so far."""
-
-    of: list[str] = field(default_factory=list)
-
-
 @contextlib.contextmanager
-def explain_errors(config: DictConfig, folder: Path, failures: Failures) -> Iterator[None]:
+def explain_errors(config: DictConfig, folder: Path) -> Iterator[None]:
     """Turn a failure into one line on standard error, with how to go on where the folder has a run to go on with.
 
-    A single run then ends with status 2, after Ctrl-C with 130. In a sweep the next job begins, `failures` remembers
-    this one, and a job that failed before it wrote anything leaves its configuration and the reason, for `compare`;
+    A single run then ends with status 2, after Ctrl-C with 130. In a sweep the next job begins, what became of this
+    one is noted, and a job that failed before it wrote anything leaves its configuration and the reason, for `compare`;
     Ctrl-C ends all of it. What nobody expects is a bug and shows its traceback.
     """
     try:
@@ -59,7 +52,7 @@ def explain_errors(config: DictConfig, folder: Path, failures: Failures) -> Iter
         if not sweep:
             _say(reason)
             raise SystemExit(2) from None
-        failures.of.append(folder.name)
+        note(sweep_folder(), folder, FAILED, reason)
         _say(f"job {folder.name} failed: {reason}")
 
 

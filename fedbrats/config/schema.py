@@ -176,12 +176,49 @@ class ReportConfig:
 
 
 @dataclass
+class ClockConfig:
+    """A simulated clock, see scenario/clock.py; all times in seconds."""
+
+    enabled: bool = False
+    table: str | None = (
+        None  # CSV: site, train and validate (per case), download and upload; None makes them up
+    )
+    spread: float = 0.0  # standard deviation of a site's time from round to round, a share of it
+    deadline: float | None = None  # of a round; replies that come later are dropped
+    budget: float | None = None  # of training in a round: a site makes as many steps as fit in
+    horizon: float = 604_800.0  # seven days: the federation ends with the first round after it
+
+
+@dataclass
+class ScenarioConfig:
+    """What befalls a simulated federation."""
+
+    sample: float | None = None  # sites asked in a round: a share below 1 or a number; None asks all
+    dropout: float = 0.0  # probability that an asked site cannot be reached in a round
+    away: dict[str, Any] = field(
+        default_factory=dict
+    )  # site: [[first, last], ...] rounds; last null = for good
+    clock: ClockConfig = field(default_factory=ClockConfig)
+
+
+@dataclass
+class ObjectiveConfig:
+    """What a search (`hydra/sweeper=optuna`) makes as large as it can; see studies/objective.py."""
+
+    score: str = "mean"  # of the validation cases: "mean" over all of them or "worst_site"
+    region: str = "all"  # one region, or the mean over all
+    max_epsilon: float | None = None  # a run that spends more is worth nothing
+
+
+@dataclass
 class RunConfig:
     """Housekeeping of one run."""
 
     resume: str | None = None  # run folder to continue
     trust: list[str] = field(default_factory=list)  # own packages that run folders named here may name
     versions: str = "same"  # of fedbrats, flwr and torch at the sites: as the server's, or "any"
+    baselines: str | None = None  # run whose pooled and local arms are taken over instead of trained anew
+    code: str = "same"  # that made the jobs which a sweep finds in its folder: as that of now, or "any"
 
 
 @dataclass
@@ -201,6 +238,8 @@ class Config:
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+    scenario: ScenarioConfig = field(default_factory=ScenarioConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     run: RunConfig = field(default_factory=RunConfig)
     arms: list[str] = field(default_factory=lambda: list(ARMS))
     rounds: int = 10

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 from fedbrats.devices import left_to_parent
@@ -16,6 +18,18 @@ MODULES = ["fedbrats.federation.site.app", "torch._dynamo"]  # which every optim
 def worker_context() -> Any:
     """How worker processes are started: forked from a clean server process on Linux, spawned elsewhere."""
     return multiprocessing.get_context("forkserver" if FORKS else "spawn")
+
+
+def cool_down() -> None:
+    """End the server process, which else goes on importing when nobody is left to start a worker for."""
+    if not FORKS:
+        return
+    from multiprocessing import forkserver
+
+    server = getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None)
+    if server is not None:
+        with suppress(ProcessLookupError):
+            os.kill(server, signal.SIGKILL)
 
 
 def warm_up() -> None:

@@ -18,7 +18,7 @@ TABLE = Table(
     (
         *("round", *TEXT, "cases", "steps", "loss"),
         *task.COLUMNS.values(),
-        *("seconds", "bytes_down", "bytes_up"),
+        *("seconds", "bytes_down", "bytes_up", "hours"),
     ),
     text=TEXT,
     needed=("round", *TEXT),
@@ -33,6 +33,7 @@ REFUSED = (
 def row(round_: int, arm: str, site: str, phase: str, status: str = "ok", **values: Any) -> Row:
     """One row; what is not given stays empty.
 
+    `hours` are those of the simulated clock: of a site its own in the round, of the server all until the round's end.
     `phase` is train, unmask (of secure aggregation, failures only), val, fit, test, refused or round; `status` is ok
     or failed: reason.
     """
@@ -56,6 +57,12 @@ def used(folder: Path, arm: str) -> dict[str, int]:
         if (r["arm"], r["phase"], r["status"]) == (arm, "train", "ok"):
             found.setdefault(str(r["site"]), set()).add(int(r["round"]))
     return {site: len(numbers) for site, numbers in found.items()}
+
+
+def simulated_hours(folder: Path) -> float:
+    """Hours of the simulated clock at the end of the last round, 0 without one."""
+    told = [row["hours"] for row in TABLE.rows(folder) if row["phase"] == "round" and row.get("hours")]
+    return float(told[-1]) if told else 0.0
 
 
 def append(folder: Path, rows: Iterable[Row]) -> None:

@@ -224,6 +224,11 @@ def _missing_parts(run: RunFolder) -> list[str]:
     absent = [arm for arm in asked if arm not in arms]
     if absent and arms:
         out.append(f"Arms without results: {', '.join(absent)}.")
+    if taken := run.summary.get("baselines"):
+        out.append(
+            f"Not trained here: {' and '.join(taken['arms'])}; the run {taken['run']} has trained them with the same "
+            "data, settings and seeds, and they know nothing of what this run does besides."
+        )
     left_out = [arm for arm in ARMS if arm not in asked]
     if left_out:
         out.append(f"Arms that were not asked for: {', '.join(left_out)}.")

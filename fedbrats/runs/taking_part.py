@@ -5,6 +5,7 @@ Worked out of `rounds.csv` alone, so for a run under way and for older run folde
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,9 +46,10 @@ GROUPS = (  # how the status of a row begins, and what it is called
 class TakingPart:
     """One institution.
 
-    rounds: of the run in which it was to train; contributed: those whose model holds its training; unused: it answered,
-    but the round kept the old model; missed: the others; why: of the missed ones, how many for which reason. steps: its
-    optimiser steps in the model, None in folders that do not tell; share: of those of all institutions, None likewise.
+    rounds: of the run in which it was asked to train, or would have been with budget left; contributed: those whose
+    model holds its training; unused: it answered, but the round kept the old model; missed: the others; why: of the
+    missed ones, how many for which reason. steps: its optimiser steps in the model, None in folders that do not tell;
+    share: of those of all institutions, None likewise.
     last_seen: last round of a usable reply; missing_since: it has missed this round and all after it, None where it
     answered in the last one. refused: messages from it besides, that nobody had asked for (late, second), by reason.
     """
@@ -93,7 +95,7 @@ def taking_part(rounds: pd.DataFrame) -> list[TakingPart]:
     """
     mine = rounds[rounds["arm"] == FEDERATED]
     train, server = mine[mine["phase"] == "train"], mine[mine["phase"] == "round"]
-    numbers = sorted({*train["round"], *server["round"]})
+    every, asked = sorted({*train["round"], *server["round"]}), set(train["round"])
     kept = set(server.loc[server["status"] == "ok", "round"])
     others = mine[mine["phase"] == REFUSED]
     steps = _steps(train[train["round"].isin(kept)])
@@ -103,6 +105,7 @@ def taking_part(rounds: pd.DataFrame) -> list[TakingPart]:
         status = dict(
             zip(*(train.loc[train["site"] == site, name] for name in ("round", "status")), strict=True)
         )
+        numbers = _meant(status, every, asked)
         good, why = [r for r in numbers if status.get(r) == "ok"], Counter(_why(status, numbers))
         last = good[-1] if good else None
         missing = [r for r in numbers if last is None or r > last]
@@ -175,6 +178,12 @@ def _steps(train: pd.DataFrame) -> dict[str, int | None]:
         str(site): None if part["steps"].isna().any() else int(part["steps"].sum())
         for site, part in used.groupby("site")
     }
+
+
+def _meant(status: dict[int, str], numbers: Sequence[int], asked: set[int]) -> list[int]:
+    """The rounds in which a site was to train: not those in which others were `asked`, unless its budget is spent."""
+    stopped = min((r for r, said in status.items() if _group(said) == BUDGET), default=math.inf)
+    return [number for number in numbers if number in status or number not in asked or number > stopped]
 
 
 def _why(status: dict[int, str], numbers: Sequence[int]) -> list[str]:

@@ -17,6 +17,7 @@ from fedbrats.report.epsilon import epsilon_text
 from fedbrats.report.page import write_page
 from fedbrats.report.tables import EVERY_SITE
 from fedbrats.runs.table import write_frame
+from fedbrats.studies.answer import write_answer
 from fedbrats.studies.epsilon import curve_context, score_over_epsilon
 from fedbrats.studies.gain import gain_context, gains
 from fedbrats.studies.jobs import PRIVATE_ARMS, SEED, Job, differing, read_jobs, shown
@@ -116,16 +117,22 @@ def _over_seeds(part: pd.DataFrame, head: dict[str, Any], jobs: int, metrics: It
     return pd.DataFrame(rows)
 
 
-def write_comparison(sweep: Path) -> tuple[Path, ...]:
-    """Write `compare.csv` and `compare.html` into the sweep folder, and `gain.csv` where a method gains over another.
+def write_comparison(sweep: Path, over: str | None = None) -> tuple[Path, ...]:
+    """Write `compare.csv` and `compare.html` into the sweep folder, `gain.csv` where a method gains over another, and
+    what `answer` writes.
+
+    Args:
+        sweep: folder of the jobs.
+        over: method that the others are measured against; by default plain FedAvg where there is one.
 
     Returns:
         The paths written, `compare.html` last.
 
     Raises:
-        RunFolderError: no such folder, or no job in it.
+        RunFolderError: no such folder, no job in it, jobs that cannot be compared, or no such method.
     """
     jobs = read_jobs(sweep)
+    answer = write_answer(sweep, jobs, metrics_of(jobs), over)
     frame, (gain, unmatched) = job_table(jobs), gains(jobs)
     tables = {"compare.csv": frame, **({"gain.csv": gain} if len(gain) else {})}
     for name, table in tables.items():
@@ -134,9 +141,24 @@ def write_comparison(sweep: Path) -> tuple[Path, ...]:
         "insecure": [job.name for job in jobs if job.insecure],
         "curve": curve_context(score_over_epsilon(jobs)),
         "gain": gain_context(gain, unmatched),
+        "answer": answer,
+        "cost": cost_of(jobs),
     }
     page = write_page(sweep / "compare.html", "compare/compare.html.j2", context)
     return (*(sweep / name for name in tables), page)
+
+
+def cost_of(jobs: Sequence[Job]) -> str:
+    """What it cost to try all of the jobs, in hours and in epsilon."""
+    hours = sum(job.seconds for job in jobs) / 3600
+    said = f"{plural(len(jobs), 'job')} took {hours:.2f} hours."
+    private = [job.epsilon for job in jobs if not math.isinf(job.epsilon)]
+    if len(private) > 1:
+        said += (
+            f" {len(private)} of them are private. Where they hold the same patients, choosing between them has spent "
+            f"up to epsilon {sum(private):.2f} (their sum), not that of the one chosen."
+        )
+    return said
 
 
 def _context(sweep: Path, frame: pd.DataFrame, metrics: Mapping[str, Facts]) -> dict[str, Any]:

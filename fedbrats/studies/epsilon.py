@@ -13,7 +13,7 @@ from fedbrats.report.compare.figures import epsilon_curve
 from fedbrats.report.epsilon import epsilon_text
 from fedbrats.report.page import data_uri
 from fedbrats.report.tables import EVERY_SITE
-from fedbrats.studies.jobs import NEUTRAL, Job, described, differing, is_seed, shown
+from fedbrats.studies.jobs import NEUTRAL, Job, described, differing, is_seed, values_of
 from fedbrats.tasks import segmentation as task
 
 # Settings that say how much is spent: they place a job on its line. Other settings of the mechanism make lines.
@@ -41,19 +41,15 @@ def score_over_epsilon(jobs: list[Job]) -> pd.DataFrame:
     points: dict[tuple[str, ...], dict[tuple[str, ...], list[Job]]] = {}
     for job in jobs:
         if not math.isinf(job.epsilon):
-            line = _values(job, [*general, *special])
-            points.setdefault(line, {}).setdefault(_values(job, [*SPENDING]), []).append(job)
+            line = values_of(job, [*general, *special])
+            points.setdefault(line, {}).setdefault(values_of(job, [*SPENDING]), []).append(job)
     for job in jobs:
         if math.isinf(job.epsilon):
-            shared = [line for line in points if line[: len(general)] == _values(job, general)]
-            for line in shared or [(*_values(job, general), *_values(job, special))]:
+            shared = [line for line in points if line[: len(general)] == values_of(job, general)]
+            for line in shared or [(*values_of(job, general), *values_of(job, special))]:
                 points.setdefault(line, {}).setdefault((), []).append(job)
     rows = [row for line in points.values() for row in _rows(line, [*general, *special])]
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _values(job: Job, keys: list[str]) -> tuple[str, ...]:
-    return tuple(shown(job.settings.get(key)) for key in keys)
 
 
 def _rows(line: dict[tuple[str, ...], list[Job]], keys: list[str]) -> Iterator[dict[str, Any]]:

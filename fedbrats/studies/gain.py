@@ -22,7 +22,17 @@ from fedbrats.report.arms import arm_title
 from fedbrats.report.cells import MISSING
 from fedbrats.report.compare.figures import gain_figure
 from fedbrats.report.page import data_uri
-from fedbrats.studies.jobs import NEUTRAL, Job, described, differing, is_seed, read_jobs, shown
+from fedbrats.studies.jobs import (
+    NEUTRAL,
+    Job,
+    class_of,
+    described,
+    differing,
+    is_seed,
+    named,
+    read_jobs,
+    values_of,
+)
 from fedbrats.tasks import segmentation as task
 
 SHIFT = "data.phantom.shift"
@@ -64,16 +74,16 @@ def gains(jobs: list[Job], over: str | None = None) -> tuple[pd.DataFrame, list[
     plain = [job for job in jobs if not _personalised(job)]
     if len(plain) in (0, len(jobs)):
         return _summed(pd.DataFrame()), []
-    names = sorted({_class(job, "strategy") for job in plain})
+    names = sorted({class_of(job, "strategy") for job in plain})
     over = over or (PLAIN if PLAIN in names else names[0])
-    base = [job for job in plain if _class(job, "strategy") == over]
+    base = [job for job in plain if class_of(job, "strategy") == over]
     parts, unmatched = [], []
     for job, arm, method in _methods(jobs, base):
-        partners = [other for other in base if _values(other, same) == _values(job, same)]
+        partners = [other for other in base if values_of(other, same) == values_of(job, same)]
         partners = [job] if arm == "local" else partners
         unmatched += [] if partners else [job.name]
         for partner in partners:
-            head = {"method": method, "over": _named(partner, "strategy", base), **_where(job, same)}
+            head = {"method": method, "over": named(partner, "strategy", base), **_where(job, same)}
             parts.append(_pairs(partner.cases, job.cases, arm).assign(**head))
     pairs = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     return _summed(pairs), unmatched
@@ -86,31 +96,15 @@ def _personalised(job: Job) -> bool:
 def _methods(jobs: list[Job], base: list[Job]) -> Iterator[tuple[Job, str, str]]:
     """(job, arm, name) of everything that is measured against the jobs `base`."""
     personal = [job for job in jobs if _personalised(job)]
-    several = len({_named(job, "strategy", personal) for job in personal}) > 1
+    several = len({named(job, "strategy", personal) for job in personal}) > 1
     for job in jobs:
         if job in personal:
-            strategy = f" with {_named(job, 'strategy', personal)}" if several else ""
-            yield job, "personal", _named(job, "personalization", personal) + strategy
+            strategy = f" with {named(job, 'strategy', personal)}" if several else ""
+            yield job, "personal", named(job, "personalization", personal) + strategy
         elif job not in base:
-            yield job, "federated", _named(job, "strategy", jobs)
+            yield job, "federated", named(job, "strategy", jobs)
         elif "local" in set(job.cases["arm"]):
             yield job, "local", arm_title("local")
-
-
-def _class(job: Job, group: str) -> str:
-    return shown(job.settings.get(f"{group}._target_")).rsplit(".", 1)[-1]
-
-
-def _named(job: Job, group: str, jobs: list[Job]) -> str:
-    """Class of a group, with those of its settings in which the jobs of that class differ."""
-    name = _class(job, group)
-    alike = [other for other in jobs if _class(other, group) == name]
-    more = described(job, [key for key in differing(alike) if key.startswith(f"{group}.")])
-    return f"{name} ({more})" if more else name
-
-
-def _values(job: Job, keys: list[str]) -> tuple[str, ...]:
-    return tuple(shown(job.settings.get(key)) for key in keys)
 
 
 def _where(job: Job, same: list[str]) -> dict[str, Any]:
@@ -119,8 +113,8 @@ def _where(job: Job, same: list[str]) -> dict[str, Any]:
     return {
         "shift": float(shift) if isinstance(shift, int | float) else math.nan,
         "setting": described(job, [key for key in same if key != SHIFT and key not in seeds]),
-        "seed": str(_values(job, seeds)),
-        "people": str(_values(job, [key for key in seeds if key.startswith("data.")])),
+        "seed": str(values_of(job, seeds)),
+        "people": str(values_of(job, [key for key in seeds if key.startswith("data.")])),
     }
 
 

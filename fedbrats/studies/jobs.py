@@ -18,6 +18,7 @@ from fedbrats.report.spent import read_spent
 from fedbrats.report.style import shorten
 from fedbrats.report.tables import institution_table
 from fedbrats.runs.case_tables import KEYS
+from fedbrats.runs.curves import curve_of
 from fedbrats.runs.privacy_files import Privacy, asks_for_privacy
 from fedbrats.runs.reading import RunFolderError, natural
 from fedbrats.runs.run_folder import RunFolder, read_config, read_run
@@ -44,6 +45,10 @@ class Job:
     insecure: bool = False  # whether the noise of a private job can be reproduced
     cases: pd.DataFrame = field(default_factory=pd.DataFrame)  # `KEYS`, main score; only sites that train
     metrics: dict[str, Facts] = field(default_factory=dict)  # that were scored
+    scores: pd.DataFrame = field(default_factory=pd.DataFrame)  # `KEYS`, every metric; of all sites
+    curve: pd.DataFrame = field(default_factory=pd.DataFrame)  # of `runs.curves.curve_of`
+    seconds: float = 0.0  # that it took
+    mb_to_95: float = math.nan  # megabytes that had travelled when validation reached 95 % of its last value
 
 
 def find_jobs(sweep: Path) -> list[Path]:
@@ -87,7 +92,9 @@ def read_job(folder: Path, sweep: Path) -> Job:
                 (privacy.epsilon, bool(privacy.insecure_seed)) if privacy else (math.inf, False)
             )
             head = (name, settings, table, run.convention, "finished", "", complete)
-            return Job(*head, epsilon=epsilon, insecure=insecure, cases=cases, metrics=run.metrics)
+            more = {"metrics": run.metrics, "scores": _every_score(run), "mb_to_95": megabytes_to(run.rounds)}
+            more |= {"curve": curve_of(run.rounds), "seconds": float(run.summary.get("wall_seconds") or 0)}
+            return Job(*head, epsilon=epsilon, insecure=insecure, cases=cases, **more)
         reason = (
             run.status if run.summary else " ".join(t for t in run.missing if t.startswith("The run did not"))
         )
@@ -109,6 +116,49 @@ def _scores(run: RunFolder) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     cases = merge_local_arms(run.cases, run.metrics)
     return cases.loc[~cases["site"].isin(run.holdout), columns].reset_index(drop=True)
+
+
+def _every_score(run: RunFolder) -> pd.DataFrame:
+    columns = [*KEYS, *run.metrics]
+    return (
+        merge_local_arms(run.cases, run.metrics)[columns] if len(run.cases) else pd.DataFrame(columns=columns)
+    )
+
+
+def megabytes_to(rounds: pd.DataFrame, share: float = 0.95) -> float:
+    """Megabytes (10^6 bytes) that the federation had exchanged when validation first reached `share` of its last.
+
+    Args:
+        rounds: as `runs.rounds.read_rounds` gives them.
+        share: of the last validation score, the mean of the regions.
+
+    Returns:
+        NaN without a validation or without an exchange.
+    """
+    curve = curve_of(rounds)
+    mine = curve[curve["arm"] == "federated"]
+    worth = mine[list(task.COLUMNS.values())].mean(axis=1)
+    if not len(mine) or not mine["mb"].iloc[-1] > 0:
+        return math.nan
+    return float(mine.loc[worth >= share * worth.iloc[-1], "mb"].iloc[0])
+
+
+def class_of(job: Job, group: str) -> str:
+    """Name of the class that a group names, "-" for none."""
+    return shown(job.settings.get(f"{group}._target_")).rsplit(".", 1)[-1]
+
+
+def named(job: Job, group: str, jobs: list[Job]) -> str:
+    """Class of a group, with those of its settings in which those of `jobs` with the same class differ."""
+    name = class_of(job, group)
+    alike = [other for other in jobs if class_of(other, group) == name]
+    more = described(job, [key for key in differing(alike) if key.startswith(f"{group}.")])
+    return f"{name} ({more})" if more else name
+
+
+def values_of(job: Job, keys: list[str]) -> tuple[str, ...]:
+    """What a job has for `keys`, as text."""
+    return tuple(shown(job.settings.get(key)) for key in keys)
 
 
 def is_seed(name: str) -> bool:
@@ -146,6 +196,8 @@ def differing(jobs: list[Job]) -> list[str]:
     known = [job for job in jobs if job.complete] or [job for job in jobs if job.settings]
     out = []
     for name in names:
+        if name.startswith("run."):
+            continue  # housekeeping
         values = {shown(job.settings.get(name)) for job in known}
         if name.split(".")[0] in OPTIONAL and not name.endswith("._target_"):
             values = {shown(job.settings[name]) for job in known if name in job.settings and "." in name}

@@ -25,6 +25,7 @@ GROUPS = (
     "model",
     "loss",
     "strategy",
+    "scenario",
     "train",
     "inference",
     "postprocess",

@@ -6,6 +6,7 @@ import inspect
 import typing
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,13 @@ from tests.warm_command import fedbrats
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = {
-    *("run.trust", "run.versions"),  # settings of the schema that are text and no place on the disk
+    *(
+        "run.trust",
+        "run.versions",
+        "run.code",
+        "objective.score",
+        "objective.region",
+    ),  # settings of the schema that are text and no place on the disk
     *(
         "arms",
         "partition.holdout",
@@ -95,13 +102,13 @@ def test_each_of_them_is_absolute_from_the_start(
     key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    group, name = key.split(".")
+    *groups, name = key.split(".")
 
     def settled(text: str, base: Path | None) -> str:
         config = Config(privacy={"ledger": None})
-        part = getattr(config, group)
+        part = reduce(getattr, groups, config)
         part.update({name: text}) if isinstance(part, dict) else setattr(part, name, text)
-        part = getattr(with_absolute_paths(config, base), group)
+        part = reduce(getattr, groups, with_absolute_paths(config, base))
         return str(part[name] if isinstance(part, dict) else getattr(part, name))
 
     assert settled("a/../b", tmp_path) == str(tmp_path / "b")

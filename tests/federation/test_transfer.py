@@ -22,6 +22,7 @@ from fedbrats.federation.server.collecting import Collected
 from fedbrats.federation.server.replies import BadReply, check_train_reply
 from fedbrats.federation.site.training import train
 from fedbrats.federation.transfer import LARGEST, halved, restored
+from fedbrats.scenario.participation import Asked
 from tests.federation.toy import ARRAYS, EXPECTED, federation, request, toy_config, toy_network, write_toy_run
 from tests.federation.toy_rounds import members
 from tests.federation.toy_sites import Process, asked
@@ -121,7 +122,7 @@ def test_halves_are_refused_where_they_are_not_agreed(tmp_path: Path) -> None:
         folder.mkdir()
         fed = federation(folder, members(), algorithm=FedAvg(transfer=transfer, timeout=1))
         fed.members["C"] = members()["C"]  # of 5 cases, as the reply says
-        found = Collected(fed, fed.cohorts[0])
+        found = Collected(fed, fed.cohorts[0], Asked(("C",)))
         if usable:
             found.check(changes(), "C")
         else:

@@ -161,6 +161,7 @@ def federation(
     cohorts: list[Cohort] | None = None,
     algorithm: FedAvg | None = None,
     rounds: int = 1,
+    **more: Any,
 ) -> Federation:
     """A server whose models all start as `ARRAYS`; by default one federated cohort of all members that train."""
     algorithm = algorithm or FedAvg(timeout=5.0)
@@ -177,6 +178,7 @@ def federation(
         rounds=rounds,
         observer=Quiet(),
         members=dict(members),
+        **more,
     )
 
 

@@ -29,7 +29,7 @@ def write_rounds(folder: Path, last: int) -> None:
 def test_columns_are_the_promised_ones(tmp_path: Path) -> None:
     rounds.start(tmp_path, 0)
     assert (tmp_path / "rounds.csv").read_text().strip() == (
-        "round,arm,site,phase,status,cases,steps,loss,dice_wt,dice_tc,dice_et,seconds,bytes_down,bytes_up"
+        "round,arm,site,phase,status,cases,steps,loss,dice_wt,dice_tc,dice_et,seconds,bytes_down,bytes_up,hours"
     )
 
 

@@ -12,43 +12,67 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from fedbrats.commands.compose import own_folder, register_with_hydra
-from fedbrats.commands.errors import Failures, explain_errors
+from fedbrats.commands.errors import explain_errors
 from fedbrats.commands.overrides import readable
+from fedbrats.commands.run.sweep import (
+    BEGIN,
+    DONE,
+    FINISHED,
+    GO_ON,
+    Listing,
+    note,
+    same_keys,
+    standing,
+    sweep_folder,
+)
 from fedbrats.config.folder import conf_folder
 from fedbrats.config.names import shown
 from fedbrats.config.targets import ConfigError
-from fedbrats.engines.warm import warm_up
+from fedbrats.engines.warm import cool_down, warm_up
 
 FULL = "HYDRA_FULL_ERROR"
+SHARED = (
+    "hydra.job.config.override_dirname.exclude_keys"  # of all jobs of a sweep; names of jobs go by the others
+)
+BASIC = "basic_sweeper"  # which tries what it is told and searches nothing
+NO_WORKERS = "runtime.workers=0"  # so that none need be started early
 LOOKS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}  # nothing is run
 
 
 def main(arguments: list[str]) -> int:
     """Run what Hydra makes of the arguments; its own options (-m, --cfg job, --help, --config-dir) are among them."""
+    sweep = bool({"-m", "--multirun"} & set(arguments))
     try:
         own, rest = own_folder(arguments)
-        rest = readable(rest, sweep=bool({"-m", "--multirun"} & set(rest)))
+        rest = readable(rest, sweep)
+        shared = ",".join(f"'{key}'" for key in same_keys(rest)) if sweep else ""
+        rest += [f"{SHARED}=[{shared}]"] if sweep else []
         arguments = [*(["--config-dir", str(own)] if own else []), *rest]
     except ConfigError as error:
         print(f"fedbrats: {shown(str(error))}", file=sys.stderr)
         return 2
     sys.argv[1:] = arguments  # where Hydra reads them
-    if not LOOKS & set(arguments):
+    if not (LOOKS & set(arguments) or NO_WORKERS in arguments):
         warm_up()
+    try:
+        return _hydra()
+    finally:
+        cool_down()
+
+
+def _hydra() -> int:
+    """Have Hydra read its arguments and run what comes of them; the exit status."""
     register_with_hydra()
-    failures = Failures()
-
-    def job(config: DictConfig) -> None:
-        _run(config, failures)
-
+    Listing.failed = []
     try:
         with _raw_errors():
-            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(job)()
+            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(_job)()
     except OSError as error:  # those of a job have been explained
         print(
             f"fedbrats: {error}: choose a folder that can be written, hydra.run.dir=<folder>.",
@@ -61,9 +85,7 @@ def main(arguments: list[str]) -> int:
         said = " ".join(": ".join(map(str, filter(None, [error, error.__cause__]))).split())
         print(f"fedbrats: {said}", file=sys.stderr)
         return 2
-    if failures.of:
-        print(f"fedbrats: failed: job {', '.join(failures.of)}; the reasons stand above.", file=sys.stderr)
-    return 2 if failures.of else 0
+    return 2 if Listing.failed else 0
 
 
 @contextlib.contextmanager
@@ -78,17 +100,54 @@ def _raw_errors() -> Iterator[None]:
             del os.environ[FULL]
 
 
-def _run(config: DictConfig, failures: Failures) -> None:
-    """One job."""
-    from fedbrats.commands.run.run import run
+def _job(config: DictConfig) -> float | None:
+    """One run, or one job of a sweep, whose score is returned for who searches by it."""
     from fedbrats.report.terminal import print_result_table
 
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     hydra_config = HydraConfig.get()
-    folder = Path(hydra_config.runtime.output_dir)
-    with explain_errors(config, folder, failures):
-        # Hydra may have changed directory (hydra.job.chdir); paths start from where the command was called.
-        run(config, folder, list(hydra_config.overrides.task), Path(hydra_config.runtime.cwd))
+    folder, sweep = Path(hydra_config.runtime.output_dir), hydra_config.mode == RunMode.MULTIRUN
+    with explain_errors(config, folder):
+        finished_before = _run(config, folder)
         print_result_table(folder, Console())
-        if config.report.html:
+        if config.report.html and not finished_before:
             print(f"report: {folder / 'report.html'}, to hand out: {folder / 'report_public.html'}")
+        return _score(config, folder) if sweep and BASIC not in hydra_config.sweeper._target_ else None
+    return None
+
+
+def _run(config: DictConfig, folder: Path) -> bool:
+    """Run what `config` asks for in `folder`; whether a job of a sweep was finished before."""
+    from fedbrats.checks.config import checked
+    from fedbrats.checks.settings import settle
+    from fedbrats.commands.run.run import run
+    from fedbrats.studies.baselines import find_baselines
+
+    hydra_config = HydraConfig.get()
+    # Hydra may have changed directory (hydra.job.chdir); paths start from where the command was called.
+    overrides, base = list(hydra_config.overrides.task), Path(hydra_config.runtime.cwd)
+    if hydra_config.mode != RunMode.MULTIRUN:
+        run(config, folder, overrides, base)
+        return False
+    how = standing(folder, config, base)
+    if how == GO_ON:
+        overrides, config.run.resume = [], str(folder)
+    elif how == BEGIN and config.run.baselines is None:
+        found = find_baselines(sweep_folder(), settle(checked(config, base)))
+        config.run.baselines = None if found is None else str(found)
+    if how != FINISHED:
+        run(config, folder, overrides, base)
+    note(sweep_folder(), folder, how if how == FINISHED else DONE)
+    return how == FINISHED
+
+
+def _score(config: DictConfig, folder: Path) -> float:
+    from fedbrats.config.schema import typed
+    from fedbrats.runs.run_folder import read_run
+    from fedbrats.studies.objective import objective
+
+    return objective(read_run(folder), typed(config).objective)
+
+
+# A process that a launcher starts reads this file before it composes a configuration.
+register_with_hydra()

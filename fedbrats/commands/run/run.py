@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.runs.environment import write_environment
 from fedbrats.runs.privacy import collect_steps
 from fedbrats.runs.site_cases import site_folder, write_site_cases
+from fedbrats.scenario.clock import site_times, steps_within
+from fedbrats.studies.baselines import check_baselines, take_over, without_taken
 from fedbrats.training.amount import pooled_steps, steps_per_round
 
 log = logging.getLogger(__name__)
@@ -94,13 +97,17 @@ def run(
         prepared = prepare(settled.data, settled.partition, cores(), progress.message, allow)
         check_init(settled, prepared.cached, prepared.sites, private=bool(mechanism(settled.privacy)))
         check_dealt(settled, prepared.sites, prepared.patients.of)
+        check_baselines(settled, prepared)
+        settled = within_budget(settled, prepared.sites)
         if resumed:
             check_same_cases(folder, prepared)
         write_inputs(folder, settled, prepared, overrides)
         if said := write_personalization(folder, settled, parts_of(settled)):
             progress.message(said)
         try:
-            rows = _federate(folder, settled, prepared, progress)
+            rows = _federate(folder, replace(settled, arms=without_taken(settled)), prepared, progress)
+            if settled.run.baselines:
+                rows += take_over(folder, settled, metrics_of(settled))
         except FederationError as error:
             write_failure(folder, settled, error, prepared.skipped)
             raise
@@ -109,6 +116,26 @@ def run(
             progress.message("writing the reports")
             write_reports(folder)
     return folder
+
+
+def within_budget(config: Config, sites: Sequence[Site]) -> Config:
+    """With `scenario.clock.budget`, every site makes as many steps as it has time for; `train.site_steps` says so.
+
+    Raises:
+        ConfigError: other work has been set for single sites.
+    """
+    clock = config.scenario.clock
+    if clock.budget is None:
+        return config
+    training = [site.name for site in sites if not site.holdout]
+    times = site_times(clock, training)
+    steps = {site: steps_within(clock.budget, times[site], config.train) for site in training}
+    if config.train.site_epochs or config.train.site_steps not in ({}, steps):
+        raise ConfigError(
+            f"scenario.clock.budget={clock.budget:g} and train.site_steps or train.site_epochs exclude each other: "
+            "both say how much single sites do; remove one."
+        )
+    return replace(config, train=replace(config.train, site_steps=steps))
 
 
 def write_inputs(folder: Path, config: Config, prepared: Prepared, overrides: Sequence[str]) -> None:

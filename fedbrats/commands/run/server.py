@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from fedbrats.commands.run.summary import arms_summary, write_summary
-from fedbrats.config.schema import FEDERATED, Config, TrainConfig
+from fedbrats.config.schema import FEDERATED, Config, ScenarioConfig, TrainConfig
 from fedbrats.config.versions import SAME, own_versions
 from fedbrats.data.partition import Site
 from fedbrats.federation import arms
@@ -28,6 +29,11 @@ from fedbrats.report.public import write_public_report
 from fedbrats.runs import rounds, secure
 from fedbrats.runs.case_tables import cases_table
 from fedbrats.runs.checkpoint import Model, load_checkpoint
+from fedbrats.runs.curves import curve_of
+from fedbrats.scenario.clock import HOUR, Clock, convergence, site_times, work_of
+from fedbrats.scenario.participation import Participation
+from fedbrats.studies.baselines import shared_arms
+from fedbrats.tasks import segmentation as task
 from fedbrats.training.schedule import plateau_factor
 
 
@@ -63,6 +69,9 @@ def federation(
         keep_checkpoints=config.runtime.keep_checkpoints,
         lr_factor=_lr_factor(config.train),
         stop_patience=config.train.stop_patience,
+        participation=participation_of(config, sites),
+        hours=rounds.simulated_hours(folder),
+        horizon=config.scenario.clock.horizon / HOUR if config.scenario.clock.enabled else math.inf,
         protection=CentralPrivacy(privacy, folder, finished) if isinstance(privacy, Central) else None,
         secure=parts.secure,
         losses_stay=patients is not None,
@@ -70,6 +79,20 @@ def federation(
         finished_round=finished,
         checkpointed=finished,
     )
+
+
+def participation_of(config: Config, sites: Sequence[Site]) -> Participation | None:
+    """Who takes part in which round, None where everybody always does and no clock runs."""
+    scenario = config.scenario
+    if scenario == ScenarioConfig():
+        return None
+    training = [site for site in sites if not site.holdout]
+    clock = None
+    if scenario.clock.enabled:
+        times = site_times(scenario.clock, [site.name for site in training])
+        work = {s.name: work_of(s.name, len(s.train), len(s.val), config.train) for s in training}
+        clock = Clock(scenario.clock, times, work, config.seed)
+    return Participation(scenario, config.seed, clock)
 
 
 def _lr_factor(train: TrainConfig) -> Callable[[list[float]], float]:
@@ -121,9 +144,23 @@ def write_results(
     metrics = metrics_of(config)
     cases_table(metrics).write(folder, rows, private=True)
     facts = _facts(config, skipped)
+    if config.run.baselines:
+        facts |= {"baselines": {"run": Path(config.run.baselines).name, "arms": shared_arms(config)}}
+    if config.scenario.clock.enabled:
+        facts["clock"] = clock_facts(folder, config)
     if rows:
         facts |= arms_summary(rows, metrics, config.metrics.convention)
     write_summary(folder, "finished", **facts, wall_seconds=round(seconds, 1))
+
+
+def clock_facts(folder: Path, config: Config) -> dict[str, float]:
+    """Simulated hours of the federated arm and FeTS's convergence score, 0 where nothing was validated."""
+    curve = curve_of(rounds.read_rounds(folder))
+    mine = curve[(curve["arm"] == FEDERATED) & curve["hours"].notna()]
+    horizon = config.scenario.clock.horizon / HOUR
+    worth = mine[list(task.COLUMNS.values())].mean(axis=1)
+    score = convergence(mine["hours"].tolist(), worth.tolist(), horizon)
+    return {"hours": rounds.simulated_hours(folder), "horizon_hours": horizon, "convergence": round(score, 6)}
 
 
 def write_failure(

@@ -24,14 +24,17 @@ from fedbrats.federation.server.replies import (
 from fedbrats.federation.server.secure import SecureRound
 from fedbrats.federation.server.state import Federation
 from fedbrats.runs import rounds
+from fedbrats.scenario.participation import LATE, Asked
 
 
 class Collected:
     """The usable replies of one cohort in one round, as they come in."""
 
-    def __init__(self, fed: Federation, cohort: Cohort, secure: SecureRound | None = None) -> None:
-        """Begin a round; `fed.models` holds what the sites were sent, `secure` has been begun."""
-        self._fed, self._cohort = fed, cohort
+    def __init__(
+        self, fed: Federation, cohort: Cohort, asked: Asked, secure: SecureRound | None = None
+    ) -> None:
+        """Begin a round; `fed.models` holds what the sites `asked` were sent, `secure` has been begun."""
+        self._fed, self._cohort, self._late = fed, cohort, asked.late
         model, self._expected = fed.models[cohort.arm], fed.expected(cohort.arm)
         trained = fed.group(cohort).trainable if cohort.algorithm.beside else ()
         self._beside = {name: form for name, form in self._expected.items() if name in trained}
@@ -42,7 +45,7 @@ class Collected:
         self._secure, self._form = secure, self._expected
         if secure is not None:
             self._found, self._form = secure, secure.masked_form
-        self._asked = fed.training(cohort)
+        self._asked = list(asked.drawn)
         self._losses: list[tuple[int, float]] = []  # cases and loss of those that said it
         self._cases = 0
 
@@ -57,6 +60,8 @@ class Collected:
             fed.stopped[site] = reason
             self._asked.remove(site)
             return Stopped(reason)
+        if site in self._late:
+            raise BadReply(LATE)
         reply = check_train_reply(
             message,
             self._form,

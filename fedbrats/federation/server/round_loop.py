@@ -31,6 +31,8 @@ from fedbrats.federation.server.secure import SecureRound
 from fedbrats.federation.server.state import Federation, FederationError
 from fedbrats.runs import rounds
 from fedbrats.runs.checkpoint import save_checkpoint
+from fedbrats.scenario.clock import HOUR
+from fedbrats.scenario.participation import Asked
 from fedbrats.tasks import segmentation as task
 
 log = logging.getLogger(__name__)
@@ -80,7 +82,7 @@ def _is_validated(fed: Federation, round_: int) -> bool:
 
 def _validated_later(fed: Federation, round_: int) -> bool:
     """Whether the models of `round_` are validated with the training of the next one, which then must come."""
-    again = round_ < fed.rounds and not _failed_too_often(fed)
+    again = round_ < fed.rounds and not _failed_too_often(fed) and bool(fed.active())
     return fed.one_exchange and again and _is_validated(fed, round_)
 
 
@@ -97,15 +99,17 @@ def _validated(grid: Grid, fed: Federation, trained: Trained) -> list[rounds.Row
 
 def _close(grid: Grid, fed: Federation, trained: Trained) -> None:
     """Validate, write down and checkpoint a round; `fed` holds the models that it made."""
-    active, round_ = fed.active(), trained.round
+    round_ = trained.round
+    active = [cohort for cohort in fed.cohorts if cohort.arm in trained.summaries]
     rows = _validated(grid, fed, trained)
     rounds.append(fed.folder, rows)
     fed.finished_round = round_
     still = fed.active()
     for cohort in (c for c in active if c not in still):
-        log.warning(
-            "%s stops after round %d: no lower validation loss (train.stop_patience)", cohort.arm, round_
-        )
+        why = "no lower validation loss (train.stop_patience)"
+        if cohort.federated and fed.over:
+            why = "the simulated clock has run out (scenario.clock.horizon)"
+        log.warning("%s stops after round %d: %s", cohort.arm, round_, why)
     if round_ % fed.checkpoint_every == 0 or round_ == fed.rounds or not still:
         save_checkpoint(fed.folder / "checkpoints", round_, fed.models, keep=fed.keep_checkpoints)
         fed.checkpointed = round_
@@ -116,9 +120,10 @@ def _close(grid: Grid, fed: Federation, trained: Trained) -> None:
 def _train_phase(grid: Grid, fed: Federation, round_: int, left: Trained | None = None) -> Trained:
     """Train every cohort once. `left`: the round before, which is validated on the way and closed."""
     cohorts, started = fed.active(), time.perf_counter()
+    asked = {c.arm: fed.asked(c, round_) for c in cohorts}
     secure, missing = _begin_secure(grid, fed, cohorts, round_)
-    requests = _train_requests(fed, cohorts, round_, secure, left)
-    collected = {c.arm: Collected(fed, c, secure.get(c.arm)) for c in cohorts}
+    requests = _train_requests(fed, cohorts, asked, round_, secure, left)
+    collected = {c.arm: Collected(fed, c, asked[c.arm], secure.get(c.arm)) for c in cohorts}
 
     def check(message: Message, request: Request) -> TrainReply | Stopped:
         if left and (told := validation_beside(fed, left.round, message, request)):
@@ -126,9 +131,11 @@ def _train_phase(grid: Grid, fed: Federation, round_: int, left: Trained | None 
         return collected[request.cohort.arm].check(message, request.site)
 
     question = Question(questions.TRAIN, "train", check)
-    rows = missing + [answer.row for answer in ask(grid, fed, question, requests, round_)]
+    rows = missing + _unreachable(asked, round_)
+    rows += [answer.row for answer in ask(grid, fed, question, requests, round_)]
     rows += [row for found in collected.values() for row in found.end_secure(grid)]
     seconds = time.perf_counter() - started
+    hours = _clock(fed, asked, round_, rows)
     if left:
         _close(grid, fed, left)  # before the models of this round take the place of those that were validated
     summaries = {arm: found.finish(round_) for arm, found in collected.items()}
@@ -137,7 +144,32 @@ def _train_phase(grid: Grid, fed: Federation, round_: int, left: Trained | None 
         summary["seconds"] = round(seconds, 4)
         summary["bytes_down"] = sum(r["bytes_down"] or 0 for r in mine)
         summary["bytes_up"] = sum(r["bytes_up"] or 0 for r in mine)
+        summary["hours"] = hours.get(arm, "")
     return Trained(round_, rows, summaries)
+
+
+def _unreachable(asked: Mapping[str, Asked], round_: int) -> list[rounds.Row]:
+    """Rows of the sites that a scenario lets nobody reach."""
+    return [
+        rounds.row(round_, arm, site, "train", status)
+        for arm, who in asked.items()
+        for site, status in who.unreachable.items()
+    ]
+
+
+def _clock(
+    fed: Federation, asked: Mapping[str, Asked], round_: int, rows: list[rounds.Row]
+) -> dict[str, float]:
+    """Let the simulated clock run on by the round of the federated arm; the hours by arm, none without a clock."""
+    rule = fed.participation
+    arm = next((c.arm for c in fed.cohorts if c.federated and c.arm in asked), None)
+    if rule is None or rule.clock is None or arm is None:
+        return {}
+    fed.hours += (rule.length(asked[arm], round_) or 0.0) / HOUR
+    for row in rows:
+        if row["arm"] == arm and row["site"] in asked[arm].reachable:
+            row["hours"] = round(rule.clock.seconds(row["site"], round_) / HOUR, 6)
+    return {arm: round(fed.hours, 6)}
 
 
 def _begin_secure(
@@ -153,6 +185,7 @@ def _begin_secure(
 def _train_requests(
     fed: Federation,
     cohorts: Sequence[Cohort],
+    asked: Mapping[str, Asked],
     round_: int,
     secure: Mapping[str, SecureRound],
     left: Trained | None,
@@ -162,11 +195,11 @@ def _train_requests(
     }
     for arm, found in secure.items():
         by_arm[arm]["session"] = found.session
-    asked = {c.arm: secure[c.arm].dealt if c.arm in secure else fed.training(c) for c in cohorts}
+    sites = {c.arm: secure[c.arm].dealt if c.arm in secure else asked[c.arm].reachable for c in cohorts}
     requests = model_requests(
         fed.models,
         {"round": round_, "checkpointed": fed.checkpointed, "validate": left.round if left else 0},
-        [(c, site) for c in cohorts for site in asked[c.arm]],
+        [(c, site) for c in cohorts for site in sites[c.arm]],
         by_arm,
         {c.arm: _told(fed, c) for c in cohorts},
     )

@@ -54,7 +54,7 @@ class SecureRound:
         """Nothing is asked yet."""
         assert fed.secure is not None
         self._fed, self._cohort, self._round = fed, cohort, round_
-        self._asked = fed.training(cohort)
+        self._asked = fed.asked(cohort, round_).reachable
         self._cases = {site: fed.members[site].train for site in self._asked}
         self._expected = fed.expected(cohort.arm)
         self._sealed: dict[str, Mapping[str, bytes]] = {}  # by sender

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from fedbrats.federation.arms import Cohort
 from fedbrats.metrics.table import CONVENTIONS, METRICS, Facts, facts_of
 from fedbrats.runs.checkpoint import Model
 from fedbrats.runs.rounds import Row
+from fedbrats.scenario.participation import Asked, Participation
 from fedbrats.tasks import segmentation as task
 from fedbrats.training.schedule import stopped_early
 
@@ -88,6 +90,11 @@ class Federation:
     keep_checkpoints: int = 1
     lr_factor: Callable[[list[float]], float] = field(default=lambda losses: 1.0)  # of the validation losses
     stop_patience: int | None = None  # `train.stop_patience`
+    participation: Participation | None = (
+        None  # who takes part in which round of the federated arm; None: everybody
+    )
+    hours: float = 0.0  # of the simulated clock so far
+    horizon: float = math.inf  # hours after which the federated arm ends
     protection: ServerPrivacy | None = None  # client-level privacy, applied to the federated arm
     secure: SecureAggregation | None = None  # of the federated arm; the server sees no single reply
     losses_stay: bool = False  # patient-level privacy: the federated arm's training losses never leave a site
@@ -105,13 +112,24 @@ class Federation:
         """What the algorithm of `cohort` knows of it."""
         return Group(len(cohort.sites), self.trainable & self.models[cohort.arm].arrays.keys())
 
+    @property
+    def over(self) -> bool:
+        """Whether the simulated clock has run out."""
+        return self.hours >= self.horizon
+
     def active(self) -> list[Cohort]:
-        """The cohorts that still train; the others have stopped early."""
-        return [
-            c for c in self.cohorts if not stopped_early(self.models[c.arm].val_losses, self.stop_patience)
-        ]
+        """The cohorts that still train; the others have stopped early, or their time is over."""
+        left = [c for c in self.cohorts if not (c.federated and self.over)]
+        return [c for c in left if not stopped_early(self.models[c.arm].val_losses, self.stop_patience)]
 
     def training(self, cohort: Cohort) -> list[str]:
         """The sites of `cohort` that have something to train on and have not stopped."""
         left = [site for site in cohort.sites if site not in self.members or self.members[site].train]
         return [site for site in left if not (cohort.federated and site in self.stopped)]
+
+    def asked(self, cohort: Cohort, round_: int) -> Asked:
+        """Who of them is asked in `round_`, and what becomes of it."""
+        sites = self.training(cohort)
+        if self.participation is None or not cohort.federated:
+            return Asked(tuple(sites))
+        return self.participation.of(sites, round_)

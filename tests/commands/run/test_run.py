@@ -215,10 +215,11 @@ def test_a_sweep_leaves_one_folder_per_job_and_survives_a_failing_one(cache: Pat
     overrides = tiny_overrides(cache, "arms=[federated,pooled]", "rounds=1", f"hydra.sweep.dir={sweep}")
     jobs = ["strategy=fedprox", "strategy.mu=-1,0.01", "seed=1,2"]
     done = fedbrats("run", "-m", *overrides, *jobs, cwd=tmp_path)
-    status = [json.loads((sweep / str(job) / "summary.json").read_text())["status"] for job in range(4)]
+    names = [f"mu={mu}__seed={seed}" for mu in ("-1", "0.01") for seed in (1, 2)]
+    status = [json.loads((sweep / job / "summary.json").read_text())["status"] for job in names]
     assert [s.split(":")[0] for s in status] == ["failed", "failed", "finished", "finished"]
     assert all("strategy.mu" in s for s in status[:2])
-    assert all("${" not in (sweep / str(job) / "config.yaml").read_text() for job in range(4))
+    assert all("${" not in (sweep / job / "config.yaml").read_text() for job in names)
     assert done.status != 0
     compare = fedbrats("compare", sweep, cwd=tmp_path)
     assert compare.status == 0, compare.err

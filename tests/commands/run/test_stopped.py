@@ -48,10 +48,10 @@ def test_ctrl_c_is_one_line_that_says_how_to_resume(sweep: bool, cache: Path, tm
     more = ["-m", f"hydra.sweep.dir={where}", "seed=1,2"] if sweep else [f"hydra.run.dir={where}"]
     command = [sys.executable, "-m", "fedbrats", "run", *more, *overrides]
     status, said = interrupted(command, "round 1/", tmp_path)
-    folder = where / "0" if sweep else where
+    folder = where / "seed=1" if sweep else where
     assert status == 130
     assert said == [f"fedbrats: stopped; go on with: fedbrats run run.resume={folder}"]
-    assert not (where / "1").exists()  # Ctrl-C ends the whole sweep
+    assert not (where / "seed=2").exists()  # Ctrl-C ends the whole sweep
 
 
 @pytest.mark.slow
@@ -124,6 +124,7 @@ def test_a_failing_job_of_a_sweep_says_so_at_once_and_at_the_end(
     assert main(["-m", f"hydra.sweep.dir={tmp_path}", "seed=1,2,3"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        *("seed 1", "seed 2", "fedbrats: job 1 failed: strategy.mu=-1: must not be negative", "seed 3"),
-        "fedbrats: failed: job 1; the reasons stand above.",
+        *("seed 1", "seed 2", "fedbrats: job seed=2 failed: strategy.mu=-1: must not be negative", "seed 3"),
+        f"fedbrats: 3 jobs in {tmp_path}: 2 finished, 1 failed",
+        "fedbrats: failed: seed=2: strategy.mu=-1: must not be negative",
     ]

@@ -1,0 +1,118 @@
+"""What a sweep answers: its methods side by side, what can be said of their differences, and the figures of a paper.
+
+compare/
+    methods.csv .md .tex     mean and deviation over seeds, worst institution, gap, cost
+    institutions.csv         the same by institution
+    tests.csv                every method against the reference, with a sentence each
+    ranking.csv              mean ranks, and p of every pair
+    curves.csv               validation over rounds, steps and bytes
+    figures/*.pdf, *.svg
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from fedbrats.files import replacing, write_text
+from fedbrats.metrics.table import Facts
+from fedbrats.report.compare.method_figures import box_figure, curve_figure, heat_map
+from fedbrats.report.compare.tables import latex, markdown, printed
+from fedbrats.report.page import data_uri
+from fedbrats.report.style import RC
+from fedbrats.runs.curves import AXES
+from fedbrats.runs.table import write_frame
+from fedbrats.studies.curves import method_curves
+from fedbrats.studies.jobs import Job
+from fedbrats.studies.methods import Method, check_comparable, institution_means, method_table, methods_of
+from fedbrats.studies.paired import ranking, reference_of, tests
+from fedbrats.tasks import segmentation as task
+
+FOLDER = "compare"
+PATTERNS = ("pdf", "svg")
+
+
+def write_answer(
+    sweep: Path, jobs: Sequence[Job], metrics: Mapping[str, Facts], over: str | None = None
+) -> dict[str, Any]:
+    """Write the files below `sweep`/compare and return what `compare.html` prints of them; {} where no job finished.
+
+    Args:
+        sweep: folder of the jobs.
+        jobs: of it.
+        metrics: of them; the shown ones are tested and printed.
+        over: method that the others are measured against.
+
+    Raises:
+        RunFolderError: the jobs were scored by different conventions, or no method is called `over`.
+    """
+    check_comparable(jobs)
+    methods = methods_of(jobs)
+    reference = reference_of(methods, over)
+    if not methods:
+        return {}
+    shown = {metric: metrics[metric] for metric in task.SHOWN if metric in metrics}
+    table, means, curves = (
+        method_table(methods, metrics),
+        institution_means(methods, metrics),
+        method_curves(methods),
+    )
+    compared = [
+        m for m in methods if m.arm != "local_elsewhere"
+    ]  # its cases are means over other sites' models
+    found, left = tests(compared, reference, shown) if reference else (pd.DataFrame(), [])
+    ranks, p = ranking(compared, shown)
+    cells = printed(table, shown)
+    folder = sweep / FOLDER
+    frames = {"methods": table, "institutions": means, "tests": found, "curves": curves}
+    frames["ranking"] = (
+        ranks.join(p.reset_index(drop=True).add_prefix("p better than ")) if len(ranks) else ranks
+    )
+    for name, frame in frames.items():
+        write_frame(folder / f"{name}.csv", frame.replace([np.inf, -np.inf], ["inf", "-inf"]))
+    write_text(folder / "methods.md", markdown(cells))
+    write_text(folder / "methods.tex", latex(cells))
+    figures = dict(_figures(methods, means, curves))
+    for name, figure in figures.items():
+        _save(figure, folder / "figures" / name)
+    return {
+        "cells": cells,
+        "sentences": list(found["sentence"]) if len(found) else [],
+        "reference": reference.name if reference else "",
+        "left": left,
+        "ranks": ranks.to_dict("records"),
+        "p": p.round(4).to_numpy().tolist(),
+        "figures": {name: data_uri(figure, "svg") for name, figure in figures.items()},
+    }
+
+
+def _figures(
+    methods: Sequence[Method], means: pd.DataFrame, curves: pd.DataFrame
+) -> Iterator[tuple[str, Figure]]:
+    """Name and figure, those that there is something to show in."""
+    for axis, title in AXES.items():
+        part = curves.dropna(subset=[axis])
+        if axis == "mb":
+            part = part[part["mb"] > 0]
+        if part.groupby("method")["round"].nunique().max() > 1:
+            yield f"curves_{axis}", curve_figure(part, axis, title)
+    if task.MAIN in means and len(means):
+        for region in task.in_order(set(means["region"])):
+            yield f"institutions_{region.lower()}", heat_map(means, region)
+    if scores := {m.name: m.scores([task.MAIN]) for m in methods if task.MAIN in m.jobs[0].scores}:
+        yield "cases", box_figure(scores)
+
+
+def _save(figure: Figure, file: Path) -> None:
+    """As PDF and SVG, the same bytes for the same numbers."""
+    from matplotlib import rc_context
+
+    for pattern in PATTERNS:
+        metadata = {"CreationDate": None} if pattern == "pdf" else {"Date": None}
+        with rc_context(RC), replacing(file.with_suffix(f".{pattern}")) as unfinished:
+            figure.savefig(unfinished, format=pattern, metadata=metadata)

@@ -1,0 +1,104 @@
+"""The methods of a sweep and their table, by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from fedbrats.metrics.table import BY_NAME
+from fedbrats.runs.reading import RunFolderError
+from fedbrats.studies.jobs import Job
+from fedbrats.studies.methods import check_comparable, institution_means, method_table, methods_of
+from tests.studies.made_jobs import FEDAVG, FEDPROX
+
+METRICS = {name: BY_NAME[name].facts("brats2023") for name in ("dice", "hd95")}
+
+
+def made(
+    name: str, seed: int, strategy: str = FEDAVG, dice: tuple[float, float] = (0.8, 0.6), **settings: Any
+) -> Job:
+    """A job whose federated and pooled arms have a mean Dice of WT at the institutions A (2 cases) and B (1 case)."""
+    rows, scores = [], []
+    for arm, shift in (("federated", 0.0), ("pooled", 0.05)):
+        for site, value, n in (("A", dice[0], 2), ("B", dice[1], 1), ("all", (2 * dice[0] + dice[1]) / 3, 3)):
+            row = {"arm": arm, "site": site, "unseen": False, "region": "WT", "n": n}
+            rows.append({**row, "dice": value + shift, "hd95": 10 * (1 - value), "percent_of_pooled": 90.0})
+            cases = [f"{site}{k}" for k in range(n)] if site != "all" else []
+            scores += [
+                {**row, "case": case, "dice": value + shift, "hd95": 10 * (1 - value)} for case in cases
+            ]
+    known = {"seed": seed, "strategy._target_": strategy, **settings}
+    job = Job(name, known, pd.DataFrame(rows), "brats2023", "finished", "", True)
+    return replace(job, scores=pd.DataFrame(scores), metrics=METRICS)
+
+
+def test_jobs_that_differ_in_seeds_are_one_method_and_baselines_are_not_doubled() -> None:
+    jobs = [
+        made(f"{strategy[-7:]}{seed}", seed, strategy, **({"strategy.mu": mu} if mu else {}))
+        for strategy, mu in ((FEDAVG, None), (FEDPROX, 0.1), (FEDPROX, 1.0))
+        for seed in (1, 2)
+    ]
+    found = {method.name: [job.name for job in method.jobs] for method in methods_of(jobs)}
+    assert found == {
+        "FedAvg": [job.name for job in jobs[:2]],
+        "FedProx (mu = 0.1)": [job.name for job in jobs[2:4]],
+        "FedProx (mu = 1.0)": [job.name for job in jobs[4:]],
+        "Pooled": [job.name for job in jobs[:2]],  # the others trained the same ones
+    }
+
+
+def test_what_baselines_do_know_of_keeps_them_apart() -> None:
+    jobs = [made(str(batch), 1, **{"train.batch": batch}) for batch in (1, 2)]
+    names = [method.name for method in methods_of(jobs)]
+    assert names == ["FedAvg, batch = 1", "FedAvg, batch = 2", "Pooled, batch = 1", "Pooled, batch = 2"]
+
+
+def test_groups_name_a_method() -> None:
+    private = {"privacy._target_": "x.DpSgd", "privacy.target_epsilon": 8.0}
+    jobs = [made("0", 1), made("1", 1, **private), made("2", 1, **{"personalization._target_": "x.BnLocal"})]
+    assert [m.name for m in methods_of(jobs)] == ["FedAvg", "FedAvg, DpSgd", "FedAvg, BnLocal", "Pooled"]
+
+
+def test_the_table_by_hand() -> None:
+    jobs = [made("one", 1, dice=(0.8, 0.6)), made("two", 2, dice=(0.9, 0.5))]
+    jobs = [replace(job, epsilon=eps, mb_to_95=mb) for job, eps, mb in zip(jobs, (3.0, 4.0), (10.0, 20.0))]
+    table = method_table(methods_of(jobs), METRICS).set_index(["method", "metric"])
+    dice = table.loc["FedAvg", "dice"]
+    means = ((2 * 0.8 + 0.6) / 3, (2 * 0.9 + 0.5) / 3)
+    assert dice["mean"] == pytest.approx(sum(means) / 2)
+    assert dice["sd_seeds"] == pytest.approx(abs(means[0] - means[1]) / math.sqrt(2))
+    assert (dice["worst_site"], dice["worst_mean"]) == ("B", pytest.approx(0.55))
+    assert dice["gap"] == pytest.approx(0.85 - 0.55)
+    assert dice["spread"] == pytest.approx(0.15)  # two institutions, .85 and .55
+    assert (dice["epsilon"], dice["mb_to_95"], dice["seeds"], dice["cases"]) == (4.0, 15.0, 2, 3)
+    assert dice["jobs"] == "one; two"
+    hd95 = table.loc["FedAvg", "hd95"]
+    assert (hd95["worst_site"], hd95["worst_mean"]) == ("B", pytest.approx(4.5))  # the larger is the worse
+    pooled = table.loc["Pooled", "dice"]
+    assert math.isinf(pooled["epsilon"])
+    assert math.isnan(pooled["mb_to_95"])
+    means_by_site = institution_means(methods_of(jobs), METRICS).set_index(["method", "site"])
+    assert means_by_site.loc[("FedAvg", "A"), "dice"] == pytest.approx(0.85)
+    assert "all" not in means_by_site.index.get_level_values("site")
+
+
+def test_scores_of_other_conventions_are_refused_by_name() -> None:
+    jobs = [made("one", 1), replace(made("two", 2), convention="captk")]
+    with pytest.raises(RunFolderError, match=r"brats2023: one; captk: two"):
+        check_comparable(jobs)
+    check_comparable([jobs[0], replace(jobs[1], status="failed")])
+
+
+def test_scores_are_means_over_seeds_and_patients_of_other_data_are_others() -> None:
+    jobs = [made("one", 1, dice=(0.8, 0.6)), made("two", 2, dice=(0.9, 0.5))]
+    (method, _) = methods_of(jobs)
+    scores = method.scores(METRICS)
+    assert len(scores) == 3
+    assert scores.xs("A0", level="case")["dice"].item() == pytest.approx(0.85)
+    jobs = [made(str(seed), seed, **{"data.phantom.seed": seed}) for seed in (1, 2)]
+    (method, _) = methods_of(jobs)
+    assert len(method.scores(METRICS)) == 6
