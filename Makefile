@@ -8,8 +8,9 @@ export OMP_NUM_THREADS ?= 1
 demo: .venv/ready
 	$(BIN)/python sims/run.py experiment=demo
 
+# Three workers on two cores: a quarter of the time they wait for processes that they have started.
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ COMMANDS = {
     "check-data": ("fedbrats.commands.check_data", "cases per institution and every problem of their files"),
     "report": ("fedbrats.commands.report", "build the report of a run again"),
     "compare": ("fedbrats.commands.compare", "one table of arms and institutions over the jobs of a sweep"),
+    "cite": ("fedbrats.commands.cite", "the papers of what a run has used"),
     "models": ("fedbrats.commands.models.command", "the networks and what federating each of them means"),
     "predict": ("fedbrats.commands.predict.command", "segment cases with trained models, with uncertainty"),
     "evaluate": ("fedbrats.commands.evaluate.command", "score label files, other tools' too"),

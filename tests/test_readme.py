@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from fedbrats.__main__ import COMMANDS
 from fedbrats.bench.parts import PARTS
 from fedbrats.checks.config import checked
-from fedbrats.commands import audit, compare, report, server
+from fedbrats.commands import audit, cite, compare, report, server
 from fedbrats.commands.compose import composed, own_folder
 from fedbrats.commands.evaluate import arguments as evaluate_arguments
 from fedbrats.commands.federation import command as federation
@@ -98,6 +98,7 @@ def parse_fedbrats(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     by_argparse = {
         "report": report.main,
         "compare": compare.main,
+        "cite": cite.main,
         "audit": audit.main,
         "federation": federation.main,
         "server": server.main,

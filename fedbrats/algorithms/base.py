@@ -32,6 +32,10 @@ class Reply:
     beside: Mapping[str, np.ndarray] = field(default_factory=dict)  # of the trained arrays, where some travel
 
 
+class NoModel(ValueError):
+    """Replies that cannot become a model; the message says why, and the old one stays."""
+
+
 class Collector(Protocol):
     """What the replies of one round become; they are added one at a time, in the order of the sites."""
 
@@ -74,6 +78,7 @@ class Beside:
     start: dict[str, Tensor] = field(default_factory=dict)  # the weights as they were received
     received: dict[str, Tensor] = field(default_factory=dict)  # what `told` gave
     kept: dict[str, Tensor] = field(default_factory=dict)  # what the site kept last time, {} at first
+    numbers: dict[str, float] = field(default_factory=dict)  # what `said` gave
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,6 +31,7 @@ class FedAvg:
     keeps_state: ClassVar[bool] = False  # a site keeps something from round to round
     needs_losses: ClassVar[bool] = False  # the server must know the sites' training losses
     any_mean: ClassVar[bool] = True  # the replies become a mean, in whose place another mean may stand
+    numbers: ClassVar[tuple[str, ...]] = ()  # names of the finite numbers that `said` gives to every site
 
     # Share of the asked sites whose reply must be usable, else the round keeps the old model; None is all of them, but
     # `SIMULATED` in a simulation, where `checks.by_engine` fills it in.
@@ -95,8 +96,16 @@ class FedAvg:
         quorum = STRICT if self.quorum is None else self.quorum
         return max(self.least_sites, math.ceil(quorum * asked - 1e-9))
 
+    def asked(self, sites: Sequence[str], round_: int, rounds: int) -> list[str]:
+        """Who of `sites` trains in `round_` (from 1) of `rounds`; the quorum counts them."""
+        return list(sites)
+
     def told(self, model: Arrays, memory: Memory, group: Group) -> dict[str, Tensor]:
         """What travels beside `model` to every site (`beside`), by name of the trained array."""
+        return {}
+
+    def said(self, memory: Memory) -> dict[str, float]:
+        """The `numbers` that every site is told with the model of a round."""
         return {}
 
     def collect(self, memory: Memory) -> Collector:
@@ -109,6 +118,9 @@ class FedAvg:
         """The next model and memory, from the old ones and what the replies became.
 
         Called only when the quorum is met. The result is used only if it is finite.
+
+        Raises:
+            NoModel: the replies cannot become a model; the old one stays.
         """
         return found.arrays, memory
 

@@ -173,6 +173,7 @@ class ReportConfig:
     select: str = "best"  # model that is tested: "best" on validation or "last"
     predictions: bool = False  # write the test predictions as NIfTI
     html: bool = True
+    track: list[str] = field(default_factory=list)  # tensorboard | mlflow, which are extras
 
 
 @dataclass
@@ -199,6 +200,12 @@ class ScenarioConfig:
         default_factory=dict
     )  # site: [[first, last], ...] rounds; last null = for good
     clock: ClockConfig = field(default_factory=ClockConfig)
+    poisoned: dict[str, str] = field(
+        default_factory=dict
+    )  # site: sign_flip | scale | noise, see scenario/poison.py
+    poison_strength: float = 1.0
+    wrong_labels: dict[str, str] = field(default_factory=dict)  # site: a kind of scenario/faults.py
+    missing_modalities: dict[str, list[str]] = field(default_factory=dict)  # site: [t1, t1ce, t2, flair]
 
 
 @dataclass

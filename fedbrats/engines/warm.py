@@ -20,6 +20,15 @@ def worker_context() -> Any:
     return multiprocessing.get_context("forkserver" if FORKS else "spawn")
 
 
+def own_start_method() -> None:
+    """In a process of another library (joblib's loky) go back to how Python starts processes, or none could be."""
+    if multiprocessing.get_start_method(allow_none=True) not in (
+        None,
+        *multiprocessing.get_all_start_methods(),
+    ):
+        multiprocessing.set_start_method("spawn", force=True)
+
+
 def cool_down() -> None:
     """End the server process, which else goes on importing when nobody is left to start a worker for."""
     if not FORKS:

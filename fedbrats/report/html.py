@@ -15,6 +15,7 @@ from fedbrats.report.sections import (
     attendance,
     boxes,
     cost,
+    cross,
     curves,
     environment,
     institutions,
@@ -49,6 +50,7 @@ SECTIONS: dict[Callable[[Results], Section | None], bool] = {  # in the order of
     privacy.section: LEAVES,
     curves.section: STAYS,  # ranges over institutions, however few their validation cases
     boxes.section: STAYS,  # every dot is a patient
+    cross.section: STAYS,  # means over the test cases of an institution, however few
     postprocess.section: STAYS,  # values that single institutions found
     uncertainty.section: STAYS,  # lists cases
     partition.section: STAYS,  # volumes and intensities of an institution's patients

@@ -10,6 +10,8 @@ from typing import Any
 from fedbrats.config.schema import ScenarioConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.scenario.clock import Clock
+from fedbrats.scenario.faults import check_faults
+from fedbrats.scenario.poison import KINDS
 from fedbrats.seeding import generator
 
 NO_REPLY = "failed: no reply, "  # how the status of a site that cannot be reached begins
@@ -98,6 +100,12 @@ def check_scenario(scenario: ScenarioConfig) -> None:
             raise ConfigError(
                 f"scenario.away.{site}={spans}: a list of [first, last] rounds, as [[3,5],[9,null]]; null is the end."
             )
+    for site, kind in scenario.poisoned.items():
+        if kind not in KINDS:
+            raise ConfigError(f"scenario.poisoned.{site}={kind}: choose one of {', '.join(KINDS)}.")
+    if not 0 < scenario.poison_strength < math.inf:
+        raise ConfigError(f"scenario.poison_strength={scenario.poison_strength}: must be a positive number.")
+    check_faults(scenario)
     for key in ("deadline", "budget", "horizon"):
         value = getattr(clock, key)
         if value is not None and not 0 < value < math.inf:
@@ -131,8 +139,9 @@ def check_sites(scenario: ScenarioConfig, sites: Collection[str]) -> None:
     Raises:
         ConfigError: it names others, or asks for more than there are.
     """
-    if strangers := sorted(scenario.away.keys() - set(sites)):
-        raise ConfigError(f"scenario.away names {strangers}; the sites that train are {sorted(sites)}.")
+    for key in ("away", "poisoned", "wrong_labels", "missing_modalities"):
+        if strangers := sorted(getattr(scenario, key).keys() - set(sites)):
+            raise ConfigError(f"scenario.{key} names {strangers}; the sites that train are {sorted(sites)}.")
     if scenario.sample is not None and scenario.sample >= 1 and scenario.sample > len(sites):
         raise ConfigError(
             f"scenario.sample={scenario.sample:g}: only {len(sites)} sites train; null asks all."

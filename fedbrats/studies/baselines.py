@@ -32,7 +32,7 @@ FREE = (
     "run",
     "objective",
 )  # what the baselines know nothing of
-FREE_KEYS = ("runtime.workers", "report.html")
+FREE_KEYS = ("runtime.workers", "report.html", "report.track")
 POSTPROCESS = "postprocess.json"
 
 

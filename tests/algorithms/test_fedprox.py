@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fedbrats.algorithms.base import Beside
+from fedbrats.algorithms.base import Beside, Company, Group, Memory, Reply
 from fedbrats.algorithms.fedavg import FedAvg
-from fedbrats.algorithms.fedprox import FedProx
+from fedbrats.algorithms.fedprox import AdaptiveFedProx, FedProx
 from fedbrats.losses.compound import DiceCE
 from fedbrats.training.loop import train_locally
 
@@ -140,3 +141,54 @@ def test_the_reported_loss_leaves_the_penalty_out() -> None:
     _, _, one = trained(FedAvg(), steps=1)
     _, _, other = trained(FedProx(mu=5.0), steps=1)
     assert one == other
+
+
+# Adaptive
+
+
+def adapted(losses: list[float], mu: float = 0.2, **settings: float) -> list[float]:
+    """mu of each round and of the one after the last, by the mean losses of the rounds."""
+    algorithm, memory = AdaptiveFedProx(mu=mu, **settings), Memory()
+    said = [algorithm.said(memory)["mu"]]
+    for loss in losses:
+        found = algorithm.collect(memory)
+        for cases, more in ((1, 0.3), (3, -0.1)):  # whose mean by cases is `loss`
+            found.add(Reply("A", {"w": np.ones(1, np.float32)}, cases, 1, loss + more))
+        _, memory = algorithm.step({}, found, memory, Group(2, frozenset({"w"})))
+        said.append(algorithm.said(memory)["mu"])
+    return said
+
+
+def test_mu_follows_the_loss_by_hand() -> None:
+    assert adapted([1.0, 1.1, 1.05, 1.2]) == pytest.approx([0.2, 0.2, 0.3, 0.3, 0.4])  # up at every rise
+    falling = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4]
+    assert adapted(falling) == pytest.approx([0.2] * 6 + [0.1, 0.1])  # down after five falls in a row
+    assert adapted(falling, patience=2) == pytest.approx(
+        [0.2, 0.2, 0.2, 0.1, 0.1, 0.0, 0.0, 0.0]
+    )  # never below 0
+    assert adapted([1.0, 0.9, 0.9, 0.8], patience=2) == pytest.approx([0.2] * 5)  # as before is no fall
+
+
+def test_sites_work_with_the_mu_that_they_are_told() -> None:
+    network = line()
+    term = AdaptiveFedProx(mu=9.0).begin(network, Beside(numbers={"mu": 0.4}))
+    assert term is not None
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([[2.0, 0.0]]))
+        network.bias.fill_(3.5)
+    assert term().item() == pytest.approx(1.05, rel=1e-6)
+    assert AdaptiveFedProx(mu=9.0).begin(network, Beside(numbers={"mu": 0.0})) is None
+
+
+def test_without_losses_it_cannot_adapt() -> None:
+    for company, key in (
+        (Company(patient_privacy=True), "privacy=dp_sgd"),
+        (Company(central_privacy=True), "privacy=central"),
+        (Company(secure_aggregation=True), "privacy.secure_aggregation=true"),
+    ):
+        assert key in str(AdaptiveFedProx().refuses(company))
+    with pytest.raises(ValueError, match="training loss is None"):
+        AdaptiveFedProx().collect(Memory()).add(Reply("A", {"w": np.ones(1)}, 1, 1))
+    for wrong in ({"step_size": 0.0}, {"patience": 0}):
+        with pytest.raises(ValueError, match=rf"strategy\.{next(iter(wrong))}"):
+            AdaptiveFedProx(**wrong)

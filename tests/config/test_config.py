@@ -53,7 +53,9 @@ def choosing(file: str) -> list[str]:
     extra += ["model=jonsson_resunet", "model.size=small"] if name == "mc_dropout" else []
     extra += ["train/optimizer=sgd_plain"] if name in ("scaffold", "fednova") else []
     extra += ["model.norm=batch"] if name in ("bn_local", "bn_stats_local") else []
-    return [f"{group if group != 'experiment' else '+experiment'}={name}".replace("+exp", "exp"), *extra]
+    extra += ["strategy.root=CBICA"] if name == "fltrust" else []
+    extra += ["data.root=cases", "runtime.device=cpu"] if file == "preset/gpu" else []
+    return [f"{group}={name}", *extra]
 
 
 @pytest.mark.slow  # all of its cases together
@@ -90,7 +92,7 @@ def test_what_a_model_brings_can_be_replaced(model: str) -> None:
 
 
 def test_every_group_has_its_files() -> None:
-    assert {f.split("/")[0] for f in FILES} == {"config", "experiment", *GROUPS}
+    assert {f.split("/")[0] for f in FILES} == {"config", "experiment", "preset", *GROUPS}
 
 
 @pytest.mark.slow

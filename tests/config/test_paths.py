@@ -31,6 +31,7 @@ WORDS = {
         "run.code",
         "objective.score",
         "objective.region",
+        "report.track",
     ),  # settings of the schema that are text and no place on the disk
     *(
         "arms",
@@ -55,7 +56,15 @@ WORDS = {
 }
 ARGUMENTS = {  # text that a `_target_` of conf/ takes and that is no place on the disk
     *("model.norm", "postprocess.region", "privacy.engine", "privacy.validation"),
-    *("personalization.layers", "personalization.unseen", "strategy.transfer"),
+    *(
+        "personalization.layers",
+        "personalization.unseen",
+        "strategy.transfer",
+        "strategy.layer",
+        "strategy.root",
+    ),
+    # Of the strategy of Flower's that flower.yaml names.
+    *("strategy.weighted_by_key", "strategy.arrayrecord_key", "strategy.configrecord_key"),
 }
 
 

@@ -84,6 +84,8 @@ def test_slow_sites_are_late_and_the_round_ends_at_the_deadline() -> None:
         ({"away": {"A": [3, 5]}}, "scenario.away.A"),
         ({"away": {"A": [[5, 3]]}}, "scenario.away.A"),
         ({"away": {"A": [[0, 3]]}}, "scenario.away.A"),
+        ({"poisoned": {"A": "lies"}}, "scenario.poisoned.A=lies: choose one of sign_flip"),
+        ({"poison_strength": 0.0}, "scenario.poison_strength=0.0"),
         ({"clock": ClockConfig(deadline=60.0)}, "scenario.clock.deadline=60.0: needs the clock"),
         ({"clock": ClockConfig(horizon=60.0)}, "scenario.clock.horizon=60.0: needs the clock"),
         ({"clock": ClockConfig(table="x.csv")}, "scenario.clock.table=x.csv: needs the clock"),
@@ -100,5 +102,7 @@ def test_strangers_are_refused() -> None:
     check_scenario(ScenarioConfig(away={"A": [[3, None]]}, sample=5.0))
     with pytest.raises(ConfigError, match=r"scenario\.away names \['X'\]"):
         check_sites(ScenarioConfig(away={"X": [[1, 2]]}), SITES)
+    with pytest.raises(ConfigError, match=r"scenario\.poisoned names \['X'\]"):
+        check_sites(ScenarioConfig(poisoned={"X": "scale"}), SITES)
     with pytest.raises(ConfigError, match=r"scenario\.sample=6: only 5 sites"):
         check_sites(ScenarioConfig(sample=6.0), SITES)

@@ -34,7 +34,7 @@ from fedbrats.commands.run.sweep import (
 from fedbrats.config.folder import conf_folder
 from fedbrats.config.names import shown
 from fedbrats.config.targets import ConfigError
-from fedbrats.engines.warm import cool_down, warm_up
+from fedbrats.engines.warm import cool_down, own_start_method, warm_up
 
 FULL = "HYDRA_FULL_ERROR"
 SHARED = (
@@ -104,6 +104,7 @@ def _job(config: DictConfig) -> float | None:
     """One run, or one job of a sweep, whose score is returned for who searches by it."""
     from fedbrats.report.terminal import print_result_table
 
+    own_start_method()
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     hydra_config = HydraConfig.get()
     folder, sweep = Path(hydra_config.runtime.output_dir), hydra_config.mode == RunMode.MULTIRUN

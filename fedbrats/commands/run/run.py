@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from fedbrats.commands.run.server import (
     write_results,
 )
 from fedbrats.commands.run.steps import counted, step_counts
+from fedbrats.commands.run.tracking import check_trackers, tracked
 from fedbrats.config.schema import FEDERATED, LOCAL, POOLED, Config, save_config
 from fedbrats.config.secure import mechanism
 from fedbrats.config.targets import ConfigError
@@ -82,6 +83,7 @@ def run(
     resumed = asked.run.resume is not None
     folder = Path(str(asked.run.resume)) if resumed else folder
     settled = resumed_config(asked, overrides) if resumed else settle(asked)
+    check_trackers(settled.report.track)
     if not resumed and (folder / "config.yaml").exists():
         raise ConfigError(
             f"{folder} already holds a run: continue it with run.resume={folder} or choose another."
@@ -105,7 +107,9 @@ def run(
         if said := write_personalization(folder, settled, parts_of(settled)):
             progress.message(said)
         try:
-            rows = _federate(folder, replace(settled, arms=without_taken(settled)), prepared, progress)
+            mine = replace(settled, arms=without_taken(settled))
+            with tracked(progress, settled, folder, asdict(settled)) as observer:
+                rows = _federate(folder, mine, prepared, observer)
             if settled.run.baselines:
                 rows += take_over(folder, settled, metrics_of(settled))
         except FederationError as error:

@@ -37,7 +37,7 @@ from fedbrats.studies.jobs import flat_settings
 BEGIN, GO_ON, FINISHED = "begin", "go on", "finished before"
 DONE, FAILED = "finished", "failed"
 OUTCOMES = ".outcomes"
-NOT_COMPARED = ("run.", "runtime.workers")  # what may differ when a job is gone on with
+NOT_COMPARED = ("run.", "runtime.workers", "report.track")  # what may differ when a job is gone on with
 
 
 def same_keys(arguments: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from fedbrats.algorithms.base import Collector, Memory, Reply
+from fedbrats.algorithms.base import Collector, Memory, NoModel, Reply
 from fedbrats.algorithms.fedavg import FP16
 from fedbrats.arrays import BadArrays, as_numpy, like, require_finite
 from fedbrats.federation.arms import Cohort
@@ -94,10 +94,12 @@ class Collected:
             if fed.protection is not None and cohort.federated:
                 fed.protection.release(self._found, round_)
             group = fed.group(cohort)
-            arrays, memory = cohort.algorithm.step(model.arrays, self._found, model.memory, group)
-            arrays = like(arrays, self._expected)  # means of bfloat16 are made in float32
             try:
+                arrays, memory = cohort.algorithm.step(model.arrays, self._found, model.memory, group)
+                arrays = like(arrays, self._expected)  # means of bfloat16 are made in float32
                 _require_finite(arrays, memory)
+            except NoModel as error:
+                problem = f"{error}; the old model stays"
             except BadArrays as error:  # finite replies whose sum is beyond float32
                 problem = f"what the replies became, {error}; the old model stays"
         if problem:

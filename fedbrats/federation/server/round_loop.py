@@ -29,6 +29,7 @@ from fedbrats.federation.server.evaluation import validate, validation_beside
 from fedbrats.federation.server.replies import EvaluateReply, Stopped, TrainReply
 from fedbrats.federation.server.secure import SecureRound
 from fedbrats.federation.server.state import Federation, FederationError
+from fedbrats.federation.wire import NUMBER
 from fedbrats.runs import rounds
 from fedbrats.runs.checkpoint import save_checkpoint
 from fedbrats.scenario.clock import HOUR
@@ -193,6 +194,9 @@ def _train_requests(
     by_arm: dict[str, dict[str, Any]] = {
         c.arm: {"lr-factor": fed.lr_factor(fed.models[c.arm].val_losses)} for c in cohorts
     }
+    for c in cohorts:
+        told = c.algorithm.said(fed.models[c.arm].memory)
+        by_arm[c.arm] |= {f"{NUMBER}{name}": float(value) for name, value in told.items()}
     for arm, found in secure.items():
         by_arm[arm]["session"] = found.session
     sites = {c.arm: secure[c.arm].dealt if c.arm in secure else asked[c.arm].reachable for c in cohorts}

@@ -129,7 +129,7 @@ class Federation:
 
     def asked(self, cohort: Cohort, round_: int) -> Asked:
         """Who of them is asked in `round_`, and what becomes of it."""
-        sites = self.training(cohort)
+        sites = cohort.algorithm.asked(self.training(cohort), round_, self.rounds)
         if self.participation is None or not cohort.federated:
             return Asked(tuple(sites))
         return self.participation.of(sites, round_)

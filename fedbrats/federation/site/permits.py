@@ -17,6 +17,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from fedbrats.config.schema import FEDERATED, LOCAL, POOLED
 from fedbrats.federation import arms, questions
 from fedbrats.federation.site.site import Site
+from fedbrats.federation.wire import NUMBER
 from fedbrats.files import read_json, write_json
 from fedbrats.personalization.unseen import AVERAGE
 from fedbrats.postprocess.steps import check_parameters
@@ -113,6 +114,9 @@ def _check_records(site: Site, question: str, content: RecordDict) -> None:
     if question == questions.JOIN:
         return
     values, known = dict(content["config"]), KEYS[question] | (OF_A_SESSION if in_session else {})
+    if question == questions.TRAIN:
+        told = arms.algorithm_of(_arm_of(content), site.parts.algorithm).numbers
+        known = known | {f"{NUMBER}{name}": float for name in told}
     strange, missing = sorted(values.keys() - known.keys()), sorted(known.keys() - values.keys())
     _require(
         not strange,
@@ -139,6 +143,9 @@ def _check_training(site: Site, config: Any) -> None:
         config["validate"] in (0, config["round"] - 1),
         f"train: validate={config['validate']}, expected 0 or the round before {config['round']}, whose model comes",
     )
+    for key, value in config.items():
+        if key.startswith(NUMBER):
+            _require(math.isfinite(value), f"train: {key}={value}, expected a finite number")
     _require(
         math.isfinite(factor) and 0 < factor <= 1,
         f"train: lr-factor={factor}, expected a number in (0, 1]",

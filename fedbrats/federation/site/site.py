@@ -23,6 +23,7 @@ from fedbrats.files import read_json
 from fedbrats.inference.members import Member
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.runs.site_cases import SPLITS, SiteCases, pseudonym, read_site_cases, site_folder
+from fedbrats.scenario.faults import LabelFault, label_fault, with_missing
 from fedbrats.training.amount import pooled_steps, steps_per_round
 
 ALGORITHM = "algorithm"  # folder of what the federated algorithm keeps at the site
@@ -62,7 +63,13 @@ class Site:
     @cached_property
     def normalise(self) -> Normaliser | None:
         """How its intensities are brought into line; a histogram reference is made of its own cases only."""
-        return normaliser(self.parts.rules.normalise, self._known_cases)
+        found = normaliser(self.parts.rules.normalise, self._known_cases)
+        return with_missing(self.config.scenario, self.name, found)
+
+    @cached_property
+    def wrong(self) -> LabelFault | None:
+        """What a scenario has wrong with the labels that the site trains on."""
+        return label_fault(self.config.scenario, self.name)
 
     def localiser(self) -> Member:
         """The model that finds the tumour first, for the intensities of the site. Raises ConfigError: none there."""

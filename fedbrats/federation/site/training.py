@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +20,9 @@ from fedbrats.federation.site.secure import masked, open_shares
 from fedbrats.federation.site.site import ALGORITHM, STAYS, TRANSFER, WORK, Site
 from fedbrats.federation.site.work import SiteWork
 from fedbrats.federation.transfer import halved
-from fedbrats.federation.wire import from_record, to_record
+from fedbrats.federation.wire import NUMBER, from_record, to_record
+from fedbrats.scenario.poison import poisoned
+from fedbrats.seeding import generator
 
 
 def train(site: Site, content: RecordDict) -> dict[str, Any]:
@@ -39,7 +42,7 @@ def train(site: Site, content: RecordDict) -> dict[str, Any]:
         round_,
         _work_of(site.state_before(round_)) if personal else {},
         config["lr-factor"],
-        _beside(site, arm, round_, content.get("beside")),
+        replace(_beside(site, arm, round_, content.get("beside")), numbers=_numbers(config)),
     )
     try:
         if personal:
@@ -56,6 +59,8 @@ def train(site: Site, content: RecordDict) -> dict[str, Any]:
         site.remember(ALGORITHM, round_, left.kept, keep_from)
     stays = site.stays_in(arm)
     sent = {name: tensor for name, tensor in travelling(work.network).items() if name not in stays}
+    if arm == FEDERATED and (kind := site.config.scenario.poisoned.get(site.name)):
+        sent = _poisoned(site, kind, content["arrays"], sent, round_)
     if arm == FEDERATED and site.parts.algorithm.transfer == FP16:
         forms = {name: site.parts.signature[name] for name in sent}
         received = from_record(content["arrays"], forms)
@@ -69,6 +74,16 @@ def train(site: Site, content: RecordDict) -> dict[str, Any]:
     records = {"arrays": to_record(sent), **({"beside": beside} if left.sent else {})}
     metrics["seconds"] = time.perf_counter() - started
     return {**records, "metrics": MetricRecord(metrics)}
+
+
+def _poisoned(
+    site: Site, kind: str, record: ArrayRecord, sent: dict[str, Tensor], round_: int
+) -> dict[str, Tensor]:
+    """What a site that lies, as a scenario has it, sends in the place of what it has trained."""
+    received = from_record(record, {name: site.parts.signature[name] for name in sent})
+    rng = generator(site.config.seed, "poison", site.name, round_)
+    strength = site.config.scenario.poison_strength
+    return poisoned(kind, strength, sent, received, site.parts.trainable, rng)
 
 
 def make_personal(site: Site, arm: str, round_: int) -> None:
@@ -88,6 +103,13 @@ def _personal_state(site: Site, work: SiteWork) -> dict[str, Tensor]:
     tensors = travelling(work.network)
     kept = {STAYS + name: stored(tensors[name]) for name in site.parts.stays}
     return kept | {WORK + name: stored(tensor) for name, tensor in work.state.items()}
+
+
+def _numbers(config: ConfigRecord) -> dict[str, float]:
+    """What the algorithm at the server says with the model, as `permits` lets it through."""
+    return {
+        str(key).removeprefix(NUMBER): float(v) for key, v in config.items() if str(key).startswith(NUMBER)
+    }
 
 
 def _beside(site: Site, arm: str, round_: int, record: ArrayRecord | None) -> Beside:

@@ -129,7 +129,7 @@ class SiteWork:
         site = self.site
         purpose = (site.config.seed, name, self.arm, site.name, self.round)
         seed_torch(*purpose)
-        return batches(
+        drawn = batches(
             site.cases.train,
             generator(*purpose),
             site.config.train,
@@ -138,6 +138,8 @@ class SiteWork:
             site.warm.device,
             site.normalise,
         )
+        wrong = site.wrong
+        return drawn if wrong is None else ((images, wrong(labels)) for images, labels in drawn)
 
     def value(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Scalar training loss of a batch."""
@@ -215,6 +217,7 @@ class SiteWork:
             )
             images, labels = (torch.from_numpy(array) for array in drawn)
             images, labels = augment(images, labels, rng, train.augment)
+            labels = labels if site.wrong is None else site.wrong(labels)
             return images.to(site.warm.device), labels.to(site.warm.device)
 
         return draw

@@ -96,7 +96,7 @@ def box_figure(scores: dict[str, pd.DataFrame]) -> Figure:
         figure = new_figure(3.4 * max(len(regions), 2), 1.2 + 0.36 * len(names))
         axes = figure.subplots(1, len(regions), sharey=True, squeeze=False)[0]
         for panel, region in zip(axes, regions):
-            values = [table.xs(region, level="region")[task.MAIN].dropna() for table in scores.values()]
+            values = [_of_region(table, region) for table in scores.values()]
             panel.boxplot(
                 values,
                 orientation="horizontal",
@@ -109,3 +109,8 @@ def box_figure(scores: dict[str, pd.DataFrame]) -> Figure:
             panel.set_yticks(range(1, len(names) + 1), [shorten(name, 40) for name in names])
         axes[0].invert_yaxis()
     return figure
+
+
+def _of_region(scores: pd.DataFrame, region: str) -> pd.Series:
+    """Main scores of a region, none where the network does not predict it."""
+    return scores.loc[scores.index.get_level_values("region") == region, task.MAIN].dropna()

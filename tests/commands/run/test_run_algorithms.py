@@ -27,10 +27,19 @@ ALGORITHMS = {
     "fedcostwavg": ("strategy=fedcostwavg",),
     "fedpidavg": ("strategy=fedpidavg",),
     "qfedavg": ("strategy=qfedavg",),
+    "dwa": ("strategy=dwa",),
+    "inverse_distance": ("strategy=inverse_distance",),
+    "fltrust": ("strategy=fltrust", "strategy.root=CBICA"),
+    "percentile_clipping": ("strategy=percentile_clipping",),
+    "incremental": ("strategy=incremental",),
+    "cyclic": ("strategy=cyclic",),
+    "moon": ("strategy=moon",),
+    "fedprox_adaptive": ("strategy=fedprox_adaptive", "strategy.mu=0.1", "strategy.patience=1"),
+    "flower": ("strategy=flower",),
 }
 ADAPTIVE = {key: ["m/", "v/"] for key in ("fedadam", "fedyogi", "fedadagrad")}
 MEMORY = {**ADAPTIVE, **{key: [""] for key in ("fedavgm", "feddyn", "scaffold")}}  # how its arrays begin
-KEEPING = ("feddyn", "scaffold")  # something at the sites
+KEEPING = ("feddyn", "scaffold", "moon")  # something at the sites
 SITES = ("CBICA", "TCIA01", "TCIA02")
 
 
@@ -39,12 +48,15 @@ SITES = ("CBICA", "TCIA01", "TCIA02")
 def test_a_killed_run_goes_on_to_the_same_bytes(cache: Path, tmp_path: Path, name: str) -> None:
     more = (*ALGORITHMS[name], "arms=[federated]", "rounds=3", "runtime.keep_checkpoints=2")
     whole = run(tiny(cache, *more), tmp_path / "whole")
-    stopped = run(tiny(cache, *more), tmp_path / "stopped")
+    stopped = Path(shutil.copytree(whole, tmp_path / "stopped"))
     # As a kill in round 3 leaves it: the last checkpoint is that of round 2, the sites are one round ahead.
+    (stopped / "summary.json").unlink()
+    (stopped / "cases.csv").unlink()
     shutil.rmtree(stopped / "checkpoints" / "round_00003")
     last = {"round": 2, "folder": "round_00002"}
     (stopped / "checkpoints" / "last.json").write_text(json.dumps(last))
-    run(tiny(cache, f"run.resume={stopped}"), stopped, [f"run.resume={stopped}"])
+    trust = ["run.trust=[flwr]"] if name == "flower" else []  # of another package, so it has to be named
+    run(tiny(cache, f"run.resume={stopped}", *trust), stopped, [f"run.resume={stopped}", *trust])
     files = [f.relative_to(whole) for f in (whole / "checkpoints" / "round_00003").iterdir()]
     files += [f.relative_to(whole) for f in whole.glob("sites/*/state/algorithm/round_00003.safetensors")]
     assert len(files) == 2 + (name in MEMORY) + 3 * (name in KEEPING)

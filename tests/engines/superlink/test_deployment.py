@@ -257,7 +257,9 @@ def test_a_private_study_spends_what_the_simulation_spends(served: Served) -> No
         log = served.log(site, PRIVATE)
         trained = [line["epsilon"] for line in log if line["question"] == questions.TRAIN]
         assert 0 < trained[0] < trained[1] == found["sites"][site]["epsilon_rdp"]
-        (spent,) = [line["epsilon"] for line in log if line["question"] == questions.SPENT]
+        (spent,) = {
+            line["epsilon"] for line in log if line["question"] == questions.SPENT
+        }  # asked again, the same
         assert spent == found["sites"][site]["epsilon"]
         told = {n["name"] for line in log if line["question"] == questions.TRAIN for n in line["numbers"]}
         assert "loss" not in told

@@ -67,7 +67,8 @@ def test_a_section_is_called_like_its_file(name: str, everything: Results) -> No
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    folder = small(tmp_path_factory.mktemp("runs") / "run")
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    write_run(folder, ["A", "B"], [8, 8], (), ("federated", "local"), rounds=1)
     add_personal(folder, {"A": 0.05})
     write_privacy(folder, {"A": site_budget(6, 7.98)}, rounds=1)
     write_postprocess(folder)

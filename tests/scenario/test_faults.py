@@ -1,0 +1,85 @@
+"""What is wrong with the data of a site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fedbrats.commands.run.run import run
+from fedbrats.config.schema import ScenarioConfig
+from fedbrats.config.targets import ConfigError
+from fedbrats.data.cases import MODALITIES
+from fedbrats.data.regions import ED, ET, NCR
+from fedbrats.federation.site.site import Site
+from fedbrats.federation.site.warm import Warm
+from fedbrats.federation.site.work import SiteWork
+from fedbrats.scenario.faults import KINDS, check_faults, label_fault, with_missing
+from tests.tiny import tiny
+
+LINE = torch.tensor([[0, 0, ED, NCR, ET, ET, ET, 0, 0]], dtype=torch.uint8)
+PLANE = LINE[:, None].expand(1, 5, 9)  # the same in every row
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("swapped", [0, 0, NCR, ED, ET, ET, ET, 0, 0]),
+        ("no_et", [0, 0, ED, NCR, NCR, NCR, NCR, 0, 0]),
+        ("erased", [0] * 9),
+        ("dilated", [0, ED, ED, NCR, ET, ET, ET, ET, 0]),
+        ("eroded", [0, 0, 0, NCR, ET, ET, 0, 0, 0]),
+    ],
+)
+def test_labels_by_hand_in_two_and_three_dimensions(kind: str, expected: list[int]) -> None:
+    for labels in (PLANE, PLANE[:, None].expand(1, 4, 5, 9)):
+        found = KINDS[kind](labels)
+        assert found.dtype == torch.uint8
+        assert found.shape == labels.shape
+        middle = found[0, 2] if labels.ndim == 3 else found[0, 2, 2]
+        assert middle.tolist() == expected
+
+
+def test_a_missing_modality_is_zero_after_whatever_else_is_done() -> None:
+    scenario = ScenarioConfig(missing_modalities={"A": ["t2"]})
+    image = np.ones((4, 2, 2, 2), np.float32)
+    for normalise, value in ((None, 1.0), (lambda case, image: image * 3, 3.0)):
+        found = with_missing(scenario, "A", normalise)
+        assert found is not None
+        changed = found(None, image)  # type: ignore[arg-type]
+        assert [float(channel.mean()) for channel in changed] == [
+            0.0 if name == "t2" else value for name in MODALITIES
+        ]
+    assert image.min() == 1  # the cache is not written to
+    assert with_missing(scenario, "B", None) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"wrong_labels": {"A": "odd"}}, r"scenario\.wrong_labels\.A=odd: choose one of swapped"),
+        ({"missing_modalities": {"A": ["ct"]}}, r"scenario\.missing_modalities\.A=\['ct'\]"),
+        ({"missing_modalities": {"A": []}}, r"scenario\.missing_modalities\.A"),
+        ({"missing_modalities": {"A": list(MODALITIES)}}, "not of all"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_key(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_faults(ScenarioConfig(**settings))
+    assert label_fault(ScenarioConfig(), "A") is None
+
+
+@pytest.mark.slow
+def test_a_site_trains_on_them_and_others_do_not(cache: Path, tmp_path: Path) -> None:
+    faults = ("+scenario.wrong_labels.CBICA=erased", "+scenario.missing_modalities.CBICA=[flair]")
+    folder = run(tiny(cache, *faults, "arms=[federated]", "rounds=1"), tmp_path / "run")
+    warm = Warm(folder)
+    for name, wrong in (("CBICA", True), ("TCIA01", False)):
+        work = SiteWork(Site(name, warm), "federated", 1)
+        images, labels = zip(*work.batches("train"), strict=True)
+        flair = torch.cat(images)[:, MODALITIES.index("flair")]
+        assert (float(torch.cat(labels).max()) == 0) == wrong
+        assert (float(flair.abs().max()) == 0) == wrong
