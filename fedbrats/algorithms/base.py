@@ -69,6 +69,7 @@ class Group:
 
     sites: int  # all that belong to it, N, whether asked or not
     trainable: frozenset[str]  # the arrays that are trained; others are running statistics
+    names: tuple[str, ...] = ()  # of the sites, in their order
 
 
 @dataclass(frozen=True)

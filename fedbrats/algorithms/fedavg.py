@@ -96,7 +96,7 @@ class FedAvg:
         quorum = STRICT if self.quorum is None else self.quorum
         return max(self.least_sites, math.ceil(quorum * asked - 1e-9))
 
-    def asked(self, sites: Sequence[str], round_: int, rounds: int) -> list[str]:
+    def asked(self, sites: Sequence[str], round_: int, rounds: int, memory: Memory) -> list[str]:
         """Who of `sites` trains in `round_` (from 1) of `rounds`; the quorum counts them."""
         return list(sites)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedbrats.algorithms.base import Company
+from fedbrats.algorithms.base import Company, Memory
 from fedbrats.algorithms.fedavg import FedAvg
 
 HIDES = (
@@ -30,7 +30,7 @@ class OneByOne(FedAvg):
 class Cyclic(OneByOne):
     """Cyclic institutional incremental learning: the sites take turns, round by round, in the order of their names."""
 
-    def asked(self, sites: Sequence[str], round_: int, rounds: int) -> list[str]:
+    def asked(self, sites: Sequence[str], round_: int, rounds: int, memory: Memory) -> list[str]:
         """One site after the other, and again from the first."""
         return [sites[(round_ - 1) % len(sites)]] if sites else []
 
@@ -39,6 +39,6 @@ class Cyclic(OneByOne):
 class Incremental(OneByOne):
     """Institutional incremental learning: each site trains once, for its share of the rounds, and then no more."""
 
-    def asked(self, sites: Sequence[str], round_: int, rounds: int) -> list[str]:
+    def asked(self, sites: Sequence[str], round_: int, rounds: int, memory: Memory) -> list[str]:
         """The site whose turn it is; with fewer rounds than sites, the last ones have none."""
         return [sites[min((round_ - 1) * len(sites) // rounds, len(sites) - 1)]] if sites else []

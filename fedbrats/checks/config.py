@@ -126,6 +126,11 @@ def _check_targets(config: Config) -> None:
     parts = parts_of(config)
     channels, kind = check_network(config, parts.blank), dimensions(parts.blank)
     check_loss(parts.loss, channels, kind)
+    _require(
+        not config.scenario.unlabelled or channels == len(task.REGIONS),
+        f"scenario.unlabelled: model.out_channels={channels} does not predict {', '.join(task.REGIONS)} each by "
+        "itself, so no region of them can be left out; take a network with 3 channels, or remove it.",
+    )
     if parts.personalization is not None:
         _check_personal(config, parts.personalization, parts)
     _check_algorithm(config, parts)

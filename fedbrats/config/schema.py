@@ -205,6 +205,7 @@ class ScenarioConfig:
     )  # site: sign_flip | scale | noise, see scenario/poison.py
     poison_strength: float = 1.0
     wrong_labels: dict[str, str] = field(default_factory=dict)  # site: a kind of scenario/faults.py
+    unlabelled: dict[str, list[str]] = field(default_factory=dict)  # site: regions that it has no labels for
     missing_modalities: dict[str, list[str]] = field(default_factory=dict)  # site: [t1, t1ce, t2, flair]
 
 

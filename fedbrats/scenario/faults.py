@@ -19,7 +19,7 @@ from fedbrats.config.targets import ConfigError
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.cases import MODALITIES
 from fedbrats.data.intensity import Normaliser
-from fedbrats.data.regions import BACKGROUND, ED, ET, NCR
+from fedbrats.data.regions import BACKGROUND, ED, ET, NCR, REGIONS
 
 LabelFault = Callable[[Tensor], Tensor]  # labels uint8 [B, *S] -> the same
 
@@ -90,13 +90,19 @@ def check_faults(scenario: ScenarioConfig) -> None:
     for site, kind in scenario.wrong_labels.items():
         if kind not in KINDS:
             raise ConfigError(f"scenario.wrong_labels.{site}={kind}: choose one of {', '.join(KINDS)}.")
+    for site, regions in scenario.unlabelled.items():
+        if not _are_some(regions, REGIONS):
+            raise ConfigError(
+                f"scenario.unlabelled.{site}={regions}: a list of some of {', '.join(REGIONS)}; a site without any "
+                "label trains nothing, so leave it out (partition.holdout)."
+            )
     for site, names in scenario.missing_modalities.items():
-        if not _are_some(names):
+        if not _are_some(names, MODALITIES):
             raise ConfigError(
                 f"scenario.missing_modalities.{site}={names}: a list of some of {', '.join(MODALITIES)}, not of all."
             )
 
 
-def _are_some(names: Sequence[str]) -> bool:
-    known = isinstance(names, list) and bool(names) and all(name in MODALITIES for name in names)
-    return known and len(set(names)) == len(names) < len(MODALITIES)
+def _are_some(names: Sequence[str], of: Sequence[str]) -> bool:
+    known = isinstance(names, list) and bool(names) and all(name in of for name in names)
+    return known and len(set(names)) == len(names) < len(of)

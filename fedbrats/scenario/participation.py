@@ -139,7 +139,7 @@ def check_sites(scenario: ScenarioConfig, sites: Collection[str]) -> None:
     Raises:
         ConfigError: it names others, or asks for more than there are.
     """
-    for key in ("away", "poisoned", "wrong_labels", "missing_modalities"):
+    for key in ("away", "poisoned", "wrong_labels", "unlabelled", "missing_modalities"):
         if strangers := sorted(getattr(scenario, key).keys() - set(sites)):
             raise ConfigError(f"scenario.{key} names {strangers}; the sites that train are {sorted(sites)}.")
     if scenario.sample is not None and scenario.sample >= 1 and scenario.sample > len(sites):

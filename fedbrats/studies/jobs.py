@@ -49,6 +49,7 @@ class Job:
     curve: pd.DataFrame = field(default_factory=pd.DataFrame)  # of `runs.curves.curve_of`
     seconds: float = 0.0  # that it took
     mb_to_95: float = math.nan  # megabytes that had travelled when validation reached 95 % of its last value
+    hours_to_95: float = math.nan  # hours of the simulated clock until then
 
 
 def find_jobs(sweep: Path) -> list[Path]:
@@ -92,8 +93,10 @@ def read_job(folder: Path, sweep: Path) -> Job:
                 (privacy.epsilon, bool(privacy.insecure_seed)) if privacy else (math.inf, False)
             )
             head = (name, settings, table, run.convention, "finished", "", complete)
-            more = {"metrics": run.metrics, "scores": _every_score(run), "mb_to_95": megabytes_to(run.rounds)}
-            more |= {"curve": curve_of(run.rounds), "seconds": float(run.summary.get("wall_seconds") or 0)}
+            more = {"metrics": run.metrics, "scores": _every_score(run)}
+            curve = curve_of(run.rounds)
+            more |= {"curve": curve, "mb_to_95": cost_to(curve, "mb"), "hours_to_95": cost_to(curve, "hours")}
+            more |= {"seconds": float(run.summary.get("wall_seconds") or 0)}
             return Job(*head, epsilon=epsilon, insecure=insecure, cases=cases, **more)
         reason = (
             run.status if run.summary else " ".join(t for t in run.missing if t.startswith("The run did not"))
@@ -125,22 +128,22 @@ def _every_score(run: RunFolder) -> pd.DataFrame:
     )
 
 
-def megabytes_to(rounds: pd.DataFrame, share: float = 0.95) -> float:
-    """Megabytes (10^6 bytes) that the federation had exchanged when validation first reached `share` of its last.
+def cost_to(curve: pd.DataFrame, axis: str, share: float = 0.95) -> float:
+    """What the federated arm had cost when validation first reached `share` of its last value.
 
     Args:
-        rounds: as `runs.rounds.read_rounds` gives them.
+        curve: of `runs.curves.curve_of`.
+        axis: a column of it: "mb" for megabytes (10^6 bytes), "hours" of the simulated clock.
         share: of the last validation score, the mean of the regions.
 
     Returns:
-        NaN without a validation or without an exchange.
+        NaN without a validation, or where nothing is counted.
     """
-    curve = curve_of(rounds)
     mine = curve[curve["arm"] == "federated"]
     worth = mine[list(task.COLUMNS.values())].mean(axis=1)
-    if not len(mine) or not mine["mb"].iloc[-1] > 0:
+    if not len(mine) or not mine[axis].iloc[-1] > 0:
         return math.nan
-    return float(mine.loc[worth >= share * worth.iloc[-1], "mb"].iloc[0])
+    return float(mine.loc[worth >= share * worth.iloc[-1], axis].iloc[0])
 
 
 def class_of(job: Job, group: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,11 +30,12 @@ from fedbrats.tasks import segmentation as task
 
 GROUPS = ("strategy", "personalization", "privacy")  # that name a method
 PLAIN = ("pooled", "local", "local_elsewhere")  # arms that know nothing of these
+COSTS = ("mb_to_95", "hours_to_95")
 OUTCOME = ("mean", "sd_seeds")
 HEAD = ("method", "arm", "region", "metric")
 COLUMNS = (
     *(*HEAD, "seeds", "cases", *OUTCOME, "worst_site", "worst_mean", "gap", "spread"),
-    *("percent_of_pooled", "epsilon", "mb_to_95", "jobs"),
+    *("percent_of_pooled", "epsilon", *COSTS, "jobs"),
 )
 
 
@@ -117,8 +119,9 @@ def method_table(methods: Iterable[Method], metrics: Mapping[str, Facts]) -> pd.
 
     mean and sd_seeds: over the jobs, of the mean over all test cases (sample standard deviation, NaN for one job);
     worst_site and worst_mean: the institution with the worst mean over the jobs; gap: between best and worst
-    institution; spread: standard deviation over institutions (population); mb_to_95: megabytes that had travelled when
-    validation reached 95 % of its last value; epsilon: the largest, inf without privacy; jobs: whose numbers these are.
+    institution; spread: standard deviation over institutions (population); mb_to_95, hours_to_95: megabytes that had
+    travelled, and simulated hours, when validation reached 95 % of its last value; epsilon: the largest, inf without
+    privacy; jobs: whose numbers these are.
     """
     rows = []
     for method in methods:
@@ -126,7 +129,7 @@ def method_table(methods: Iterable[Method], metrics: Mapping[str, Facts]) -> pd.
             [job.table[job.table["arm"] == method.arm].assign(job=job.name) for job in method.jobs]
         )
         overall = table[table["site"] == EVERY_SITE]
-        cost = np.nanmean([job.mb_to_95 for job in method.jobs]) if _travels(method) else np.nan
+        costs = {name: _mean_cost(method, name) for name in COSTS}
         for region in task.in_order(set(table["region"])):
             mine, sites = overall[overall["region"] == region], table[table["region"] == region]
             sites = sites[sites["site"] != EVERY_SITE]
@@ -147,15 +150,17 @@ def method_table(methods: Iterable[Method], metrics: Mapping[str, Facts]) -> pd.
                         "epsilon": max(j.epsilon for j in method.jobs)
                         if method.arm in PRIVATE_ARMS
                         else np.inf,
-                        "mb_to_95": cost,
+                        **costs,
                         "jobs": "; ".join(job.name for job in method.jobs),
                     }
                 )
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _travels(method: Method) -> bool:
-    return method.arm in PRIVATE_ARMS and any(not np.isnan(job.mb_to_95) for job in method.jobs)
+def _mean_cost(method: Method, name: str) -> float:
+    """Mean over the jobs that tell it, NaN for arms that exchange nothing."""
+    told = [getattr(job, name) for job in method.jobs if not np.isnan(getattr(job, name))]
+    return float(np.mean(told)) if told and method.arm in PRIVATE_ARMS else math.nan
 
 
 def _over_sites(means: pd.Series, lower_is_better: bool) -> dict[str, Any]:

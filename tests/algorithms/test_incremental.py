@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedbrats.algorithms.base import Company
+from fedbrats.algorithms.base import Company, Memory
 from fedbrats.algorithms.incremental import Cyclic, Incremental
 from fedbrats.federation.arms import Cohort
 from tests.federation.toy_rounds import CASES, good, rows_of, serve, values
@@ -13,7 +13,7 @@ SITES = ["A", "B", "C"]
 
 
 def turns(rule: Cyclic | Incremental, rounds: int) -> str:
-    return "".join("".join(rule.asked(SITES, round_, rounds)) for round_ in range(1, rounds + 1))
+    return "".join("".join(rule.asked(SITES, round_, rounds, Memory())) for round_ in range(1, rounds + 1))
 
 
 def test_who_trains_when() -> None:
@@ -21,7 +21,7 @@ def test_who_trains_when() -> None:
     assert turns(Incremental(), 6) == "AABBCC"
     assert turns(Incremental(), 7) == "AAABBCC"
     assert turns(Incremental(), 2) == "AB"
-    assert Cyclic().asked([], 1, 3) == Incremental().asked([], 1, 3) == []
+    assert Cyclic().asked([], 1, 3, Memory()) == Incremental().asked([], 1, 3, Memory()) == []
 
 
 def test_the_model_of_one_site_is_the_next(tmp_path: Path) -> None:

@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from fedbrats.checks.config import checked
 from fedbrats.commands.run.run import run
-from fedbrats.config.schema import ScenarioConfig
+from fedbrats.config.schema import ScenarioConfig, load_config
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import MODALITIES
 from fedbrats.data.regions import ED, ET, NCR
+from fedbrats.federation.initial import initial_arrays
+from fedbrats.federation.parts import parts_of
 from fedbrats.federation.site.site import Site
 from fedbrats.federation.site.warm import Warm
 from fedbrats.federation.site.work import SiteWork
@@ -62,6 +66,8 @@ def test_a_missing_modality_is_zero_after_whatever_else_is_done() -> None:
     [
         ({"wrong_labels": {"A": "odd"}}, r"scenario\.wrong_labels\.A=odd: choose one of swapped"),
         ({"missing_modalities": {"A": ["ct"]}}, r"scenario\.missing_modalities\.A=\['ct'\]"),
+        ({"unlabelled": {"A": ["WT", "TC", "ET"]}}, r"scenario\.unlabelled\.A=.*partition\.holdout"),
+        ({"unlabelled": {"A": ["NCR"]}}, r"scenario\.unlabelled\.A="),
         ({"missing_modalities": {"A": []}}, r"scenario\.missing_modalities\.A"),
         ({"missing_modalities": {"A": list(MODALITIES)}}, "not of all"),
     ],
@@ -83,3 +89,27 @@ def test_a_site_trains_on_them_and_others_do_not(cache: Path, tmp_path: Path) ->
         flair = torch.cat(images)[:, MODALITIES.index("flair")]
         assert (float(torch.cat(labels).max()) == 0) == wrong
         assert (float(flair.abs().max()) == 0) == wrong
+
+
+@pytest.mark.slow
+def test_a_site_without_labels_of_a_region_teaches_the_others_only(cache: Path, tmp_path: Path) -> None:
+    """Its last layer: the channel of ET has weights of its own, which do not move."""
+    for region, moved in (("ET", [True, True, False]), ("WT", [False, True, True])):
+        more = (
+            f"+scenario.unlabelled.CBICA=[{region}]",
+            "arms=[local]",
+            "rounds=1",
+            "train/optimizer=sgd_plain",
+        )
+        folder = run(tiny(cache, *more), tmp_path / region)
+        model = load_file(folder / "checkpoints" / "round_00001" / "local-CBICA.safetensors")
+        start = initial_arrays(parts_of(load_config(folder / "config.yaml")), None)
+        last = next(
+            name for name in reversed(list(start)) if start[name].ndim > 1 and start[name].shape[0] == 3
+        )
+        assert [bool((model[last][c] != start[last][c]).any()) for c in range(3)] == moved, last
+
+
+def test_exclusive_classes_cannot_be_left_out(cache: Path) -> None:
+    with pytest.raises(ConfigError, match=r"scenario\.unlabelled: model\.out_channels=4"):
+        checked(tiny(cache, "+scenario.unlabelled.CBICA=[ET]", "model.out_channels=4"))

@@ -66,6 +66,7 @@ def test_groups_name_a_method() -> None:
 def test_the_table_by_hand() -> None:
     jobs = [made("one", 1, dice=(0.8, 0.6)), made("two", 2, dice=(0.9, 0.5))]
     jobs = [replace(job, epsilon=eps, mb_to_95=mb) for job, eps, mb in zip(jobs, (3.0, 4.0), (10.0, 20.0))]
+    jobs[1] = replace(jobs[1], hours_to_95=7.0)  # the other has no clock
     table = method_table(methods_of(jobs), METRICS).set_index(["method", "metric"])
     dice = table.loc["FedAvg", "dice"]
     means = ((2 * 0.8 + 0.6) / 3, (2 * 0.9 + 0.5) / 3)
@@ -75,6 +76,7 @@ def test_the_table_by_hand() -> None:
     assert dice["gap"] == pytest.approx(0.85 - 0.55)
     assert dice["spread"] == pytest.approx(0.15)  # two institutions, .85 and .55
     assert (dice["epsilon"], dice["mb_to_95"], dice["seeds"], dice["cases"]) == (4.0, 15.0, 2, 3)
+    assert dice["hours_to_95"] == 7.0
     assert dice["jobs"] == "one; two"
     hd95 = table.loc["FedAvg", "hd95"]
     assert (hd95["worst_site"], hd95["worst_mean"]) == ("B", pytest.approx(4.5))  # the larger is the worse

@@ -110,7 +110,8 @@ class Federation:
 
     def group(self, cohort: Cohort) -> Group:
         """What the algorithm of `cohort` knows of it."""
-        return Group(len(cohort.sites), self.trainable & self.models[cohort.arm].arrays.keys())
+        trained = self.trainable & self.models[cohort.arm].arrays.keys()
+        return Group(len(cohort.sites), trained, tuple(cohort.sites))
 
     @property
     def over(self) -> bool:
@@ -129,7 +130,8 @@ class Federation:
 
     def asked(self, cohort: Cohort, round_: int) -> Asked:
         """Who of them is asked in `round_`, and what becomes of it."""
-        sites = cohort.algorithm.asked(self.training(cohort), round_, self.rounds)
+        memory = self.models[cohort.arm].memory
+        sites = cohort.algorithm.asked(self.training(cohort), round_, self.rounds, memory)
         if self.participation is None or not cohort.federated:
             return Asked(tuple(sites))
         return self.participation.of(sites, round_)

@@ -19,6 +19,7 @@ from fedbrats.federation.site import state
 from fedbrats.federation.site.site import Site
 from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.losses.in_round import in_round
+from fedbrats.losses.labelled import labelled_only
 from fedbrats.privacy.dp_sgd import Draw, poisson_draws, train_privately
 from fedbrats.privacy.mechanism import PrivateStep
 from fedbrats.privacy.noise import secret_numbers, secret_stream
@@ -69,7 +70,8 @@ class SiteWork:
         self.steps = site.budget.steps() if self.private else site.steps()
         self.epsilon: float | None = None  # spent after this round, where it is private
         config, train = site.config, site.config.train
-        self._loss = in_round(site.parts.loss, round_, config.rounds)
+        loss = in_round(site.parts.loss, round_, config.rounds)
+        self._loss = labelled_only(loss, config.scenario.unlabelled.get(site.name, ()))
         schedule = learning_rate_factor(round_, config.rounds, train.schedule, train.warmup)
         if arm == arms.PERSONAL:  # tuned after the last round, where the schedule has nothing more to say
             schedule = 1.0

@@ -37,8 +37,9 @@ def printed(table: pd.DataFrame, metrics: Mapping[str, Facts]) -> pd.DataFrame:
             row |= {f"% of pooled {r}": number(_first(main, r, "percent_of_pooled"), 1) for r in regions}
         if np.isfinite(table["epsilon"]).any():
             row["Epsilon"] = epsilon_text(part["epsilon"].iloc[0])
-        if table["mb_to_95"].notna().any():
-            row["MB to 95 %"] = number(part["mb_to_95"].iloc[0], 1)
+        for column, title in (("mb_to_95", "MB to 95 %"), ("hours_to_95", "Hours to 95 %")):
+            if table[column].notna().any():
+                row[title] = number(part[column].iloc[0], 1)
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -34,11 +34,15 @@ ALGORITHMS = {
     "incremental": ("strategy=incremental",),
     "cyclic": ("strategy=cyclic",),
     "moon": ("strategy=moon",),
+    "braintorrent": ("strategy=braintorrent",),
     "fedprox_adaptive": ("strategy=fedprox_adaptive", "strategy.mu=0.1", "strategy.patience=1"),
     "flower": ("strategy=flower",),
 }
 ADAPTIVE = {key: ["m/", "v/"] for key in ("fedadam", "fedyogi", "fedadagrad")}
-MEMORY = {**ADAPTIVE, **{key: [""] for key in ("fedavgm", "feddyn", "scaffold")}}  # how its arrays begin
+MEMORY = {
+    **ADAPTIVE,
+    **{key: [""] for key in ("fedavgm", "feddyn", "scaffold", "braintorrent")},
+}  # how its arrays begin
 KEEPING = ("feddyn", "scaffold", "moon")  # something at the sites
 SITES = ("CBICA", "TCIA01", "TCIA02")
 
