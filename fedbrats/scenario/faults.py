@@ -19,7 +19,8 @@ from fedbrats.config.targets import ConfigError
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.cases import MODALITIES
 from fedbrats.data.intensity import Normaliser
-from fedbrats.data.regions import BACKGROUND, ED, ET, NCR, REGIONS
+from fedbrats.data.regions import BACKGROUND, ED, ET, NCR
+from fedbrats.tasks import segmentation as task
 
 LabelFault = Callable[[Tensor], Tensor]  # labels uint8 [B, *S] -> the same
 
@@ -91,10 +92,10 @@ def check_faults(scenario: ScenarioConfig) -> None:
         if kind not in KINDS:
             raise ConfigError(f"scenario.wrong_labels.{site}={kind}: choose one of {', '.join(KINDS)}.")
     for site, regions in scenario.unlabelled.items():
-        if not _are_some(regions, REGIONS):
+        if not _are_some(regions, task.REGIONS):
             raise ConfigError(
-                f"scenario.unlabelled.{site}={regions}: a list of some of {', '.join(REGIONS)}; a site without any "
-                "label trains nothing, so leave it out (partition.holdout)."
+                f"scenario.unlabelled.{site}={regions}: a list of some of {', '.join(task.REGIONS)}; a site without "
+                "any label trains nothing, so leave it out (partition.holdout)."
             )
     for site, names in scenario.missing_modalities.items():
         if not _are_some(names, MODALITIES):

@@ -36,7 +36,9 @@ def test_no_other_file_is_needed(page: str) -> None:
     assert "<script" not in page
     assert "http" not in re.sub(r"base64,[^\"]*", "", page)
     assert len(page) < 4_000_000
-    assert page.count("<img") == 6 + 3  # figures and overlays
+    assert (
+        page.count("<img") == 6 + 3 + 3
+    )  # figures, overlays, and a cross-institution matrix for each region
 
 
 def test_numbers_are_in_it_and_none_is_nan(page: str) -> None:
