@@ -43,6 +43,16 @@ def test_four_rounds_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory.facts[SEEN]["A"] == {"A": 2, "B": 1, "C": 1}
 
 
+def test_a_peers_own_model_counts_though_it_has_seen_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gathered and did not train, as after it had left for a while: its own 8 (1 case) and B's 4 (3) are 5."""
+    monkeypatch.setattr(braintorrent, "drawn", lambda sites, turn: "A")
+    facts = {TURN: 1, VERSIONS: {"A": 1}, SEEN: {"A": {"A": 1}}, "cases": {"A": 1}}
+    rule, memory = BrainTorrent(), Memory({"A/w": torch.tensor([8.0])}, facts)
+    found = rule.collect(memory)
+    found.add(Reply("B", {"w": np.array([4.0], np.float32)}, 3, 1))
+    assert rule.step({"w": torch.zeros(1)}, found, memory, GROUP)[0]["w"].tolist() == [5.0]
+
+
 def test_a_lost_round_leaves_the_turn_where_it_is() -> None:
     rule = BrainTorrent()
     assert rule.asked(SITES, 1, 9, Memory()) == rule.asked(SITES, 2, 9, Memory())

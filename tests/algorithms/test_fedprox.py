@@ -155,6 +155,7 @@ def adapted(losses: list[float], mu: float = 0.2, **settings: float) -> list[flo
         for cases, more in ((1, 0.3), (3, -0.1)):  # whose mean by cases is `loss`
             found.add(Reply("A", {"w": np.ones(1, np.float32)}, cases, 1, loss + more))
         _, memory = algorithm.step({}, found, memory, Group(2, frozenset({"w"})))
+        assert memory.facts["loss"] == pytest.approx(loss)
         said.append(algorithm.said(memory)["mu"])
     return said
 
