@@ -108,7 +108,7 @@ class AdaptiveFedProx(FedProx):
 
     def begin(self, network: nn.Module, site: Beside) -> Penalty | None:
         """The proximal term with mu of the round."""
-        return proximal(network, max(0.0, site.numbers.get(MU, self.mu)))
+        return proximal(network, max(0.0, site.numbers[MU]))
 
 
 class MeanWithLoss(WeightedMean):

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,14 +15,15 @@ from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedbrats.algorithms.base import Arrays, Collector, Group, Memory, NoModel, Reply
-from fedbrats.algorithms.rules.rule import AllReplies, Rule
+from fedbrats.algorithms.fedavg import FedAvg
+from fedbrats.algorithms.rules.rule import AllReplies
 
 ROUND = "round"
 PROBE_SITES = 7  # enough for Flower's own robust rules
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowerStrategy(Rule):
+class FlowerStrategy(FedAvg):
     """What `aggregate_train` of the strategy `of` makes of the replies; its sampling and evaluation are not used.
 
     A strategy that remembers something between rounds would forget it at a resume, one that changes the arrays' form
@@ -30,6 +31,8 @@ class FlowerStrategy(Rule):
     it is tried on replies that are known before anything starts, and refused by what went wrong. Flower's own adaptive
     ones are refused like this; they are here as `strategy=fedadam`, `fedyogi` and `fedadagrad`.
     """
+
+    any_mean: ClassVar[bool] = False
 
     of: Any = None
 
@@ -48,6 +51,10 @@ class FlowerStrategy(Rule):
         if wrong := _wrong(self.of):
             raise ValueError(f"strategy.of ({type(self.of).__name__}) {wrong}")
 
+    def collect(self, memory: Memory) -> AllReplies:
+        """All replies at once."""
+        return AllReplies()
+
     def step(
         self, old: Arrays, found: Collector, memory: Memory, group: Group
     ) -> tuple[dict[str, Tensor], Memory]:
@@ -55,10 +62,6 @@ class FlowerStrategy(Rule):
         assert isinstance(found, AllReplies)
         round_ = memory.facts.get(ROUND, 0) + 1
         return _aggregated(self.of, found.found, round_), Memory(facts={ROUND: round_})
-
-    def made(self, old: Arrays, replies: Sequence[Reply], group: Group) -> dict[str, Tensor]:
-        """The same in a first round."""
-        return _aggregated(self.of, replies, 1)
 
 
 def _aggregated(strategy: Any, replies: Sequence[Reply], round_: int) -> dict[str, Tensor]:

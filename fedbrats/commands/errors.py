@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedbrats.commands.run.sweep import FAILED, note, sweep_folder
+from fedbrats.commands.run.sweep import FAILED, AnotherJob, note, sweep_folder
 from fedbrats.config.names import shown
 from fedbrats.config.schema import refuse_environment
 from fedbrats.config.targets import ConfigError
@@ -41,7 +41,8 @@ def explain_errors(config: DictConfig, folder: Path) -> Iterator[None]:
         raise SystemExit(128 + signal.SIGINT) from None
     except Exception as error:
         going_on = _how_to_resume(folder) if isinstance(error, OSError | RuntimeError) else ""
-        _record_failure(config, folder, error)
+        if not isinstance(error, AnotherJob):
+            _record_failure(config, folder, error)
         expected, sweep = isinstance(error, EXPECTED), HydraConfig.get().mode == RunMode.MULTIRUN
         if not (expected or sweep):
             raise

@@ -21,7 +21,7 @@ from fedbrats.metrics.table import Facts
 from fedbrats.runs import rounds
 from fedbrats.runs.case_tables import TABLES, cases_table, write_table
 from fedbrats.runs.environment import FILE
-from fedbrats.studies.jobs import find_jobs, flat_settings
+from fedbrats.studies.jobs import find_jobs, flat_settings, worked_out
 
 BASELINES = (POOLED, LOCAL)
 FREE = (
@@ -107,8 +107,8 @@ def problems(folder: Path, config: Config) -> Iterator[str]:
 
 def _decisive(config: Config) -> dict[str, Any]:
     """The settings that decide what comes out of the baselines."""
-    settings = flat_settings(asdict(config))
-    return {k: v for k, v in settings.items() if k.split(".")[0] not in FREE and k not in FREE_KEYS}
+    settings, free = flat_settings(asdict(config)), (*FREE_KEYS, *worked_out(config))
+    return {k: v for k, v in settings.items() if k.split(".")[0] not in FREE and not k.startswith(free)}
 
 
 def take_over(folder: Path, config: Config, metrics: Mapping[str, Facts]) -> list[dict[str, Any]]:

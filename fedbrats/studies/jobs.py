@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from fedbrats.config.schema import Config
 from fedbrats.metrics.table import Facts
 from fedbrats.report.arms import merge_local_arms
 from fedbrats.report.cells import MISSING
@@ -188,6 +189,11 @@ def flat_settings(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         out |= flat_settings(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
     return out
+
+
+def worked_out(config: Config) -> tuple[str, ...]:
+    """Settings that a run has filled in by others, so that they say nothing of their own when two are compared."""
+    return ("train.site_steps",) if config.scenario.clock.budget is not None else ()
 
 
 def differing(jobs: list[Job]) -> list[str]:

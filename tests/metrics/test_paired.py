@@ -44,7 +44,7 @@ def test_institutions_that_differ_widen_the_interval() -> None:
 
 def test_the_second_stage_draws_cases_within_an_institution() -> None:
     values = np.array([0.0, 1.0] * 10)  # both institutions are alike: only cases vary
-    low, high = bootstrap_interval(values, ["a", "b"] * 0 + ["a"] * 10 + ["b"] * 10)
+    low, high = bootstrap_interval(values, ["a"] * 10 + ["b"] * 10)
     # The mean of 20 draws of 0 and 1 has a standard deviation of .5 / sqrt(20).
     assert (high - low) / 2 == pytest.approx(1.96 * 0.5 / math.sqrt(20), rel=0.1)
 

@@ -32,12 +32,16 @@ from fedbrats.data.sentences import plural
 from fedbrats.environment import made_by
 from fedbrats.files import private_folder, read_json, write_json
 from fedbrats.runs.environment import FILE
-from fedbrats.studies.jobs import flat_settings
+from fedbrats.studies.jobs import flat_settings, worked_out
 
 BEGIN, GO_ON, FINISHED = "begin", "go on", "finished before"
 DONE, FAILED = "finished", "failed"
 OUTCOMES = ".outcomes"
 NOT_COMPARED = ("run.", "runtime.workers", "report.track")  # what may differ when a job is gone on with
+
+
+class AnotherJob(ConfigError):
+    """The folder of a job holds another one, which is left as it is."""
 
 
 def same_keys(arguments: Sequence[str]) -> list[str]:
@@ -57,7 +61,8 @@ def standing(folder: Path, config: DictConfig, base: Path) -> str:
     What is left of a job that failed before it had settled its configuration is removed.
 
     Raises:
-        ConfigError: another job lies there: of another configuration, named key by key, or made by other code.
+        AnotherJob: of another configuration, named key by key, or made by other code.
+        ConfigError: what is asked for cannot run.
     """
     if not (folder / "config.yaml").is_file():
         return BEGIN
@@ -68,13 +73,13 @@ def standing(folder: Path, config: DictConfig, base: Path) -> str:
     asked = checked(config, base)
     stored = resumed_config(replace(asked, run=replace(asked.run, resume=str(folder))), [])
     if other := "; ".join(_differences(stored, settle(asked))):
-        raise ConfigError(
+        raise AnotherJob(
             f"{folder} holds a job of another configuration: {other}. Choose another hydra.sweep.dir, or delete the "
             "folder."
         )
     made, now = read_json(folder / FILE), made_by()
     if asked.run.code != ANY and {key: made.get(key) for key in now} != now:
-        raise ConfigError(
+        raise AnotherJob(
             f"{folder} was made by other code (commit {str(made.get('commit') or 'unknown')[:9]}): delete the folder "
             "to make it anew, or take it as it is with run.code=any."
         )
@@ -86,9 +91,8 @@ def standing(folder: Path, config: DictConfig, base: Path) -> str:
 def _differences(stored: Config, asked: Config) -> Iterator[str]:
     """The settings in which a job differs from what is asked for now, at most five."""
     before, now = flat_settings(asdict(stored)), flat_settings(asdict(asked))
-    keys = [
-        key for key in before | now if before.get(key) != now.get(key) and not key.startswith(NOT_COMPARED)
-    ]
+    free = (*NOT_COMPARED, *worked_out(asked))
+    keys = [key for key in before | now if before.get(key) != now.get(key) and not key.startswith(free)]
     for key in keys[:5]:
         yield f"{key}={before.get(key)}, now {now.get(key)}"
 

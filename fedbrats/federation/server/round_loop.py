@@ -136,9 +136,9 @@ def _train_phase(grid: Grid, fed: Federation, round_: int, left: Trained | None 
     rows += [answer.row for answer in ask(grid, fed, question, requests, round_)]
     rows += [row for found in collected.values() for row in found.end_secure(grid)]
     seconds = time.perf_counter() - started
-    hours = _clock(fed, asked, round_, rows)
     if left:
         _close(grid, fed, left)  # before the models of this round take the place of those that were validated
+    hours = _clock(fed, asked, round_, rows)
     summaries = {arm: found.finish(round_) for arm, found in collected.items()}
     for arm, summary in summaries.items():
         mine = [r for r in rows if r["arm"] == arm]

@@ -91,12 +91,24 @@ def test_a_job_of_another_configuration_or_code_is_not_taken(
     assert said.status == 2
     said = sweep(cache, folder, *JOBS, "run.code=any")
     assert (said.status, changed(folder)) == (0, before)
+    (folder / NAMES[0] / "summary.json").unlink()  # broken off, and still somebody else's
+    before[NAMES[0]] = changed(folder)[NAMES[0]]
     said = sweep(cache, folder, *JOBS, "train.batch=1")
     assert said.status == 2
     assert (
         said.err.count("holds a job of another configuration: train.batch=2, now 1.") == 4 * 2
     )  # at once and at the end
     assert changed(folder) == before
+    assert not (folder / NAMES[0] / "summary.json").exists()
+
+
+def test_what_a_budget_of_time_has_made_of_a_job_is_no_other_configuration(
+    cache: Path, tmp_path: Path
+) -> None:
+    budget = ("arms=[federated]", "scenario.clock.enabled=true", "scenario.clock.budget=30,60")
+    for words in ("2 finished", "2 finished before"):
+        said = sweep(cache, tmp_path / "sweep", *budget)
+        assert said.err.splitlines()[-1].endswith(f": {words}"), said.err
 
 
 def test_a_job_that_failed_before_it_began_is_begun_anew(cache: Path, tmp_path: Path) -> None:

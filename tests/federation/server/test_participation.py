@@ -106,3 +106,11 @@ def test_the_federation_ends_with_the_first_round_after_the_horizon(
     alone.mkdir()
     fed = serve(alone, good(), participation=clock, rounds=5, horizon=8.0, one_exchange=one_exchange)
     assert (fed.finished_round, fed.checkpointed) == (3, 3)
+
+
+def test_it_is_said_to_end_after_its_last_round(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clock = rule(clock=ClockConfig(enabled=True))
+    serve(tmp_path, good(), participation=clock, rounds=5, horizon=8.0, one_exchange=True)
+    assert [r.getMessage() for r in caplog.records if "stops after" in r.getMessage()] == [
+        "federated stops after round 3: the simulated clock has run out (scenario.clock.horizon)"
+    ]
