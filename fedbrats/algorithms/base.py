@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Arrays = Mapping[str, Tensor]
 Penalty = Callable[[], Tensor]  # an extra loss term (scalar) of the weights as they are
@@ -100,6 +100,7 @@ class Company:
     own_start: bool = False  # personalization in which a site does not start from what it receives
     optimizer: torch.optim.Optimizer | None = None  # of the sites
     clip_norm: float | None = None  # train.clip_norm
+    network: nn.Module | None = None  # of the run, without numbers
 
     @property
     def plain_descent(self) -> bool:

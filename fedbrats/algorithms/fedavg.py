@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -82,6 +82,10 @@ class FedAvg:
                 f"has strategy.transfer={self.transfer}, but under masks the sites' whole arrays add up, in a ring of "
                 f"their own; set it to {FP32}, or privacy.secure_aggregation to false"
             )
+        return None
+
+    def refuses_sites(self, sites: Collection[str]) -> str | None:
+        """Why this algorithm cannot be used for these sites, all that train, with the fix; None where it can."""
         return None
 
     # server half

@@ -50,6 +50,11 @@ class Moon(FedAvg):
         """The term looks at patients, so it may not come after the noise."""
         if company.patient_privacy:
             return "adds a term that looks at the images, which privacy=dp_sgd would not protect"
+        if company.network is not None:
+            try:
+                module_of(company.network, self.layer or feeding_layer(company.network))
+            except ValueError as error:
+                return f"finds no representation: {error}"
         if company.own_start:
             return "draws a site to what it receives, from which it must begin; with this personalization it does not"
         return super().refuses(company)

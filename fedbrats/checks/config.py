@@ -11,6 +11,8 @@ from fedbrats.algorithms.base import Company
 from fedbrats.checks.by_engine import with_quorum
 from fedbrats.checks.privacy import check_privacy
 from fedbrats.checks.secure import check_secure
+from fedbrats.config.interpolations import refuse_environment
+from fedbrats.config.objective import ALL, MEAN, WORST_SITE, ObjectiveConfig
 from fedbrats.config.paths import with_absolute_paths
 from fedbrats.config.schema import (
     ARMS,
@@ -18,11 +20,9 @@ from fedbrats.config.schema import (
     DataConfig,
     InferenceConfig,
     MetricsConfig,
-    ObjectiveConfig,
     PartitionConfig,
     RuntimeConfig,
     TrainConfig,
-    refuse_environment,
     typed,
 )
 from fedbrats.config.secure import mechanism
@@ -44,11 +44,6 @@ from fedbrats.tasks import segmentation as task
 from fedbrats.training.amount import IN_A_ROW, TOGETHER
 
 ENGINES = ("local", "ray", "superlink")
-MEAN, WORST_SITE, ALL = (
-    "mean",
-    "worst_site",
-    "all",
-)  # of objective.score, and every region of objective.region
 STOP_NEVER = "train.stop_patience=null"
 
 
@@ -153,6 +148,7 @@ def _check_algorithm(config: Config, parts: Parts) -> None:
         own_start=parts.personalization is not None and parts.personalization.own_start,
         optimizer=parts.optimizer,
         clip_norm=config.train.clip_norm,
+        network=parts.blank,
     )
     if reason := parts.algorithm.refuses(company):
         raise ConfigError(f"strategy ({type(parts.algorithm).__name__}) {reason}.")

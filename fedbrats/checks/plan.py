@@ -21,7 +21,7 @@ from fedbrats.data.sentences import plural
 from fedbrats.federation.initial import check_init_patients, initial_arrays
 from fedbrats.federation.parts import parts_of
 from fedbrats.privacy.dp_sgd import DpSgd
-from fedbrats.scenario.participation import check_sites
+from fedbrats.scenario.participation import check_sites, number_drawn
 from fedbrats.training.amount import check_site_names
 
 
@@ -85,7 +85,9 @@ def check_dealt(config: Config, sites: Sequence[Site], of: Mapping[str, str]) ->
     if config.partition.method != OWN:  # else these are one site's, which does not see the others
         parts, training = parts_of(config), [site for site in sites if not site.holdout and site.train]
         if FEDERATED in config.arms:
-            check_count(parts, len(training))
+            check_count(parts, number_drawn(config.scenario, len(training)))
+            if reason := parts.algorithm.refuses_sites([site.name for site in training]):
+                raise ConfigError(f"strategy ({type(parts.algorithm).__name__}) {reason}.")
         check_secure_sites(parts, training)
     check_unseen_by_localiser(config, sites)
     check_init_patients(config, sites, of, private=bool(mechanism(config.privacy)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedbrats.config.schema import FEDERATED, Config, ScenarioConfig
+from fedbrats.config.scenario import ScenarioConfig
+from fedbrats.config.schema import FEDERATED, Config
 from fedbrats.config.targets import ConfigError
 
 

@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedbrats.commands.run.sweep import FAILED, AnotherJob, note, sweep_folder
+from fedbrats.config.interpolations import refuse_environment
 from fedbrats.config.names import shown
-from fedbrats.config.schema import refuse_environment
 from fedbrats.config.targets import ConfigError
 from fedbrats.files import write_json, write_text
 

@@ -10,7 +10,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedbrats.config.schema import refuse_environment
+from fedbrats.config.interpolations import refuse_environment
 from fedbrats.config.targets import ConfigError
 
 

@@ -14,11 +14,13 @@ from typing import Any, cast
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from fedbrats.config.interpolations import check_settled
+from fedbrats.config.objective import ObjectiveConfig
+from fedbrats.config.scenario import ScenarioConfig
 from fedbrats.config.secure import without_unused
 from fedbrats.config.targets import ConfigError
 from fedbrats.files import read_yaml, write_text
 
-ENVIRONMENT = "oc.env"  # OmegaConf's word for it
 FEDERATED, POOLED, LOCAL = "federated", "pooled", "local"
 ARMS = (FEDERATED, POOLED, LOCAL)
 
@@ -177,48 +179,6 @@ class ReportConfig:
 
 
 @dataclass
-class ClockConfig:
-    """A simulated clock, see scenario/clock.py; all times in seconds."""
-
-    enabled: bool = False
-    table: str | None = (
-        None  # CSV: site, train and validate (per case), download and upload; None makes them up
-    )
-    spread: float = 0.0  # standard deviation of a site's time from round to round, a share of it
-    deadline: float | None = None  # of a round; replies that come later are dropped
-    budget: float | None = None  # of training in a round: a site makes as many steps as fit in
-    horizon: float = 604_800.0  # seven days: the federation ends with the first round after it
-
-
-@dataclass
-class ScenarioConfig:
-    """What befalls a simulated federation."""
-
-    sample: float | None = None  # sites asked in a round: a share below 1 or a number; None asks all
-    dropout: float = 0.0  # probability that an asked site cannot be reached in a round
-    away: dict[str, Any] = field(
-        default_factory=dict
-    )  # site: [[first, last], ...] rounds; last null = for good
-    clock: ClockConfig = field(default_factory=ClockConfig)
-    poisoned: dict[str, str] = field(
-        default_factory=dict
-    )  # site: sign_flip | scale | noise, see scenario/poison.py
-    poison_strength: float = 1.0
-    wrong_labels: dict[str, str] = field(default_factory=dict)  # site: a kind of scenario/faults.py
-    unlabelled: dict[str, list[str]] = field(default_factory=dict)  # site: regions that it has no labels for
-    missing_modalities: dict[str, list[str]] = field(default_factory=dict)  # site: [t1, t1ce, t2, flair]
-
-
-@dataclass
-class ObjectiveConfig:
-    """What a search (`hydra/sweeper=optuna`) makes as large as it can; see studies/objective.py."""
-
-    score: str = "mean"  # of the validation cases: "mean" over all of them or "worst_site"
-    region: str = "all"  # one region, or the mean over all
-    max_epsilon: float | None = None  # a run that spends more is worth nothing
-
-
-@dataclass
 class RunConfig:
     """Housekeeping of one run."""
 
@@ -275,43 +235,8 @@ def load_config(file: Path) -> Config:
         merged = OmegaConf.merge(OmegaConf.structured(Config), stored)
     except Exception as error:
         raise ConfigError(f"{file}: not a configuration of this version of fedbrats ({error})") from error
-    _check_settled(OmegaConf.to_container(merged, resolve=False), str(file))
+    check_settled(OmegaConf.to_container(merged, resolve=False), str(file))
     return cast(Config, OmegaConf.to_object(merged))
-
-
-def refuse_environment(node: Any, key: str = "") -> None:
-    """Refuse values that are taken from the environment: settled, they would stand in whatever a run writes.
-
-    `node`: of a configuration as it was composed, interpolations as written.
-
-    Raises:
-        ConfigError: naming the key.
-    """
-    if isinstance(node, dict):
-        for name, value in node.items():
-            refuse_environment(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, list):
-        for index, value in enumerate(node):
-            refuse_environment(value, f"{key}[{index}]")
-    elif isinstance(node, str) and ENVIRONMENT in node and "${" in node:
-        raise ConfigError(
-            f"{key}={node}: what a variable of the environment holds would be written into config.yaml and the report; "
-            "if it may stand there, let the shell put it in ($NAME), else leave it out."
-        )
-
-
-def _check_settled(node: Any, file: str, key: str = "") -> None:
-    """No value may be an interpolation: it would be settled with what is known here, as the environment is."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            inside = f"{key}.{name}" if key else str(name)
-            _check_settled(str(name), file, inside)
-            _check_settled(value, file, inside)
-    elif isinstance(node, list):
-        for index, value in enumerate(node):
-            _check_settled(value, file, f"{key}[{index}]")
-    elif isinstance(node, str) and "${" in node:
-        raise ConfigError(f"{file}: {key}={node}: a run folder holds settled values, no ${{...}}.")
 
 
 def save_config(config: Config, file: Path) -> None:

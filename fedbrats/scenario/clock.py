@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fedbrats.config.schema import ClockConfig, TrainConfig
+from fedbrats.config.scenario import ClockConfig
+from fedbrats.config.schema import TrainConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.tables import open_table
 from fedbrats.seeding import generator

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fedbrats.config.schema import ScenarioConfig
+from fedbrats.config.scenario import ScenarioConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.cases import MODALITIES

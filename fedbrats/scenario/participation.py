@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedbrats.config.schema import ScenarioConfig
+from fedbrats.config.scenario import ScenarioConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.scenario.clock import Clock
 from fedbrats.scenario.faults import check_faults
@@ -61,11 +61,10 @@ class Participation:
         return Asked(drawn, unreachable, self.clock.late(reachable, round_) if self.clock else [])
 
     def _drawn(self, sites: Sequence[str], round_: int) -> tuple[str, ...]:
-        sample = self.config.sample
-        if sample is None:
+        number = number_drawn(self.config, len(sites))
+        if number == len(sites):
             return tuple(sites)
-        number = math.ceil(sample * len(sites) - 1e-9) if sample < 1 else int(sample)
-        chosen = generator(self.seed, "sample", round_).permutation(len(sites))[: max(1, number)]
+        chosen = generator(self.seed, "sample", round_).permutation(len(sites))[:number]
         return tuple(site for place, site in enumerate(sites) if place in chosen)
 
     def _away(self, site: str, round_: int) -> bool:
@@ -80,6 +79,14 @@ class Participation:
             return None
         answering = [site for site in asked.reachable if site not in asked.late]
         return self.clock.length(answering, len(answering) < len(asked.drawn), round_)
+
+
+def number_drawn(scenario: ScenarioConfig, sites: int) -> int:
+    """How many of so many sites are asked in a round."""
+    sample = scenario.sample
+    if sample is None or not sites:
+        return sites
+    return min(sites, max(1, math.ceil(sample * sites - 1e-9) if sample < 1 else int(sample)))
 
 
 def check_scenario(scenario: ScenarioConfig) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from fedbrats.checks.config import ALL, MEAN
-from fedbrats.config.schema import ARMS, LOCAL, ObjectiveConfig
+from fedbrats.config.objective import ALL, MEAN, ObjectiveConfig
+from fedbrats.config.schema import ARMS, LOCAL
 from fedbrats.report.spent import read_spent
 from fedbrats.runs.privacy_files import asks_for_privacy
 from fedbrats.runs.reading import RunFolderError

@@ -78,6 +78,10 @@ def test_it_keeps_the_trained_model_and_takes_its_hooks_off() -> None:
 def test_mu_zero_is_fedavg_and_privacy_is_refused() -> None:
     assert Moon(mu=0.0).begin(a_network(), Beside(kept=arrays(a_network(1)))) is None
     assert "privacy=dp_sgd" in str(Moon().refuses(Company(patient_privacy=True)))
+    assert "strategy.layer=x: the network has no such" in str(
+        Moon(layer="x").refuses(Company(network=a_network()))
+    )
+    assert Moon(layer="0").refuses(Company(network=a_network())) is None
     assert "this personalization" in str(Moon().refuses(Company(own_start=True)))
     for wrong in ({"mu": -1.0}, {"temperature": 0.0}):
         with pytest.raises(ValueError, match=rf"strategy\.{next(iter(wrong))}"):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from fedbrats.checks.config import checked
 from fedbrats.commands.compose import register_with_hydra
@@ -75,6 +78,24 @@ def test_every_file_composes_and_what_it_names_can_be_built(file: str) -> None:
     assert strategy.needed(4) == max(strategy.least_sites, 4 if strict else 2)
     optimizer = instantiate(config.train.optimizer)([torch.nn.Parameter(torch.zeros(1))])
     assert isinstance(optimizer, torch.optim.Optimizer)
+
+
+EXPERIMENTS = {
+    file.stem: params
+    for file in sorted((CONF / "experiment").glob("*.yaml"))
+    if (params := OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params"))
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_job_of_an_experiment_can_run(name: str) -> None:
+    swept = [f"{key}={values}" for key, values in EXPERIMENTS[name].items() if key != "seed"]
+    parsed = OverridesParser.create().parse_overrides(swept)
+    each = [[f"{one.get_key_element()}={v}" for v in one.sweep_string_iterator()] for one in parsed]
+    assert "seed" in EXPERIMENTS[name]
+    for job in product(*each):
+        config_of(f"experiment={name}", *job)
 
 
 MODELS = sorted(f.split("/")[1] for f in FILES if f.startswith("model/"))

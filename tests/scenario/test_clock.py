@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fedbrats.config.schema import ClockConfig, TrainConfig
+from fedbrats.config.scenario import ClockConfig
+from fedbrats.config.schema import TrainConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.scenario.clock import (
     COLUMNS,

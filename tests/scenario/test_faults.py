@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from fedbrats.checks.config import checked
 from fedbrats.commands.run.run import run
-from fedbrats.config.schema import ScenarioConfig, load_config
+from fedbrats.config.scenario import ScenarioConfig
+from fedbrats.config.schema import load_config
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import MODALITIES
 from fedbrats.data.regions import ED, ET, NCR

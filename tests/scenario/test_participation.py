@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fedbrats.config.schema import ClockConfig, ScenarioConfig
+from fedbrats.commands.run.run import run
+from fedbrats.config.scenario import ClockConfig, ScenarioConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.scenario.clock import Clock, SiteTimes, Work
 from fedbrats.scenario.participation import (
@@ -17,6 +19,7 @@ from fedbrats.scenario.participation import (
     check_scenario,
     check_sites,
 )
+from tests.tiny import tiny
 
 SITES = ("A", "B", "C", "D", "E")
 
@@ -106,3 +109,10 @@ def test_strangers_are_refused() -> None:
         check_sites(ScenarioConfig(poisoned={"X": "scale"}), SITES)
     with pytest.raises(ConfigError, match=r"scenario\.sample=6: only 5 sites"):
         check_sites(ScenarioConfig(sample=6.0), SITES)
+
+
+def test_a_sample_must_be_large_enough_for_the_algorithm(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="needs 3 sites that train, here are 2"):
+        run(tiny(cache, "strategy=trimmed_mean", "scenario.sample=2"), tmp_path / "sample")
+    with pytest.raises(ConfigError, match=r"strategy\.root=TCIA13, which does not train"):
+        run(tiny(cache, "strategy=fltrust", "strategy.root=TCIA13"), tmp_path / "root")

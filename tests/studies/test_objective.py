@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fedbrats.config.schema import ObjectiveConfig
+from fedbrats.config.objective import ObjectiveConfig
 from fedbrats.runs import rounds
 from fedbrats.runs.reading import RunFolderError
 from fedbrats.runs.run_folder import RunFolder, read_run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +31,14 @@ class FLTrust(Rule):
         if not self.root:
             return "holds every site against a trusted one; name it, strategy.root=<site>"
         return super().refuses(company)
+
+    def refuses_sites(self, sites: Collection[str]) -> str | None:
+        """The root must be one of them."""
+        if self.root in sites:
+            return None
+        return (
+            f"trusts strategy.root={self.root}, which does not train; name one of {', '.join(sorted(sites))}"
+        )
 
     def made(self, old: Arrays, replies: Sequence[Reply], group: Group) -> dict[str, Tensor]:
         """The model and the trusted changes.

@@ -75,22 +75,7 @@ def run(
         DataError: cases that cannot be used.
         FederationError: the federation cannot start or go on. The folder then holds a report of what there is.
     """
-    asked = checked(config, base)
-    if asked.runtime.engine == "superlink":
-        raise ConfigError(
-            "runtime.engine=superlink: across hospitals a study is begun by `fedbrats study start`."
-        )
-    resumed = asked.run.resume is not None
-    folder = Path(str(asked.run.resume)) if resumed else folder
-    settled = resumed_config(asked, overrides) if resumed else settle(asked)
-    check_trackers(settled.report.track)
-    if not resumed and (folder / "config.yaml").exists():
-        raise ConfigError(
-            f"{folder} already holds a run: continue it with run.resume={folder} or choose another."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    if resumed:
-        remove_partial(folder)
+    settled, folder, resumed = _begun(config, folder, overrides, base)
     with Progress() as progress:
         started = time.perf_counter()
         if isinstance(config, DictConfig) and not resumed and (said := why_this_size(config)):
@@ -120,6 +105,29 @@ def run(
             progress.message("writing the reports")
             write_reports(folder)
     return folder
+
+
+def _begun(
+    config: DictConfig | Config, folder: Path, overrides: Sequence[str], base: Path | None
+) -> tuple[Config, Path, bool]:
+    """The settled configuration, the folder of the run, made if it is new, and whether it is resumed."""
+    asked = checked(config, base)
+    if asked.runtime.engine == "superlink":
+        raise ConfigError(
+            "runtime.engine=superlink: across hospitals a study is begun by `fedbrats study start`."
+        )
+    resumed = asked.run.resume is not None
+    folder = Path(str(asked.run.resume)) if resumed else folder
+    settled = resumed_config(asked, overrides) if resumed else settle(asked)
+    check_trackers(settled.report.track)
+    if not resumed and (folder / "config.yaml").exists():
+        raise ConfigError(
+            f"{folder} already holds a run: continue it with run.resume={folder} or choose another."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    if resumed:
+        remove_partial(folder)
+    return settled, folder, resumed
 
 
 def within_budget(config: Config, sites: Sequence[Site]) -> Config:

@@ -10,7 +10,8 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from fedbrats.commands.run.summary import arms_summary, write_summary
-from fedbrats.config.schema import FEDERATED, Config, ScenarioConfig, TrainConfig
+from fedbrats.config.scenario import ScenarioConfig
+from fedbrats.config.schema import FEDERATED, Config, TrainConfig
 from fedbrats.config.versions import SAME, own_versions
 from fedbrats.data.partition import Site
 from fedbrats.federation import arms

@@ -56,4 +56,6 @@ def test_without_the_root_there_is_no_model(tmp_path: Path) -> None:
 def test_what_it_refuses() -> None:
     assert "strategy.root=<site>" in str(FLTrust().refuses(Company()))
     assert RULE.refuses(Company()) is None
+    assert RULE.refuses_sites(["A", "R"]) is None
+    assert "strategy.root=R, which does not train; name one of A, B" in str(RULE.refuses_sites(["B", "A"]))
     assert "privacy=central" in str(RULE.refuses(Company(central_privacy=True)))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fedbrats.config.schema import ObjectiveConfig
+from fedbrats.config.objective import ObjectiveConfig
 from fedbrats.runs.run_folder import read_run
 from fedbrats.studies.objective import objective
 from tests.commands.run.test_run import results_of

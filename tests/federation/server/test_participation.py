@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fedbrats.algorithms.fedavg import FedAvg
-from fedbrats.config.schema import ClockConfig, ScenarioConfig
+from fedbrats.config.scenario import ClockConfig, ScenarioConfig
 from fedbrats.federation.arms import Cohort
 from fedbrats.runs.rounds import read_rounds, simulated_hours
 from fedbrats.runs.taking_part import taking_part
