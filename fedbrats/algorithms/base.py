@@ -17,7 +17,35 @@ import torch
 from torch import Tensor, nn
 
 Arrays = Mapping[str, Tensor]
+FP32, FP16, TOP_K, PARTIAL = "fp32", "fp16", "top_k", "partial"  # `strategy.transfer`
+TRANSFERS = (FP32, FP16, TOP_K, PARTIAL)
+SPARSE = (TOP_K, PARTIAL)
 Penalty = Callable[[], Tensor]  # an extra loss term (scalar) of the weights as they are
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How arrays travel to the server (`federation/transfer.py`).
+
+    kind: of `TRANSFERS`; share: of the changes of an array that are sent, where the kind is of `SPARSE`.
+    """
+
+    kind: str = FP32
+    share: float = 1.0
+
+    @property
+    def changes(self) -> bool:
+        """Whether changes travel in the place of arrays."""
+        return self.kind != FP32
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a site keeps what was left out for its next round."""
+        return self.kind in (FP16, TOP_K)
+
+    def number(self, size: int) -> int:
+        """How many changes of an array of `size` numbers travel, at least one."""
+        return max(1, math.ceil(self.share * size - 1e-9))
 
 
 @dataclass(frozen=True)
@@ -30,6 +58,8 @@ class Reply:
     steps: int  # optimiser steps that it took
     loss: float | None = None  # mean training loss; None where it stays at the site
     beside: Mapping[str, np.ndarray] = field(default_factory=dict)  # of the trained arrays, where some travel
+    # Validation loss before and after training, where it is asked for (`needs_progress`) and there are cases.
+    progress: tuple[float, float] | None = None
 
 
 class NoModel(ValueError):
@@ -97,6 +127,7 @@ class Company:
     patient_privacy: bool = False  # privacy=dp_sgd: training losses stay at the sites
     central_privacy: bool = False  # privacy=central: the server clips the updates and noises their mean
     secure_aggregation: bool = False  # the server sees the weighted sum of the replies and none of them
+    personal: bool = False  # a personalization of any kind
     own_start: bool = False  # personalization in which a site does not start from what it receives
     optimizer: torch.optim.Optimizer | None = None  # of the sites
     clip_norm: float | None = None  # train.clip_norm
@@ -113,6 +144,16 @@ def check_positive(algorithm: object, *keys: str) -> None:
     for key in keys:
         if not 0 < (value := getattr(algorithm, key)) < math.inf:
             raise ValueError(f"strategy.{key}={value}: must be a positive number.")
+
+
+def check_shares(algorithm: object, *keys: str) -> None:
+    """Check that these parameters are shares of one. Raises ValueError: naming what is wrong."""
+    for key in keys:
+        if not 0 <= (value := getattr(algorithm, key)) <= 1:
+            raise ValueError(f"strategy.{key}={value}: must lie in [0, 1], a share of the weight.")
+    if abs(sum(getattr(algorithm, key) for key in keys) - 1) > 1e-6:
+        shares = ", ".join(f"strategy.{key}={getattr(algorithm, key)}" for key in keys)
+        raise ValueError(f"{shares}: must add up to 1.")
 
 
 def check_below_one(algorithm: object, *keys: str) -> None:

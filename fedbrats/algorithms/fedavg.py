@@ -11,11 +11,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedbrats.algorithms.base import Arrays, Beside, Collector, Company, Group, Left, Memory, Penalty, Reply
+from fedbrats.algorithms.base import (
+    FP32,
+    SPARSE,
+    TRANSFERS,
+    Arrays,
+    Beside,
+    Collector,
+    Company,
+    Group,
+    Left,
+    Memory,
+    Penalty,
+    Reply,
+    Transfer,
+)
 
 SIMULATED, STRICT = 0.5, 1.0  # quorum of a simulation and of a deployment, where the configuration has none
 MISSED_SHARE = 0.1
-FP32, FP16 = "fp32", "fp16"  # `transfer`
 MOST_CASES = 10_000  # BraTS 2023 has 2040 of all its institutions together
 
 
@@ -30,7 +43,9 @@ class FedAvg:
     beside: ClassVar[bool] = False  # an array for every trained one travels beside the model, both ways
     keeps_state: ClassVar[bool] = False  # a site keeps something from round to round
     needs_losses: ClassVar[bool] = False  # the server must know the sites' training losses
+    needs_progress: ClassVar[bool] = False  # a site tells its validation loss before and after training
     any_mean: ClassVar[bool] = True  # the replies become a mean, in whose place another mean may stand
+    versions: ClassVar[bool] = False  # sites get different models, see `version`
     numbers: ClassVar[tuple[str, ...]] = ()  # names of the finite numbers that `said` gives to every site
 
     # Share of the asked sites whose reply must be usable, else the round keeps the old model; None is all of them, but
@@ -40,9 +55,8 @@ class FedAvg:
     max_failed_rounds: int = 3  # failed rounds in a row that end the run
     timeout: float = 3600.0  # seconds the server waits for the replies of one phase
     max_cases: int = MOST_CASES  # that a site may register for a split, as it weighs with them
-    transfer: str = (
-        FP32  # to the server; FP16 sends changes in half the bytes, what rounding takes is sent later
-    )
+    transfer: str = FP32  # to the server: changes in fp16, or only the largest, see federation/transfer.py
+    transfer_share: float = 0.1  # of the changes of every array that top_k and partial send
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -57,8 +71,15 @@ class FedAvg:
             raise ValueError(
                 f"strategy.missed_share={self.missed_share}: must lie in [0, 1], a share of the rounds."
             )
-        if self.transfer not in (FP32, FP16):
-            raise ValueError(f"strategy.transfer={self.transfer}: choose {FP32} or {FP16}.")
+        if self.transfer not in TRANSFERS:
+            raise ValueError(f"strategy.transfer={self.transfer}: choose one of {', '.join(TRANSFERS)}.")
+        if not 0 < self.transfer_share <= 1:
+            raise ValueError(f"strategy.transfer_share={self.transfer_share}: must lie in (0, 1].")
+        if self.transfer not in SPARSE and self.transfer_share != FedAvg.transfer_share:
+            raise ValueError(
+                f"strategy.transfer_share={self.transfer_share}: strategy.transfer={self.transfer} sends every change; "
+                f"set that to {' or '.join(SPARSE)}."
+            )
         if self.max_failed_rounds < 1:
             raise ValueError(f"strategy.max_failed_rounds={self.max_failed_rounds}: must be at least 1.")
         if self.max_cases < 1:
@@ -70,6 +91,8 @@ class FedAvg:
         """Why this algorithm cannot be combined with what the run does besides, with the fix; None where it can."""
         if self.needs_losses and company.patient_privacy:
             return "weighs the sites by their training losses, which stay at home with privacy=dp_sgd"
+        if self.needs_progress and company.patient_privacy:
+            return "weighs the sites by their validation losses, which stay at home with privacy=dp_sgd"
         if not self.any_mean and company.central_privacy:
             return "makes something else of the replies than the mean that privacy=central clips and noises"
         if company.secure_aggregation and not self.any_mean:
@@ -87,6 +110,11 @@ class FedAvg:
     def refuses_sites(self, sites: Collection[str]) -> str | None:
         """Why this algorithm cannot be used for these sites, all that train, with the fix; None where it can."""
         return None
+
+    @property
+    def way(self) -> Transfer:
+        """How arrays travel to the server."""
+        return Transfer(self.transfer, self.transfer_share)
 
     # server half
 
@@ -111,6 +139,14 @@ class FedAvg:
     def said(self, memory: Memory) -> dict[str, float]:
         """The `numbers` that every site is told with the model of a round."""
         return {}
+
+    def version(self, memory: Memory, site: str) -> str:
+        """Which model a site gets, "" for that of the federation."""
+        return ""
+
+    def given(self, model: Arrays, memory: Memory, version: str) -> Arrays:
+        """The model of that name."""
+        return model
 
     def collect(self, memory: Memory) -> Collector:
         """What collects the replies of a round."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedbrats.algorithms.base import Arrays, Collector, Group, Memory, Reply
+from fedbrats.algorithms.base import Arrays, Collector, Group, Memory, Reply, check_shares
 from fedbrats.algorithms.fedavg import FedAvg, WeightedMean
 
 COSTS = "costs"  # of each site, the last that it has told, oldest first
@@ -43,14 +43,7 @@ class FedPIDAvg(FedAvg):
             ValueError: naming the key that is out of range.
         """
         super().__post_init__()
-        for key in ("alpha", "beta", "gamma"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise ValueError(
-                    f"strategy.{key}={getattr(self, key)}: must lie in [0, 1], a share of the weight."
-                )
-        if abs(self.alpha + self.beta + self.gamma - 1) > 1e-6:
-            shares = ", ".join(f"strategy.{key}={getattr(self, key)}" for key in ("alpha", "beta", "gamma"))
-            raise ValueError(f"{shares}: must add up to 1.")
+        check_shares(self, "alpha", "beta", "gamma")
 
     def collect(self, memory: Memory) -> CasesFallsAndSums:
         """The three means."""

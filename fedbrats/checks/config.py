@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from fedbrats.algorithms.base import Company
 from fedbrats.checks.by_engine import with_quorum
 from fedbrats.checks.privacy import check_privacy
+from fedbrats.checks.scenario import check_with_network
 from fedbrats.checks.secure import check_secure
 from fedbrats.config.interpolations import refuse_environment
 from fedbrats.config.objective import ALL, MEAN, WORST_SITE, ObjectiveConfig
@@ -26,6 +27,7 @@ from fedbrats.config.schema import (
     typed,
 )
 from fedbrats.config.secure import mechanism
+from fedbrats.config.survey import check_survey
 from fedbrats.config.targets import ConfigError
 from fedbrats.config.versions import ANY, SAME
 from fedbrats.data.families import given
@@ -41,7 +43,7 @@ from fedbrats.privacy.central import Central
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.scenario.participation import check_scenario
 from fedbrats.tasks import segmentation as task
-from fedbrats.training.amount import IN_A_ROW, TOGETHER
+from fedbrats.training.amount import BOTH, IN_A_ROW, TOGETHER
 
 ENGINES = ("local", "ray", "superlink")
 STOP_NEVER = "train.stop_patience=null"
@@ -121,11 +123,8 @@ def _check_targets(config: Config) -> None:
     parts = parts_of(config)
     channels, kind = check_network(config, parts.blank), dimensions(parts.blank)
     check_loss(parts.loss, channels, kind)
-    _require(
-        not config.scenario.unlabelled or channels == len(task.REGIONS),
-        f"scenario.unlabelled: model.out_channels={channels} does not predict {', '.join(task.REGIONS)} each by "
-        "itself, so no region of them can be left out; take a network with 3 channels, or remove it.",
-    )
+    check_with_network(config, parts, channels)
+    check_survey(config.survey, "federated" in config.arms, isinstance(parts.privacy, DpSgd))
     if parts.personalization is not None:
         _check_personal(config, parts.personalization, parts)
     _check_algorithm(config, parts)
@@ -145,6 +144,7 @@ def _check_algorithm(config: Config, parts: Parts) -> None:
         patient_privacy=isinstance(parts.privacy, DpSgd),
         central_privacy=isinstance(parts.privacy, Central),
         secure_aggregation=parts.secure is not None,
+        personal=parts.personalization is not None,
         own_start=parts.personalization is not None and parts.personalization.own_start,
         optimizer=parts.optimizer,
         clip_norm=config.train.clip_norm,
@@ -204,7 +204,7 @@ def _check_train(train: TrainConfig) -> None:
         (train.local_steps is None) != (train.local_epochs is None),
         "train.local_steps and train.local_epochs exclude each other: set one and the other to null.",
     )
-    _choice("train.pooled_steps", train.pooled_steps, (TOGETHER, IN_A_ROW))
+    _choice("train.pooled_steps", train.pooled_steps, (TOGETHER, IN_A_ROW, BOTH))
     both = sorted(train.site_steps.keys() & train.site_epochs.keys())
     _require(not both, f"train.site_steps and train.site_epochs both name {', '.join(both)}: keep one.")
     for name, steps in {"local_steps": train.local_steps, **train.site_steps}.items():

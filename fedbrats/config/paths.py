@@ -11,7 +11,7 @@ from fedbrats.config.schema import Config
 
 # Dotted keys; a run that serves as a start or a localiser may have @ARM@WHICH behind its folder.
 PATHS = (
-    *("data.root", "data.cache", "partition.table", "privacy.ledger", "run.resume"),
+    *("data.root", "data.cache", "partition.table", "partition.test_table", "privacy.ledger", "run.resume"),
     "run.baselines",
     "scenario.clock.table",
     *("train.init", "inference.locate"),

@@ -32,8 +32,11 @@ class ScenarioConfig:
     clock: ClockConfig = field(default_factory=ClockConfig)
     poisoned: dict[str, str] = field(
         default_factory=dict
-    )  # site: sign_flip | scale | noise, see scenario/poison.py
+    )  # site: sign_flip | scale | noise | label_flip | backdoor, see scenario/poison.py
     poison_strength: float = 1.0
     wrong_labels: dict[str, str] = field(default_factory=dict)  # site: a kind of scenario/faults.py
     unlabelled: dict[str, list[str]] = field(default_factory=dict)  # site: regions that it has no labels for
     missing_modalities: dict[str, list[str]] = field(default_factory=dict)  # site: [t1, t1ce, t2, flair]
+    scaled: dict[str, float] = field(default_factory=dict)  # site: factor of its intensities
+    turned: dict[str, list[str]] = field(default_factory=dict)  # site: axes [x, y, z] that run the other way
+    normalise: dict[str, str] = field(default_factory=dict)  # site: zscore | clip | histogram

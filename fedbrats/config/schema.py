@@ -18,10 +18,12 @@ from fedbrats.config.interpolations import check_settled
 from fedbrats.config.objective import ObjectiveConfig
 from fedbrats.config.scenario import ScenarioConfig
 from fedbrats.config.secure import without_unused
+from fedbrats.config.survey import SurveyConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.files import read_yaml, write_text
 
 FEDERATED, POOLED, LOCAL = "federated", "pooled", "local"
+POOLED_ROW = "pooled_in_a_row"  # beside POOLED with train.pooled_steps=both
 ARMS = (FEDERATED, POOLED, LOCAL)
 
 
@@ -66,6 +68,8 @@ class PartitionConfig:
     # them, too, but refuses them with patient-level privacy.
     unknown_patients: str | None = None
     holdout: list[str] = field(default_factory=list)  # institutions that are evaluated but never train
+    least: int = 1  # patients of an institution; one with fewer has no part in the run
+    test_table: str | None = None  # CSV of the cases that test, one file a fold; None draws `test` of them
     sites: int = 5  # number of sites of the control partitions
     alpha: float = 0.5  # concentration of `dirichlet` and skew of `quantity`; small = unequal
     val: float = 0.15  # share of each site's patients
@@ -175,6 +179,8 @@ class ReportConfig:
     select: str = "best"  # model that is tested: "best" on validation or "last"
     predictions: bool = False  # write the test predictions as NIfTI
     html: bool = True
+    # Of others, to be set beside ours: what, source, a score by region or their mean, note.
+    published: list[dict[str, Any]] = field(default_factory=list)
     track: list[str] = field(default_factory=list)  # tensorboard | mlflow, which are extras
 
 
@@ -207,6 +213,7 @@ class Config:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     scenario: ScenarioConfig = field(default_factory=ScenarioConfig)
+    survey: SurveyConfig = field(default_factory=SurveyConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     run: RunConfig = field(default_factory=RunConfig)
     arms: list[str] = field(default_factory=lambda: list(ARMS))

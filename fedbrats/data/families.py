@@ -32,6 +32,7 @@ from fedbrats.data.regions import LabelSystem
 from fedbrats.data.sentences import plural, some
 
 AUTO = "auto"
+MANY = 10  # labels with a 4 under names of BraTS-GLI and none with a 3, from which it is no accident
 _KNOWN = frozenset(range(5))  # numbers of any family; others say nothing about which one it is
 _MAPPING = "{ncr: 1, ed: 2, et: 4}"
 _MAY_BE_LISTS = ("ncr", "ignored")
@@ -235,12 +236,19 @@ def _settle_named(naming: Naming, members: Sequence[Labelled], found: _Found) ->
 
 
 def _settle_glioma(members: Sequence[Labelled], found: _Found) -> None:
-    """Time points from 100 on are after treatment, where 4 is the cavity; fed-brats has ET 4 under the same names."""
+    """Time points from 100 on are after treatment, where 4 is the cavity; fed-brats has ET 4 under names of 2023."""
     late = {case.name for case in members if int((re.findall(r"-(\d+)$", case.name) or ["0"])[0]) >= 100}
     threes = [case for case in members if 3 in (case.numbers or ())]
     fours = [case for case in members if 4 in (case.numbers or ())]
     early = [case for case in fours if case.name not in late]
     both = any(case in threes for case in fours)
+    if len(fours) >= MANY and not threes and not late:  # nothing was resected yet, so nothing else has a 4
+        found.take(
+            members,
+            dict.fromkeys((case.name for case in members), BY_NAME["fed-brats"]),
+            f"by a 4 and no 3 in {len(fours)} labels from before treatment, of",
+        )
+        return
     if fours and (not threes or (early and not both)):
         choices = [BY_NAME[name] for name in ("fed-brats", "gli2024")]
         raise found.doubt(fours, f"a 4 under names of {GLI} is enhancing tumour or a cavity", choices)

@@ -200,6 +200,8 @@ def check_options(cfg: PartitionConfig) -> None:
         raise ConfigError(
             f"partition.unknown_patients is {cfg.unknown_patients!r}; choose scan, refuse or null"
         )
+    if cfg.least < 1:
+        raise ConfigError(f"partition.least is {cfg.least}; at least 1 patient")
     if cfg.val < 0 or cfg.test < 0 or cfg.val + cfg.test >= 1:
         raise ConfigError(
             f"partition.val={cfg.val} and partition.test={cfg.test} must be 0 or more, together below 1"

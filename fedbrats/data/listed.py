@@ -43,6 +43,21 @@ def read_table(
     return unique(path, table_rows(path, case_column, site_column)[0], "institutions")
 
 
+def read_cases(path: Path | str, case_column: str | None = None) -> list[str]:
+    """The cases that a table lists, in their order; other columns are passed over.
+
+    Raises:
+        ConfigError: no such file, no column of case names, or no case in it.
+    """
+    path = Path(path)
+    table = open_table(path)
+    columns = case_columns(path, table.columns, case_column)
+    found = [name.strip() for row in table[columns].itertuples(index=False) for name in row if name.strip()]
+    if not found:
+        raise ConfigError(f"{path}: lists no case")
+    return found
+
+
 def table_rows(
     path: Path, case_column: str | None, site_column: str | None
 ) -> tuple[list[tuple[str, str]], list[str]]:

@@ -14,7 +14,9 @@ import pandas as pd
 from fedbrats.config.schema import PartitionConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import MODALITIES, Case
-from fedbrats.data.institutions import CONTROLS, OWN, assign, check_options, patients_of
+from fedbrats.data.institutions import CONTROLS, OWN, assign, check_options, patients_named, patients_of
+from fedbrats.data.listed import read_cases
+from fedbrats.data.patients import same
 from fedbrats.data.regions import REGIONS
 
 VOLUME_CLASSES = 5  # quantile classes of tumour volume that `dirichlet` deals out
@@ -54,6 +56,9 @@ def make_partition(
     of them validates exactly once. A site with fewer of them than folds has no validation patient in the last
     folds; if it has only one, that one trains in every fold, as no site is left without a training patient.
 
+    With `cfg.test_table` the patients whom that file lists test, and no others; a site of which it lists all has none
+    to train on. A site with fewer than `cfg.least` patients has no part in the federation.
+
     Args:
         cases: usable cases.
         cfg: the group `partition`.
@@ -79,8 +84,28 @@ def make_partition(
         holders = defaultdict(list)
         for patient, names in patients.items():
             holders[found[names[0]]].append(patient)
+    holders = {name: members for name, members in holders.items() if len(members) >= cfg.least}
+    if not holders:
+        raise ConfigError(f"partition.least={cfg.least}: no institution has as many patients")
     _check_holdout(cfg, sorted(holders))
-    return [_split(name, holders[name], patients, cfg) for name in sorted(holders)]
+    testing = _testing(cases, cfg)
+    return [_split(name, holders[name], patients, cfg, testing) for name in sorted(holders)]
+
+
+def _testing(cases: Sequence[Case], cfg: PartitionConfig) -> frozenset[str] | None:
+    """The patients who test by `partition.test_table`, None without one."""
+    if cfg.test_table is None:
+        return None
+    listed = read_cases(cfg.test_table, cfg.case_column)
+    names, people = {same(n) for n in listed}, {same(p) for p in patients_named(listed, cfg).of.values()}
+    of = patients_of(cases, cfg).of
+    found = frozenset(p for name, p in of.items() if same(name) in names or same(p) in people)
+    if not found:
+        raise ConfigError(
+            f"partition.test_table {cfg.test_table} lists none of the {len(cases)} cases; it has names such as "
+            f"{listed[0]}, the data has {cases[0].name}"
+        )
+    return found
 
 
 def _check_holdout(cfg: PartitionConfig, names: Sequence[str]) -> None:
@@ -96,12 +121,19 @@ def _shuffled(patients: Sequence[str], seed: int, purpose: str) -> list[str]:
 
 
 def _split(
-    name: str, members: Sequence[str], patients: Mapping[str, list[str]], cfg: PartitionConfig
+    name: str,
+    members: Sequence[str],
+    patients: Mapping[str, list[str]],
+    cfg: PartitionConfig,
+    testing: Collection[str] | None,
 ) -> Site:
     order = _shuffled(members, cfg.seed, "split")
     n = len(order)
     test = min(max(1, _round(n * cfg.test)), n - 1) if n >= 2 and cfg.test > 0 else 0
-    val = min(max(1, _round(n * cfg.val)), n - 1 - test) if n >= 3 and cfg.val > 0 else 0
+    if testing is not None:  # the patients of the table first
+        order = sorted(order, key=lambda patient: patient not in testing)
+        test = sum(patient in testing for patient in order)
+    val = min(max(1, _round(n * cfg.val)), max(0, n - 1 - test)) if n >= 3 and cfg.val > 0 else 0
     if name in cfg.holdout:
         test, val = n, 0
     rest = order[test:]

@@ -24,7 +24,7 @@ from fedbrats.data.institutions import CONTROLS, assign, patients_of
 from fedbrats.data.partition import Site, make_partition, partition_table
 from fedbrats.data.patients import Patients
 from fedbrats.data.phantom import GENERATOR, write_phantom
-from fedbrats.data.sentences import some
+from fedbrats.data.sentences import plural, some
 from fedbrats.data.walking import bounds_of
 from fedbrats.files import remove_partial
 
@@ -126,6 +126,7 @@ def prepare(
     volumes = {name: meta["volumes_ml"]["WT"] for name, meta in stats.items()}
     sites = make_partition(usable, partition, volumes)
     _say_left_out(cases, errors, partition, sites, say)
+    _say_small(usable, partition, sites, say)
     return Prepared(
         sites=sites,
         cached=cached,
@@ -186,6 +187,16 @@ def _say_left_out(
     before, after = Counter(assign(cases, partition).values()), {site.name for site in sites}
     for name in sorted(before.keys() - after):
         say(f"{name} is no longer in this federation: none of its {before[name]} cases can be used")
+
+
+def _say_small(usable: Sequence[Case], partition: PartitionConfig, sites: Sequence[Site], say: Say) -> None:
+    """Say who has no part because of `partition.least`."""
+    if partition.least == 1 or partition.method in CONTROLS:
+        return
+    counts = Counter(assign(usable, partition).values())
+    if small := sorted(counts.keys() - {site.name for site in sites}):
+        left = sum(counts[name] for name in small)
+        say(f"partition.least={partition.least}: without {some(small)}, of {plural(left, 'case')} together")
 
 
 def _listing(problems: Sequence[Problem]) -> str:

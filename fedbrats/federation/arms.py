@@ -4,7 +4,8 @@ Every arm is made of cohorts, groups of sites that share one model and train it 
 
 - `federated`: one cohort of all training sites, aggregated by the configured algorithm;
 - `pooled`: one cohort of one imaginary site that holds the union of all training cases and takes as many optimiser
-  steps per round as the sites take together, or as one of them takes (`train.pooled_steps`);
+  steps per round as the sites take together, or as one of them takes (`train.pooled_steps`); with `both` there is
+  `pooled_in_a_row` beside it, which takes as many as one of them;
 - `local`: one cohort per site, named `local:<site>`.
 
 A personalised federation is tested twice: `federated` is then the global model, `personal` what each training
@@ -20,11 +21,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fedbrats.algorithms.fedavg import FedAvg
-from fedbrats.config.schema import FEDERATED, LOCAL, POOLED
+from fedbrats.config.schema import FEDERATED, LOCAL, POOLED, POOLED_ROW
 from fedbrats.data.partition import Site
 
 PERSONAL = "personal"  # the sites' own models in a personalised federation; tested, never trained by itself
-EXCHANGED = (FEDERATED, PERSONAL)
+TRIGGERED = (
+    "triggered"  # the federated model on test cases with the trigger of a backdoor (`scenario.poisoned`)
+)
+EXCHANGED = (FEDERATED, PERSONAL, TRIGGERED)
 POOLED_SITE = POOLED
 
 
@@ -42,10 +46,12 @@ class Cohort:
         return self.arm in EXCHANGED
 
 
-def cohorts(arms: Sequence[str], training_sites: Sequence[str], algorithm: FedAvg) -> list[Cohort]:
+def cohorts(
+    arms: Sequence[str], training_sites: Sequence[str], algorithm: FedAvg, pooled_twice: bool = False
+) -> list[Cohort]:
     """The cohorts of the named arms; the imaginary pooled site comes last, so that no site waits behind it.
 
-    `algorithm` is that of the federation.
+    `algorithm` is that of the federation; `pooled_twice`: whether it trains a second model, with the steps of one site.
     """
     found: list[Cohort] = []
     if FEDERATED in arms:
@@ -53,7 +59,7 @@ def cohorts(arms: Sequence[str], training_sites: Sequence[str], algorithm: FedAv
     if LOCAL in arms:
         found += [Cohort(f"{LOCAL}:{site}", (site,)) for site in training_sites]
     if POOLED in arms:
-        found.append(Cohort(POOLED, (POOLED_SITE,)))
+        found += [Cohort(arm, (POOLED_SITE,)) for arm in (POOLED, POOLED_ROW)[: 1 + pooled_twice]]
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 PREPARE = "query.prepare"  # take this configuration and prepare yourself; in a deployment only
 JOIN = "query.join"  # who are you and what do you hold
+SURVEY = "query.survey"  # histograms of its patients, before training
 TRAIN = "train"  # one round of local training
 VALIDATE = "evaluate.validate"  # score a model on the validation cases
 FIT = "evaluate.fit"  # fit the post-processing on the validation cases

@@ -26,6 +26,7 @@ warnings.filterwarnings("ignore", message="The given NumPy array is not writable
 BFLOAT16 = "bfloat16"
 # Record of a reply to train: the scores of the model that came, where they were asked for.
 VALIDATION = "validation"
+PROGRESS = "progress"  # and of one: the loss of its own validation cases before and after it has trained
 NUMBER = "algorithm-"  # before the names of the numbers that an algorithm tells with a question to train
 
 

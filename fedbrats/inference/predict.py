@@ -43,6 +43,11 @@ class Prediction:
         """Mean probability of each region, float32 [R, X, Y, Z], for maps and uncertainty, however labels are made."""
         return region_probabilities(self.probabilities) if self.mean is None else self.mean
 
+    def flipped(self, axes: list[int]) -> Prediction:
+        """The same with `axes` the other way round."""
+        spread, mean = (None if t is None else t.flip(axes) for t in (self.spread, self.mean))
+        return replace(self, probabilities=self.probabilities.flip(axes), spread=spread, mean=mean)
+
     def cpu(self) -> Prediction:
         """The same in main memory."""
         spread, mean = (None if t is None else t.cpu() for t in (self.spread, self.mean))

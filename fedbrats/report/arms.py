@@ -15,12 +15,14 @@ import pandas as pd
 from fedbrats.metrics.table import VOLUMES, Facts, worst
 from fedbrats.tasks import segmentation as task
 
-ARM_ORDER = ("federated", "personal", "pooled", "local", "local_elsewhere")
+ARM_ORDER = ("federated", "triggered", "personal", "pooled", "pooled_in_a_row", "local", "local_elsewhere")
 OF_TRAINING_SITES = ("personal", "local")  # arms without a model for an institution held out of the training
 ARM_TITLES = {
     "federated": "Federated",
+    "triggered": "Federated, with a trigger",
     "personal": "Personal",
     "pooled": "Pooled",
+    "pooled_in_a_row": "Pooled, steps of one site",
     "local": "Local, own",
     "local_elsewhere": "Local, elsewhere",
 }
@@ -77,7 +79,9 @@ def _mean_over_models(rows: pd.DataFrame, numbers: list[str]) -> pd.DataFrame:
     return means.assign(arm="local_elsewhere")
 
 
-def percent_of_pooled(cases: pd.DataFrame, site: str | None = None) -> dict[str, dict[str, float]]:
+def percent_of_pooled(
+    cases: pd.DataFrame, site: str | None = None, over: str = "pooled"
+) -> dict[str, dict[str, float]]:
     """Mean of the main score of every arm as a percentage of the pooled arm's, on the cases that both have.
 
     The comparison is paired because arms differ in their cases: an institution held out of the training has no
@@ -86,15 +90,16 @@ def percent_of_pooled(cases: pd.DataFrame, site: str | None = None) -> dict[str,
     Args:
         cases: result of `merge_local_arms`.
         site: only this institution's cases.
+        over: the arm that is 100 %.
 
     Returns:
         Arm to region to per cent; an arm or region without shared cases, or with a pooled mean of 0, is absent.
     """
     good = cases if site is None else cases[cases["site"] == site]
     keys = ["site", "case", "region"]
-    pooled, other = good[good["arm"] == "pooled"][[*keys, task.MAIN]], f"{task.MAIN}_pooled"
+    pooled, other = good[good["arm"] == over][[*keys, task.MAIN]], f"{task.MAIN}_pooled"
     out: dict[str, dict[str, float]] = {}
-    for arm in sorted(set(good["arm"]) - {"pooled"}, key=arm_rank):
+    for arm in sorted(set(good["arm"]) - {over}, key=arm_rank):
         pairs = good[good["arm"] == arm].merge(pooled, on=keys, suffixes=("", "_pooled"))
         for region in task.REGIONS:
             shared = pairs[pairs["region"] == region]

@@ -25,8 +25,10 @@ from fedbrats.report.sections import (
     postprocess,
     privacy,
     problems,
+    published,
     result,
     statistics,
+    survey,
     uncertainty,
 )
 from fedbrats.report.secure import secure_sentence
@@ -43,6 +45,7 @@ WHICH = (
 LEAVES, STAYS = True, False  # whether a section is in the report to hand out (`public.py`), too
 SECTIONS: dict[Callable[[Results], Section | None], bool] = {  # in the order of the page
     result.section: LEAVES,
+    published.section: STAYS,  # means of arms, which the result has already
     aggregates.section: LEAVES,
     institutions.section: LEAVES,
     attendance.section: LEAVES,  # rounds and steps of institutions; reasons are grouped, not their words
@@ -53,6 +56,7 @@ SECTIONS: dict[Callable[[Results], Section | None], bool] = {  # in the order of
     cross.section: STAYS,  # means over the test cases of an institution, however few
     postprocess.section: STAYS,  # values that single institutions found
     uncertainty.section: STAYS,  # lists cases
+    survey.section: STAYS,  # counts of single institutions
     partition.section: STAYS,  # volumes and intensities of an institution's patients
     overlays.section: STAYS,  # images of patients
     cost.section: LEAVES,

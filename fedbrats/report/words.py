@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 from fedbrats.algorithms.fedavg import SIMULATED, STRICT
+from fedbrats.config.schema import POOLED_ROW
 from fedbrats.data.sentences import plural
 from fedbrats.metrics.interval import INTERVALS
-from fedbrats.report.arms import arm_title
+from fedbrats.report.arms import arm_title, merge_local_arms, percent_of_pooled
 from fedbrats.report.conditions import Steps, steps_in_words, steps_of_arms, truth_sentences
 from fedbrats.report.released import WITHHELD
 from fedbrats.report.tables import EVERY_SITE, failures, worst_institution
@@ -28,6 +29,7 @@ SAID_OF_ARM = {
     "federated": "The federated model",
     "personal": "The personal models of the institutions that trained",
     "pooled": "The pooled model",
+    "pooled_in_a_row": "The pooled model that had only as many steps in a row as the federation",
     "local": "Models that an institution trained alone",
     "local_elsewhere": "Such models",
 }
@@ -163,7 +165,8 @@ def result_sentences(run: RunFolder, table: pd.DataFrame, empty: pd.DataFrame) -
     for arm in dict.fromkeys(whole["arm"]):
         out.append(_arm_sentence(whole[whole["arm"] == arm], arm, steps))
         if arm == "federated":
-            out += truth_sentences(empty) + _worst_sentence(table) + _unseen_sentence(table)
+            out += _in_a_row_sentence(run) + truth_sentences(empty)
+            out += _worst_sentence(table) + _unseen_sentence(table)
     none = "No test case was scored, so there is no result yet."
     if (run.path / AGGREGATES.name).is_file():
         none = "The sites keep the results of single cases; their means are below."
@@ -202,6 +205,16 @@ def _arm_sentence(rows: pd.DataFrame, arm: str, steps: Mapping[str, Steps]) -> s
     reached = f"reached a mean {task.MAIN_TITLE} of {listed(means)}"
     after = f" after {steps[arm].in_a_row} optimiser steps in a row" if arm in steps else ""
     return f"{SAID_OF_ARM.get(arm, arm_title(arm))} {reached}{after} on {whose}{share}."
+
+
+def _in_a_row_sentence(run: RunFolder) -> list[str]:
+    """The share of the second pooled model, where there is one, with as many steps in a row as the federation."""
+    if POOLED_ROW not in set(run.cases["arm"]):
+        return []
+    merged = merge_local_arms(run.cases, run.metrics)
+    shares = percent_of_pooled(merged, over=POOLED_ROW).get("federated", {})
+    values = listed([f"{share:.1f}" for share in shares.values()])
+    return [f"That is {values} % of a pooled model with as many steps in a row as it."] if shares else []
 
 
 def _interval(row: dict[str, Any]) -> str:

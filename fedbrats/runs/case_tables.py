@@ -11,6 +11,7 @@ from fedbrats.metrics.table import VOLUMES
 from fedbrats.runs.table import Table
 from fedbrats.tasks import segmentation as task
 
+GROUPS = "groups.json"  # sites that have shared a model, by the name of their group
 WITHHELD = "withheld.json"  # what sites keep at home by their own policy, in their words, by site
 KEYS = ("arm", "site", "case", "region")
 STEP_NUMBERS = ("order", *task.SHOWN, "changed_voxels")

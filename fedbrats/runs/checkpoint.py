@@ -145,12 +145,19 @@ def _model(folder: Path, arm: str, facts: dict[str, Any]) -> Model:
     return Model(load_file(tensor_file(folder, arm)), **facts, memory=Memory(arrays, stored["facts"]))
 
 
-def save_best(folder: Path, arm: str, arrays: dict[str, Tensor]) -> None:
-    """Keep `arrays` as the best model of `arm` so far, atomically."""
+def save_best(folder: Path, arm: str, arrays: dict[str, Tensor], memory: Memory | None = None) -> None:
+    """Keep `arrays` as the best model of `arm` so far, atomically, and a `memory` where other models are in it."""
+    if memory is not None:
+        with replacing(_memory_file(folder / "best", arm)) as unfinished:
+            save_file(memory.arrays, unfinished)
+        write_json(_memory_file(folder / "best", arm).with_suffix(".json"), memory.facts)
     with replacing(tensor_file(folder / "best", arm)) as unfinished:
         save_file(arrays, unfinished)
 
 
-def load_best(folder: Path, arm: str) -> dict[str, Tensor]:
+def load_best(folder: Path, arm: str) -> tuple[dict[str, Tensor], Memory]:
     """What `save_best` kept."""
-    return load_file(tensor_file(folder / "best", arm))
+    file, memory = _memory_file(folder / "best", arm), Memory()
+    if file.is_file():
+        memory = Memory(load_file(file), read_json(file.with_suffix(".json")))
+    return load_file(tensor_file(folder / "best", arm)), memory

@@ -1,12 +1,15 @@
-"""What is wrong with the data of a site: a modality that it does not have, labels that say something else.
+"""What is wrong with the data of a site: a modality that it does not have, labels that say something else, images that
+lie or are scaled differently.
 
 A modality that is missing is zero, which is what the normalised brain and its surroundings have as their mean, in
-training and in every test at that site. Wrong labels are those that a site trains on; its validation and its tests keep
-the right ones, as they measure what came of it.
+training and in every test at that site; intensities are scaled, and volumes turned with their labels, in both, too.
+Wrong labels are those that a site trains on; its validation and its tests keep the right ones, as they measure what
+came of it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -18,10 +21,12 @@ from fedbrats.config.scenario import ScenarioConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.cases import MODALITIES
+from fedbrats.data.intensity import KINDS as NORMALISERS
 from fedbrats.data.intensity import Normaliser
 from fedbrats.data.regions import BACKGROUND, ED, ET, NCR
 from fedbrats.tasks import segmentation as task
 
+AXES = ("x", "y", "z")
 LabelFault = Callable[[Tensor], Tensor]  # labels uint8 [B, *S] -> the same
 
 
@@ -58,7 +63,14 @@ def _least(values: Tensor) -> Tensor:
     return -pool(-values[:, None], 3, stride=1, padding=1)[:, 0]
 
 
-KINDS: dict[str, LabelFault] = {fault.__name__: fault for fault in (swapped, no_et, erased, dilated, eroded)}
+def inverted(labels: Tensor) -> Tensor:
+    """Every class c is C - 1 - c, background ET and so on, as in attacks by flipped labels (Tolpegin et al., 2020)."""
+    return (ET - labels.to(torch.int16)).to(labels.dtype)
+
+
+KINDS: dict[str, LabelFault] = {
+    fault.__name__: fault for fault in (swapped, no_et, erased, dilated, eroded, inverted)
+}
 
 
 def label_fault(scenario: ScenarioConfig, site: str) -> LabelFault | None:
@@ -67,19 +79,24 @@ def label_fault(scenario: ScenarioConfig, site: str) -> LabelFault | None:
     return None if kind is None else KINDS[kind]
 
 
-def with_missing(scenario: ScenarioConfig, site: str, normalise: Normaliser | None) -> Normaliser | None:
-    """`normalise`, and after it zero in the place of the modalities that `site` does not have."""
-    names = scenario.missing_modalities.get(site)
-    if not names:
+def seen_by(scenario: ScenarioConfig, site: str, normalise: Normaliser | None) -> Normaliser | None:
+    """`normalise`, and after it the scale of `site`, and zero in the place of the modalities that it does not have."""
+    factor = scenario.scaled.get(site, 1.0)
+    channels = [MODALITIES.index(name) for name in scenario.missing_modalities.get(site, ())]
+    if factor == 1 and not channels:
         return normalise
-    channels = [MODALITIES.index(name) for name in names]
 
-    def without(case: CachedCase, image: np.ndarray) -> np.ndarray:
-        found = np.array(image if normalise is None else normalise(case, image))
+    def seen(case: CachedCase, image: np.ndarray) -> np.ndarray:
+        found = np.array(image if normalise is None else normalise(case, image)) * np.float32(factor)
         found[channels] = 0
         return found
 
-    return without
+    return seen
+
+
+def turned_axes(scenario: ScenarioConfig, site: str) -> list[int]:
+    """The axes of a volume [X, Y, Z], counted from behind, that run the other way at `site`."""
+    return [AXES.index(axis) - len(AXES) for axis in scenario.turned.get(site, ())]
 
 
 def check_faults(scenario: ScenarioConfig) -> None:
@@ -102,6 +119,19 @@ def check_faults(scenario: ScenarioConfig) -> None:
             raise ConfigError(
                 f"scenario.missing_modalities.{site}={names}: a list of some of {', '.join(MODALITIES)}, not of all."
             )
+    _check_images(scenario)
+
+
+def _check_images(scenario: ScenarioConfig) -> None:
+    for site, factor in scenario.scaled.items():
+        if not 0 < factor < math.inf:
+            raise ConfigError(f"scenario.scaled.{site}={factor}: must be a positive number.")
+    for site, axes in scenario.turned.items():
+        if not _are_some(axes, (*AXES, "")):
+            raise ConfigError(f"scenario.turned.{site}={axes}: a list of some of {', '.join(AXES)}.")
+    for site, kind in scenario.normalise.items():
+        if kind not in NORMALISERS:
+            raise ConfigError(f"scenario.normalise.{site}={kind}: choose one of {', '.join(NORMALISERS)}.")
 
 
 def _are_some(names: Sequence[str], of: Sequence[str]) -> bool:

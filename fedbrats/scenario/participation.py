@@ -14,6 +14,7 @@ from fedbrats.scenario.faults import check_faults
 from fedbrats.scenario.poison import KINDS
 from fedbrats.seeding import generator
 
+IMAGES = ("scaled", "turned", "normalise")  # what is wrong with images, see scenario/faults.py
 NO_REPLY = "failed: no reply, "  # how the status of a site that cannot be reached begins
 AWAY = f"{NO_REPLY}the site is away (scenario.away)"
 DROPPED = f"{NO_REPLY}dropped out (scenario.dropout)"
@@ -146,7 +147,7 @@ def check_sites(scenario: ScenarioConfig, sites: Collection[str]) -> None:
     Raises:
         ConfigError: it names others, or asks for more than there are.
     """
-    for key in ("away", "poisoned", "wrong_labels", "unlabelled", "missing_modalities"):
+    for key in ("away", "poisoned", "wrong_labels", "unlabelled", "missing_modalities", *IMAGES):
         if strangers := sorted(getattr(scenario, key).keys() - set(sites)):
             raise ConfigError(f"scenario.{key} names {strangers}; the sites that train are {sorted(sites)}.")
     if scenario.sample is not None and scenario.sample >= 1 and scenario.sample > len(sites):

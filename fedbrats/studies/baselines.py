@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fedbrats.config.schema import FEDERATED, LOCAL, POOLED, Config, load_config
+from fedbrats.config.schema import FEDERATED, LOCAL, POOLED, POOLED_ROW, Config, load_config
 from fedbrats.config.targets import ConfigError
 from fedbrats.config.versions import ANY
 from fedbrats.data.prepare import Prepared
@@ -122,7 +122,8 @@ def take_over(folder: Path, config: Config, metrics: Mapping[str, Facts]) -> lis
     donor, taken = Path(str(config.run.baselines)), shared_arms(config)
 
     def is_taken(row: Mapping[str, Any]) -> bool:
-        return str(row["arm"]).split(":")[0] in taken
+        arm = POOLED if row["arm"] == POOLED_ROW else str(row["arm"])
+        return arm.split(":")[0] in taken
 
     for table in (rounds.TABLE, *TABLES.values()):
         rows = [row for row in table.rows(folder) if not is_taken(row)]

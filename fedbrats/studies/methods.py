@@ -29,7 +29,7 @@ from fedbrats.studies.jobs import (
 from fedbrats.tasks import segmentation as task
 
 GROUPS = ("strategy", "personalization", "privacy")  # that name a method
-PLAIN = ("pooled", "local", "local_elsewhere")  # arms that know nothing of these
+PLAIN = ("pooled", "pooled_in_a_row", "local", "local_elsewhere")  # arms that know nothing of these
 COSTS = ("mb_to_95", "hours_to_95")
 OUTCOME = ("mean", "sd_seeds")
 HEAD = ("method", "arm", "region", "metric")

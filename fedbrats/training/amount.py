@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from fedbrats.config.schema import TrainConfig
 from fedbrats.config.targets import ConfigError
 
-TOGETHER, IN_A_ROW = "together", "in_a_row"  # values of train.pooled_steps
+TOGETHER, IN_A_ROW, BOTH = "together", "in_a_row", "both"  # values of train.pooled_steps
 
 
 def steps_per_round(site: str, cases: int, train: TrainConfig) -> int:
@@ -27,8 +27,8 @@ def steps_of_site(site: str, train: TrainConfig, epoch: float) -> int:
     return max(1, math.ceil(epochs * epoch - 1e-9))  # 1.1 * 50 is above 55
 
 
-def pooled_steps(members: Mapping[str, int], train: TrainConfig) -> int:
-    """Optimiser steps of the pooled arm in one round.
+def pooled_steps(members: Mapping[str, int], train: TrainConfig, in_a_row: bool = False) -> int:
+    """Optimiser steps of a pooled arm in one round.
 
     As many as all sites take together, which is the computation of the federation in one row, or as many as the site
     takes that takes most. Steps of sites run beside each other, so a federated model has that many in a row only, and
@@ -37,9 +37,10 @@ def pooled_steps(members: Mapping[str, int], train: TrainConfig) -> int:
     Args:
         members: training cases of each site.
         train: as configured.
+        in_a_row: of the second arm that there is with `both`, which has as many as one site.
     """
     steps = [steps_per_round(site, cases, train) for site, cases in members.items()]
-    return max(steps) if train.pooled_steps == IN_A_ROW else sum(steps)
+    return max(steps) if in_a_row or train.pooled_steps == IN_A_ROW else sum(steps)
 
 
 def check_site_names(train: TrainConfig, sites: Collection[str]) -> None:

@@ -29,6 +29,7 @@ GROUPS = (
     "loss",
     "strategy",
     "scenario",
+    "survey",
     "train",
     "inference",
     "postprocess",
@@ -57,6 +58,7 @@ def choosing(file: str) -> list[str]:
     extra += ["train/optimizer=sgd_plain"] if name in ("scaffold", "fednova") else []
     extra += ["model.norm=batch"] if name in ("bn_local", "bn_stats_local") else []
     extra += ["strategy.root=CBICA"] if name == "fltrust" else []
+    extra += ["strategy.groups={a:[CBICA]}"] if name == "clustered" else []
     extra += ["data.root=cases", "runtime.device=cpu"] if file == "preset/gpu" else []
     return [f"{group}={name}", *extra]
 
@@ -113,7 +115,7 @@ def test_what_a_model_brings_can_be_replaced(model: str) -> None:
 
 
 def test_every_group_has_its_files() -> None:
-    assert {f.split("/")[0] for f in FILES} == {"config", "experiment", "preset", *GROUPS}
+    assert {f.split("/")[0] for f in FILES} == {"config", "experiment", "preset", "work", *GROUPS}
 
 
 @pytest.mark.slow

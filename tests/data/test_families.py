@@ -212,3 +212,14 @@ def test_without_label_and_telling_name_the_models_own_numbers_hold() -> None:
     cases, own = cases_of({"a": None}), BY_NAME["msd"]
     assert settle(cases, "labels", own=own).by_case == {"a": own}
     assert settle(cases, "labels").by_case == {}
+
+
+def test_fed_brats_is_recognised_by_many_labels_and_by_few_it_stays_a_doubt() -> None:
+    """Names of 2023 from before treatment, ET 4: ten labels with a 4 and none with a 3 are no accident."""
+    many = {f"BraTS-GLI-{i:05}-000": {0, 1, 2, 4} for i in range(10)}
+    found = settled({**many, "BraTS-GLI-00100-000": {0, 2}})
+    assert set(names(found)) == {"fed-brats"}
+    assert "by a 4 and no 3 in 10 labels from before treatment, of 11 cases" in found.sentence
+    for doubtful in (dict(list(many.items())[:9]), {**many, LATE: {0, 1, 2}}, {**many, GLI: {0, 1, 2, 3}}):
+        with pytest.raises(ConfigError, match="enhancing tumour or a cavity"):
+            settled(doubtful)

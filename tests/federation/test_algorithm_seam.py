@@ -137,12 +137,12 @@ def test_a_reply_that_the_algorithm_cannot_use_is_left_out_with_its_reason(tmp_p
 class Runaway(FedAvg):
     """Remembers the round; its second step is beyond every number."""
 
-    given: list[Memory] = field(default_factory=list)
+    seen: list[Memory] = field(default_factory=list)
 
     def step(
         self, old: Arrays, found: Collector, memory: Memory, group: Group
     ) -> tuple[dict[str, Tensor], Memory]:
-        self.given.append(memory)
+        self.seen.append(memory)
         last = memory.arrays.get("last", torch.ones(1))
         return found.arrays, Memory({"last": last * torch.tensor(1e30)})
 
@@ -154,7 +154,7 @@ def test_a_step_that_is_not_finite_keeps_the_model_and_what_was_remembered(tmp_p
     fed = serve(tmp_path, handlers, cohorts=cohorts, algorithm=algorithm, rounds=3)
     model = fed.models["federated"]
     assert (model.failed_in_a_row, model.memory.arrays["last"].tolist()) == (2, [pytest.approx(1e30)])
-    assert [len(memory.arrays) for memory in algorithm.given] == [0, 1, 1]
+    assert [len(memory.arrays) for memory in algorithm.seen] == [0, 1, 1]
     server = [row["status"] for row in rows_of(tmp_path) if row["phase"] == "round"]
     assert server[0] == "ok"
     assert all("last: non-finite values; the old model stays" in text for text in server[1:])

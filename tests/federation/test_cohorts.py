@@ -25,6 +25,8 @@ def test_cohorts_come_in_one_order(order: tuple[str, ...]) -> None:
         Cohort("local:B", ("B",)),
         Cohort("pooled", ("pooled",)),
     ]
+    twice = cohorts(["pooled"], ["A"], prox, pooled_twice=True)
+    assert twice == [Cohort(arm, ("pooled",)) for arm in ("pooled", "pooled_in_a_row")]
     assert cohorts(["local"], ["A"], FedAvg()) == [Cohort("local:A", ("A",))]
 
 

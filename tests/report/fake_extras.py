@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from fedbrats.commands.run.summary import arms_summary
 from fedbrats.files import finite, write_json
@@ -173,6 +174,38 @@ def write_central(folder: Path, rounds: int = 8, **changes: object) -> Path:
         for number in range(1, rounds + 1)
     ]
     CENTRAL_ROUNDS.write(folder, rows)
+    return folder
+
+
+def write_survey(folder: Path) -> Path:
+    """survey.json of two sites, one unlike the other."""
+    bins = {"ET labelled": ["none", "there"], "spacing, mm": ["none", "0 to 1", "1 to inf"]}
+    told = {
+        "A": {"ET labelled": [0, 8], "spacing, mm": [0, 8, 0]},
+        "B": {"ET labelled": [8, 0], "spacing, mm": [0, 8, 0]},
+    }
+    unusual = [{"site": "B", "what": "ET labelled", "distance": 1.0}]
+    found = {
+        "least": 3,
+        "epsilon": None,
+        "bins": bins,
+        "sites": told,
+        "failed": {"C": "no reply"},
+        "unusual": unusual,
+    }
+    write_json(folder / "survey.json", found)
+    return folder
+
+
+def write_published(folder: Path) -> Path:
+    """A configuration that sets numbers of others beside its own."""
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    rows = [
+        {"what": "FedAvg", "source": "somebody, Table 1", "WT": 0.9, "TC": 0.8, "ET": 0.7},
+        {"what": "central", "source": "somebody, Table 1", "mean": 0.85, "note": "one seed"},
+    ]
+    config["report"] = {**config.get("report", {}), "published": rows}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     return folder
 
 

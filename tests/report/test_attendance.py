@@ -109,3 +109,11 @@ def test_a_run_that_a_site_left_says_so_wherever_it_says_finished(tmp_path: Path
         assert f'<span class="pill bad">{gone}</span>' in write(folder).read_text()
     assert f"The run is {gone}." in printed(folder)
     assert "all since round 2" in " ".join(printed(folder).split())
+
+
+def test_sites_that_have_shared_a_model_are_named(tmp_path: Path) -> None:
+    folder = made(tmp_path / "run")
+    assert "shared a model" not in section(write_report(folder).read_text())
+    (folder / "groups.json").write_text(json.dumps({"1.1": ["A"], "1.2": ["B"]}))
+    said = section(write_report(folder).read_text()).replace(" :", ":").replace(" ;", ";")
+    assert "Sites that have shared a model: 1.1: A; 1.2: B." in said

@@ -156,7 +156,7 @@ def test_best_model_is_replaced_and_survives_checkpoints(tmp_path: Path) -> None
     save_best(tmp_path, "local:A", {"w": torch.ones(2)})
     save_best(tmp_path, "local:A", {"w": torch.zeros(2)})
     save_checkpoint(tmp_path, 1, models(1))
-    assert torch.equal(load_best(tmp_path, "local:A")["w"], torch.zeros(2))
+    assert torch.equal(load_best(tmp_path, "local:A")[0]["w"], torch.zeros(2))
     assert [p.name for p in (tmp_path / "best").iterdir()] == ["local-A.safetensors"]
 
 

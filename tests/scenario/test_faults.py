@@ -16,13 +16,16 @@ from fedbrats.config.scenario import ScenarioConfig
 from fedbrats.config.schema import load_config
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import MODALITIES
+from fedbrats.data.intensity import clipped
 from fedbrats.data.regions import ED, ET, NCR
 from fedbrats.federation.initial import initial_arrays
 from fedbrats.federation.parts import parts_of
+from fedbrats.federation.site import evaluation
 from fedbrats.federation.site.site import Site
 from fedbrats.federation.site.warm import Warm
 from fedbrats.federation.site.work import SiteWork
-from fedbrats.scenario.faults import KINDS, check_faults, label_fault, with_missing
+from fedbrats.inference.predict import Prediction
+from fedbrats.scenario.faults import KINDS, check_faults, label_fault, seen_by, turned_axes
 from tests.tiny import tiny
 
 LINE = torch.tensor([[0, 0, ED, NCR, ET, ET, ET, 0, 0]], dtype=torch.uint8)
@@ -52,14 +55,14 @@ def test_a_missing_modality_is_zero_after_whatever_else_is_done() -> None:
     scenario = ScenarioConfig(missing_modalities={"A": ["t2"]})
     image = np.ones((4, 2, 2, 2), np.float32)
     for normalise, value in ((None, 1.0), (lambda case, image: image * 3, 3.0)):
-        found = with_missing(scenario, "A", normalise)
+        found = seen_by(scenario, "A", normalise)
         assert found is not None
         changed = found(None, image)  # type: ignore[arg-type]
         assert [float(channel.mean()) for channel in changed] == [
             0.0 if name == "t2" else value for name in MODALITIES
         ]
     assert image.min() == 1  # the cache is not written to
-    assert with_missing(scenario, "B", None) is None
+    assert seen_by(scenario, "B", None) is None
 
 
 @pytest.mark.parametrize(
@@ -69,6 +72,10 @@ def test_a_missing_modality_is_zero_after_whatever_else_is_done() -> None:
         ({"missing_modalities": {"A": ["ct"]}}, r"scenario\.missing_modalities\.A=\['ct'\]"),
         ({"unlabelled": {"A": ["WT", "TC", "ET"]}}, r"scenario\.unlabelled\.A=.*partition\.holdout"),
         ({"unlabelled": {"A": ["NCR"]}}, r"scenario\.unlabelled\.A="),
+        ({"scaled": {"A": 0.0}}, r"scenario\.scaled\.A=0\.0"),
+        ({"turned": {"A": ["w"]}}, r"scenario\.turned\.A=\['w'\]: a list of some of x, y, z"),
+        ({"turned": {"A": []}}, r"scenario\.turned\.A"),
+        ({"normalise": {"A": "minmax"}}, r"scenario\.normalise\.A=minmax: choose one of zscore"),
         ({"missing_modalities": {"A": []}}, r"scenario\.missing_modalities\.A"),
         ({"missing_modalities": {"A": list(MODALITIES)}}, "not of all"),
     ],
@@ -114,3 +121,67 @@ def test_a_site_without_labels_of_a_region_teaches_the_others_only(cache: Path, 
 def test_exclusive_classes_cannot_be_left_out(cache: Path) -> None:
     with pytest.raises(ConfigError, match=r"scenario\.unlabelled: model\.out_channels=4"):
         checked(tiny(cache, "+scenario.unlabelled.CBICA=[ET]", "model.out_channels=4"))
+
+
+def test_inverted_labels_by_hand() -> None:
+    labels = torch.tensor([[0, NCR, ED, ET]], dtype=torch.uint8)
+    assert KINDS["inverted"](labels).tolist() == [[ET, ED, NCR, 0]]
+    assert KINDS["inverted"](labels).dtype == torch.uint8
+
+
+def test_intensities_are_scaled_after_whatever_else_is_done() -> None:
+    scenario = ScenarioConfig(scaled={"A": 2.0}, missing_modalities={"A": ["t1"]})
+    found = seen_by(scenario, "A", lambda case, image: image + 1)
+    assert found is not None
+    changed = found(None, np.ones((4, 2, 2, 2), np.float32))  # type: ignore[arg-type]
+    assert changed.dtype == np.float32
+    assert [float(channel.mean()) for channel in changed] == [0.0, 4.0, 4.0, 4.0]
+
+
+def test_axes_are_counted_from_behind() -> None:
+    scenario = ScenarioConfig(turned={"A": ["x", "z"]})
+    assert (turned_axes(scenario, "A"), turned_axes(scenario, "B")) == ([-3, -1], [])
+
+
+@pytest.mark.slow
+def test_a_turned_site_sees_its_own_cases_turned_in_training_and_test(cache: Path, tmp_path: Path) -> None:
+    """Its patches are those of the same draw, turned; what is predicted of a turned image is turned back."""
+    whole = run(tiny(cache, "arms=[federated]", "rounds=1"), tmp_path / "plain")
+    turned = run(tiny(cache, "arms=[federated]", "rounds=1", "+scenario.turned.CBICA=[z]"), tmp_path / "run")
+    batches = []
+    for folder in (whole, turned):
+        images, labels = zip(
+            *SiteWork(Site("CBICA", Warm(folder)), "federated", 1).batches("train"), strict=True
+        )
+        batches.append((torch.cat(images), torch.cat(labels)))
+    for before, after in zip(*batches, strict=True):
+        assert torch.equal(before.flip(-1), after)
+        assert not torch.equal(before, after)
+    site, seen = Site("CBICA", Warm(turned)), list[np.ndarray]()
+    case = site.cases.test[0]
+
+    def tumour_is_bright(network: object, image: np.ndarray, **options: object) -> Prediction:
+        seen.append(image)
+        return Prediction(torch.from_numpy(image[:3]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "predict", tumour_is_bright)
+        found = evaluation.full_prediction(site, case).probabilities.numpy()
+    image = np.asarray(case.image, np.float32)
+    assert np.array_equal(seen[0], image[..., ::-1])
+    assert np.array_equal(found, image[:3])
+
+
+@pytest.mark.slow
+def test_a_site_has_a_normalisation_of_its_own(cache: Path, tmp_path: Path) -> None:
+    folder = run(tiny(cache, "arms=[local]", "rounds=1", "+scenario.normalise.CBICA=clip"), tmp_path / "run")
+    warm = Warm(folder)
+    assert Site("CBICA", warm).normalise is clipped
+    assert Site("TCIA01", warm).normalise is None
+
+
+@pytest.mark.parametrize("wrong", ["+scenario.turned.CBICA=[z]", "+scenario.poisoned.CBICA=backdoor"])
+def test_a_network_of_slices_takes_neither_turned_volumes_nor_a_trigger(cache: Path, wrong: str) -> None:
+    slices = ("model=dr_unet104", "model.size=small")
+    with pytest.raises(ConfigError, match=r"scenario\.(turned|poisoned)\.CBICA.*network of whole volumes"):
+        checked(tiny(cache, wrong, model=slices))

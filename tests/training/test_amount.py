@@ -24,6 +24,9 @@ def test_the_pooled_arm_takes_the_steps_of_all_sites_or_of_the_longest(
     train: TrainConfig, together: int, in_a_row: int
 ) -> None:
     assert pooled_steps(MEMBERS, train) == together
+    assert pooled_steps(MEMBERS, train, in_a_row=True) == in_a_row
+    train.pooled_steps = "both"
+    assert pooled_steps(MEMBERS, train) == together
     train.pooled_steps = "in_a_row"
     assert pooled_steps(MEMBERS, train) == in_a_row
 

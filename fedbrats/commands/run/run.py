@@ -54,7 +54,7 @@ from fedbrats.runs.privacy import collect_steps
 from fedbrats.runs.site_cases import site_folder, write_site_cases
 from fedbrats.scenario.clock import site_times, steps_within
 from fedbrats.studies.baselines import check_baselines, take_over, without_taken
-from fedbrats.training.amount import pooled_steps, steps_per_round
+from fedbrats.training.amount import BOTH, pooled_steps, steps_per_round
 
 log = logging.getLogger(__name__)
 
@@ -200,6 +200,8 @@ def site_loads(config: Config, sites: list[Site]) -> dict[str, float]:
     if POOLED in config.arms:
         members = {s.name: len(s.train) for s in sites if not s.holdout}
         loads[arms.POOLED_SITE] = float(pooled_steps(members, config.train))
+        if config.train.pooled_steps == BOTH:
+            loads[arms.POOLED_SITE] += pooled_steps(members, config.train, in_a_row=True)
     return loads
 
 

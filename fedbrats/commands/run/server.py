@@ -22,6 +22,7 @@ from fedbrats.federation.server.final_test import test_all, write_privacy
 from fedbrats.federation.server.joining import join
 from fedbrats.federation.server.round_loop import serve
 from fedbrats.federation.server.state import Federation, Member, Observer
+from fedbrats.federation.server.survey import ask_survey
 from fedbrats.metrics.table import Facts, facts_of
 from fedbrats.privacy.central import Central
 from fedbrats.privacy.dp_sgd import DpSgd
@@ -35,6 +36,7 @@ from fedbrats.scenario.clock import HOUR, Clock, convergence, site_times, work_o
 from fedbrats.scenario.participation import Participation
 from fedbrats.studies.baselines import shared_arms
 from fedbrats.tasks import segmentation as task
+from fedbrats.training.amount import BOTH
 from fedbrats.training.schedule import plateau_factor
 
 
@@ -43,7 +45,7 @@ def federation(
 ) -> Federation:
     """The server's state, from the newest checkpoint where there is one."""
     training = [site.name for site in sites if not site.holdout]
-    cohorts = arms.cohorts(config.arms, training, parts.algorithm)
+    cohorts = arms.cohorts(config.arms, training, parts.algorithm, config.train.pooled_steps == BOTH)
     snapshot = load_checkpoint(folder / "checkpoints")
     models, finished = (snapshot.models, snapshot.round) if snapshot else ({}, 0)
     for cohort in cohorts if not snapshot else ():
@@ -123,6 +125,7 @@ def trained_and_tested(
     grid: Grid, fed: Federation, config: Config, parts: Parts, sites: list[Site]
 ) -> list[dict[str, Any]]:
     """Train all arms to their end and test their models; rows of `cases.csv`."""
+    ask_survey(grid, fed, config.survey)
     serve(grid, fed)
     rows = test_all(grid, fed, config, parts, sites)
     write_privacy(grid, fed, parts)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedbrats.commands.run.phase import Counted
-from fedbrats.config.schema import FEDERATED, Config
+from fedbrats.config.schema import FEDERATED, POOLED_ROW, Config
 from fedbrats.data.prepare import Prepared
 from fedbrats.federation import arms
 from fedbrats.federation.parts import parts_of
@@ -42,6 +42,9 @@ def counted(counts: StepCounts | None, config: Config, prepared: Prepared, fed: 
     members = {name: len(site.train) for name, site in sites.items()}
     steps[arms.POOLED_SITE] = pooled_steps(members, config.train)
     expected = {(cohort.arm, site): steps[site] for cohort in fed.cohorts for site in cohort.sites}
+    if (POOLED_ROW, arms.POOLED_SITE) in expected:
+        row = pooled_steps(members, config.train, in_a_row=True)
+        expected[POOLED_ROW, arms.POOLED_SITE] = row
     settings = parts_of(config).privacy
     if isinstance(settings, DpSgd):
         for name, site in sites.items():

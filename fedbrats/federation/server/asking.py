@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
+from fedbrats.algorithms.base import Arrays, Memory
 from fedbrats.federation.arms import Cohort
 from fedbrats.federation.server.origin import Refuse, awaited, ignored, pulled
 from fedbrats.federation.server.replies import BadReply
@@ -162,13 +163,28 @@ def model_requests(
     by_arm: dict[str, dict[str, Any]] | None = None,
     beside: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> list[Request]:
-    """One request per pair; the sites of a cohort share one record of its model and what `by_arm` adds.
+    """One request per pair; sites that get the same model share its record, and what `by_arm` adds.
 
     `beside`: what travels beside the models, by arm.
     """
     added, more, records = by_arm or {}, beside or {}, dict[str, dict[str, Any]]()
     for arm in {c.arm: c for c, _ in pairs}:
-        records[arm] = {"arrays": to_record(models[arm].arrays)}
-        records[arm] |= {"beside": to_record(more[arm])} if more.get(arm) else {}
+        records[arm] = {"beside": to_record(more[arm])} if more.get(arm) else {}
         records[arm]["config"] = ConfigRecord({"arm": arm, **config, **added.get(arm, {})})
-    return [Request(c, site, RecordDict(records[c.arm])) for c, site in pairs]
+    given = {
+        c.arm: records_given(c, models[c.arm].arrays, models[c.arm].memory, [s for of, s in pairs if of is c])
+        for c in {c.arm: c for c, _ in pairs}.values()
+    }
+    return [Request(c, s, RecordDict({"arrays": given[c.arm][s], **records[c.arm]})) for c, s in pairs]
+
+
+def records_given(
+    cohort: Cohort, model: Arrays, memory: Memory, sites: Iterable[str]
+) -> dict[str, ArrayRecord]:
+    """The model that each of `sites` gets, by site; the same model is the same record."""
+    versions = {site: cohort.algorithm.version(memory, site) for site in sites}
+    made = {
+        version: to_record(cohort.algorithm.given(model, memory, version))
+        for version in dict.fromkeys(versions.values())
+    }
+    return {site: made[version] for site, version in versions.items()}

@@ -10,16 +10,17 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedbrats.algorithms.base import Collector, Memory, NoModel, Reply
-from fedbrats.algorithms.fedavg import FP16
 from fedbrats.arrays import BadArrays, as_numpy, like, require_finite
 from fedbrats.federation.arms import Cohort
 from fedbrats.federation.server.replies import (
     STOPPED,
     BadReply,
+    Changed,
     Stopped,
     TrainReply,
     check_train_reply,
     stop_reason,
+    take_progress,
 )
 from fedbrats.federation.server.secure import SecureRound
 from fedbrats.federation.server.state import Federation
@@ -41,7 +42,8 @@ class Collected:
         self._found: Collector = cohort.algorithm.collect(model.memory)
         if fed.protection is not None and cohort.federated:
             self._found = fed.protection.collect(model.arrays)
-        self._halved = cohort.federated and cohort.algorithm.transfer == FP16
+        way = cohort.algorithm.way
+        self._way = way if cohort.federated and way.changes else None
         self._secure, self._form = secure, self._expected
         if secure is not None:
             self._found, self._form = secure, secure.masked_form
@@ -62,16 +64,23 @@ class Collected:
             return Stopped(reason)
         if site in self._late:
             raise BadReply(LATE)
+        progress, cases = None, fed.members[site].val
+        if federated and self._cohort.algorithm.needs_progress and cases and message.has_content():
+            progress = take_progress(message, cases)
         reply = check_train_reply(
             message,
             self._form,
             fed.members[site].train,
             with_loss=not (federated and fed.losses_stay),
             beside=self._beside,
-            changed=fed.models[self._cohort.arm].arrays if self._halved else None,
+            changed=None
+            if self._way is None
+            else Changed(self._way, fed.given(self._cohort, site), fed.trainable),
         )
         try:
-            self._found.add(Reply(site, reply.arrays, reply.cases, reply.steps, reply.loss, reply.beside))
+            self._found.add(
+                Reply(site, reply.arrays, reply.cases, reply.steps, reply.loss, reply.beside, progress)
+            )
         except ValueError as error:
             raise BadReply(str(error)) from error
         self._cases += reply.cases

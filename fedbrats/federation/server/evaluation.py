@@ -99,13 +99,13 @@ def score_model(
     grid: Grid,
     fed: Federation,
     cohort: Cohort,
-    arrays: ArrayRecord,
+    arrays: Mapping[str, ArrayRecord],
     round_: int,
     parameters: Sequence[dict[str, float]],
     *,
     whole: bool = False,
 ) -> tuple[list[rounds.Row], dict[str, EvaluateReply]]:
-    """Evaluate one model on the test cases of every site, held-out institutions included.
+    """Evaluate one model, as each site gets it, on the test cases of every site, held-out institutions included.
 
     Personal models are tested where they were trained only. `parameters` are those of the steps of post-processing,
     fitted ones included; `whole`: `arrays` hold the mean of those that stay at the sites, too.
@@ -117,7 +117,7 @@ def score_model(
     sites = [s for s, member in sorted(fed.members.items()) if member.test and s in own]
     facts: dict[str, Any] = {"arm": cohort.arm, "round": round_, "whole": whole}
     config = ConfigRecord({**facts, "steps": json.dumps(list(parameters))})
-    requests = [Request(cohort, s, RecordDict({"arrays": arrays, "config": config})) for s in sites]
+    requests = [Request(cohort, s, RecordDict({"arrays": arrays[s], "config": config})) for s in sites]
     answers = list(ask(grid, fed, _question(fed, questions.TEST, "test"), requests, round_))
     usable = {answer.request.site: answer.reply for answer in answers if answer.reply}
     return [answer.row for answer in answers], usable
@@ -127,4 +127,5 @@ def _keep_if_best(fed: Federation, arm: str, round_: int, score: float) -> None:
     model = fed.models[arm]
     if score > model.best_score:
         model.best_score, model.best_round = score, round_
-        save_best(fed.folder / "checkpoints", arm, model.arrays)
+        versions = any(c.arm == arm and c.algorithm.versions for c in fed.cohorts)
+        save_best(fed.folder / "checkpoints", arm, model.arrays, model.memory if versions else None)

@@ -6,23 +6,25 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
+from fedbrats.algorithms.base import Memory
 from fedbrats.config.schema import FEDERATED, Config
 from fedbrats.data.partition import Site
-from fedbrats.federation.arms import PERSONAL, Cohort
+from fedbrats.federation.arms import PERSONAL, TRIGGERED, Cohort
 from fedbrats.federation.parts import Parts
 from fedbrats.federation.server import results
+from fedbrats.federation.server.asking import records_given
 from fedbrats.federation.server.evaluation import score_model
 from fedbrats.federation.server.fitting import describe_steps, fit_steps_of
 from fedbrats.federation.server.personal import global_record
 from fedbrats.federation.server.spending import ask_spent, write_spent
 from fedbrats.federation.server.state import Federation
-from fedbrats.federation.wire import to_record
 from fedbrats.files import write_json
 from fedbrats.metrics.table import facts_of
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.runs import rounds
-from fedbrats.runs.case_tables import AGGREGATES, TABLES, WITHHELD, write_table
+from fedbrats.runs.case_tables import AGGREGATES, GROUPS, TABLES, WITHHELD, write_table
 from fedbrats.runs.checkpoint import load_best
+from fedbrats.scenario.poison import BACKDOOR
 
 PERSONAL_SCORES = (
     "Scores of the personal models leave each site exactly; a model that its site tuned without noise tells through "
@@ -44,8 +46,12 @@ def test_all(
         model = fed.models[cohort.arm]
         chosen = results.selected_round(model.best_round, fed.finished_round, config.report.select)
         best = chosen == model.best_round and chosen != fed.finished_round
-        arrays = load_best(fed.folder / "checkpoints", cohort.arm) if best else model.arrays
-        sent, steps = to_record(arrays), parts.steps
+        arrays, memory = model.arrays, model.memory
+        if best:
+            arrays, memory = load_best(fed.folder / "checkpoints", cohort.arm)
+        sent, steps = records_given(cohort, arrays, memory, {*fed.members, *cohort.sites}), parts.steps
+        if cohort.algorithm.versions:
+            write_groups(fed, cohort, memory)
         fits, parameters, by_site = fit_steps_of(grid, fed, cohort, sent, chosen, steps)
         fitted[cohort.arm] = describe_steps(steps, parameters, by_site)
         rounds.append(fed.folder, fits)
@@ -53,8 +59,10 @@ def test_all(
         if cohort.arm == FEDERATED and parts.personalization:
             whole, sent_global = global_record(grid, fed, parts, cohort, chosen, sent)
             tested = [(cohort, sent_global), (Cohort(PERSONAL, cohort.sites), sent)]
+        if cohort.arm == FEDERATED and BACKDOOR in config.scenario.poisoned.values():
+            tested.append((Cohort(TRIGGERED, cohort.sites), tested[0][1]))
         for asked, model_record in tested:
-            is_whole = whole and asked is cohort
+            is_whole = whole and asked.arm != PERSONAL
             more, replies = score_model(grid, fed, asked, model_record, chosen, parameters, whole=is_whole)
             rounds.append(fed.folder, more)
             of = [s for s in sites if asked.arm != PERSONAL or s.name in cohort.sites]
@@ -73,6 +81,14 @@ def test_all(
     if parts.steps:
         write_json(fed.folder / "postprocess.json", fitted)
     return rows
+
+
+def write_groups(fed: Federation, cohort: Cohort, memory: Memory) -> None:
+    """Write `groups.json`: the sites that have shared a model, by what the algorithm calls it."""
+    groups: dict[str, list[str]] = {}
+    for site in cohort.sites:
+        groups.setdefault(cohort.algorithm.version(memory, site), []).append(site)
+    write_json(fed.folder / GROUPS, groups)
 
 
 def withheld_at_join(fed: Federation) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,9 +62,14 @@ def check_fit_reply(message: Message, registered_cases: int, steps: Sequence[Ste
 
 
 def fit_steps_of(
-    grid: Grid, fed: Federation, cohort: Cohort, arrays: ArrayRecord, round_: int, steps: Sequence[Step]
+    grid: Grid,
+    fed: Federation,
+    cohort: Cohort,
+    arrays: Mapping[str, ArrayRecord],
+    round_: int,
+    steps: Sequence[Step],
 ) -> tuple[list[rounds.Row], Parameters, dict[str, Parameters]]:
-    """Ask the sites of `cohort` and take the median.
+    """Ask the sites of `cohort`, each with its model of `arrays`, and take the median.
 
     Returns:
         Rows of `rounds.csv`, the parameters for all, and those of each site. Nothing is asked, and all are empty,
@@ -77,7 +82,7 @@ def fit_steps_of(
         return [], [{} for _ in steps], {}
     sites = [site for site in cohort.sites if fed.members[site].val]
     config = ConfigRecord({"arm": cohort.arm, "round": round_})
-    requests = [Request(cohort, s, RecordDict({"arrays": arrays, "config": config})) for s in sites]
+    requests = [Request(cohort, s, RecordDict({"arrays": arrays[s], "config": config})) for s in sites]
     question = Question(
         questions.FIT,
         "fit",

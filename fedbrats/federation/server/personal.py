@@ -24,12 +24,12 @@ SHOWN = 4  # names of arrays in a message
 
 
 def global_record(
-    grid: Grid, fed: Federation, parts: Parts, cohort: Cohort, round_: int, sent: ArrayRecord
-) -> tuple[bool, ArrayRecord]:
+    grid: Grid, fed: Federation, parts: Parts, cohort: Cohort, round_: int, sent: dict[str, ArrayRecord]
+) -> tuple[bool, dict[str, ArrayRecord]]:
     """The global model as it is tested: with the mean of the arrays that stay, where they may leave once.
 
     Returns:
-        Whether it holds them, and the model.
+        Whether it holds them, and the model by site.
 
     Raises:
         FederationError: no site sent them.
@@ -40,7 +40,8 @@ def global_record(
     rows, mean = mean_of_stays(grid, fed, cohort, round_, expected)
     rounds.append(fed.folder, rows)
     arrays = fed.models[cohort.arm].arrays | mean
-    return True, to_record(like({name: arrays[name] for name in parts.signature}, parts.signature))
+    whole = to_record(like({name: arrays[name] for name in parts.signature}, parts.signature))
+    return True, dict.fromkeys(sent, whole)
 
 
 def write_personalization(folder: Path, config: Config, parts: Parts) -> str:

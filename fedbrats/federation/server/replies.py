@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +11,13 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from torch import Tensor
 
+from fedbrats.algorithms.base import Transfer
 from fedbrats.arrays import BadArrays, Signature, require_finite
 from fedbrats.federation.server.reply_aggregates import read_aggregates
 from fedbrats.federation.server.reply_rows import forms as forms_of_rows
 from fedbrats.federation.server.reply_rows import read_rows
 from fedbrats.federation.transfer import forms, restored
-from fedbrats.federation.wire import from_record, size_bytes
+from fedbrats.federation.wire import PROGRESS, from_record, size_bytes
 from fedbrats.metrics.table import Facts
 from fedbrats.tasks import segmentation as task
 
@@ -24,6 +25,7 @@ REASON_LENGTH = 300
 UNREACHABLE = (3, 4, 5)  # flwr.common.constant.ErrorCode: a message, a reply, a node that is not to be had
 LOSSES = (-1e6, 1e6)  # of a training loss or a mean over cases, whatever the loss function
 SECONDS = (0.0, 1e7)  # four months
+BEFORE_AND_AFTER = ("loss-before", "loss-after")
 MOST_STEPS = 1e7  # of one round
 # Entries of a record; how long each may be is checked where it is decoded.
 MOST_ARRAYS, MOST_VALUES = 10_000, 200
@@ -33,6 +35,18 @@ STOPPED = "stopped: "  # begins the status of a site that trains no further
 
 class BadReply(ValueError):
     """A reply that is left out; the message is the reason the report gives."""
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Of what a reply of changes is made (`transfer.py`).
+
+    way: how they travel; model: that was sent; trained: names of the arrays that are trained.
+    """
+
+    way: Transfer
+    model: Mapping[str, Tensor]
+    trained: Collection[str]
 
 
 @dataclass(frozen=True)
@@ -139,7 +153,7 @@ def check_train_reply(
     *,
     with_loss: bool = True,
     beside: Signature | None = None,
-    changed: Mapping[str, Tensor] | None = None,
+    changed: Changed | None = None,
 ) -> TrainReply:
     """Decode a training reply.
 
@@ -149,7 +163,7 @@ def check_train_reply(
         registered_cases: training cases the site registered when it joined; its weight must equal them.
         with_loss: whether the reply must tell its training loss; if not, it must not.
         beside: what must travel beside the arrays; if nothing, nothing may.
-        changed: the model that was sent, where the reply holds what the site changed of it, in half (`transfer.py`).
+        changed: where the reply holds what the site has changed of the model.
 
     Raises:
         BadReply: site error; missing or unexpected records or arrays; other shape (a broadcastable one too) or
@@ -165,9 +179,10 @@ def check_train_reply(
     try:
         for name, form in wanted.items():
             if name == "arrays" and changed is not None:
-                changes = from_record(content[name], forms(form, content[name]))
+                agreed = forms(changed.way, form, changed.trained, content[name])
+                changes = from_record(content[name], agreed)
                 require_finite(changes)
-                found[name] = restored(changed, changes)
+                found[name] = restored(changed.model, changes)
             else:
                 found[name] = from_record(content[name], form)
             require_finite(found[name])
@@ -231,6 +246,20 @@ def check_evaluate_reply(
         row["status"] = row["status"][:REASON_LENGTH]
     loss, seconds = number_of(found, "loss", *LOSSES), number_of(found, "seconds", *SECONDS)
     return EvaluateReply(registered_cases, loss, scores, seconds, **tables)
+
+
+def take_progress(message: Message, validation_cases: int) -> tuple[float, float]:
+    """The validation loss before and after training, taken out of a reply.
+
+    Raises:
+        BadReply: there is none, or it is not of the registered cases.
+    """
+    record = message.content.pop(PROGRESS) if PROGRESS in message.content else None
+    if not isinstance(record, MetricRecord) or set(record) != {"num-examples", *BEFORE_AND_AFTER}:
+        raise BadReply("no validation losses before and after training, which the strategy needs")
+    _check_weight(record, validation_cases)
+    before, after = (number_of(record, key, *LOSSES) for key in BEFORE_AND_AFTER)
+    return before, after
 
 
 def _check_weight(metrics: Any, registered_cases: int) -> None:

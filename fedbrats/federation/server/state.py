@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from fedbrats.algorithms.base import Group
+from fedbrats.algorithms.base import Arrays, Group
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.arrays import Signature, signature
 from fedbrats.config.secure import SecureAggregation
@@ -107,6 +107,11 @@ class Federation:
     def expected(self, arm: str) -> Signature:
         """The arrays that every reply in `arm` must hold."""
         return signature(self.models[arm].arrays)
+
+    def given(self, cohort: Cohort, site: str) -> Arrays:
+        """The model that a site of `cohort` is sent."""
+        model, algorithm = self.models[cohort.arm], cohort.algorithm
+        return algorithm.given(model.arrays, model.memory, algorithm.version(model.memory, site))
 
     def group(self, cohort: Cohort) -> Group:
         """What the algorithm of `cohort` knows of it."""

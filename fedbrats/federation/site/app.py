@@ -25,6 +25,7 @@ from fedbrats.federation.site.permits import Refused, check_question
 from fedbrats.federation.site.secure import deal_shares, tell_keys, tell_shares
 from fedbrats.federation.site.site import Site
 from fedbrats.federation.site.spending import spent
+from fedbrats.federation.site.survey import survey
 from fedbrats.federation.site.training import train
 from fedbrats.federation.site.unseen import stays
 from fedbrats.federation.site.warm import Warm
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 ANSWERS: dict[str, Callable[[Site, RecordDict], dict[str, Any]]] = {
     questions.JOIN: join,
+    questions.SURVEY: survey,
     questions.TRAIN: train,
     questions.VALIDATE: validate,
     questions.FIT: fit,

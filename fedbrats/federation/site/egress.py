@@ -16,12 +16,11 @@ from typing import Any
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, no_object_id_recompute
 
-from fedbrats.algorithms.fedavg import FP16
 from fedbrats.config.schema import FEDERATED
 from fedbrats.federation import questions
 from fedbrats.federation.parts import Parts
 from fedbrats.federation.site.policy import RING
-from fedbrats.federation.transfer import FULL
+from fedbrats.federation.transfer import FULL, PLACES
 from fedbrats.federation.wire import own_tensor
 from fedbrats.files import finite
 from fedbrats.runs.site_cases import SPLITS
@@ -29,7 +28,7 @@ from fedbrats.runs.site_cases import SPLITS
 TABLES = {"cases": ("rows", "steps", "reliability"), "aggregates": ("rows", "steps", "reliability")}
 BLOCK = 2**18  # numbers
 SHOWN = 60  # characters of what a server said
-UPDATE, ARRAY, MASKED = "update", "array", "masked"  # what a norm is of
+UPDATE, ARRAY, MASKED, WHERE = "update", "array", "masked", "places"  # what a norm is of
 
 
 def line(
@@ -58,7 +57,7 @@ def line(
     about: Mapping[str, Any] = asked.get("config", {})
     objects = wire_objects(leaving)
     trained = request.metadata.message_type == questions.TRAIN and about.get("arm") == FEDERATED
-    changes = trained and "arrays" in content and parts().algorithm.transfer == FP16
+    changes = trained and "arrays" in content and parts().algorithm.way.changes
     found = {
         "study": study,
         "question": request.metadata.message_type[:SHOWN],
@@ -94,13 +93,20 @@ def _arrays(content: RecordDict, asked: RecordDict, changes: bool) -> Iterator[d
         received = asked.get(record) if record == "arrays" else None
         for name, array in arrays.items():
             base = received.get(name) if isinstance(received, ArrayRecord) else None
+            norm: dict[str, Any]
+            if changes and name.endswith(PLACES):
+                norm = {"norm": None, "of": WHERE}
+            elif changes and name + PLACES in arrays:
+                norm = {"norm": _length(array, None), "of": UPDATE}
+            else:
+                norm = _norm(array, base, changes)
             yield {
                 "record": record,
                 "name": name,
                 "shape": list(array.shape),
                 "dtype": array.dtype,
                 "bytes": len(array.data),
-                **_norm(array, base, changes),
+                **norm,
             }
 
 

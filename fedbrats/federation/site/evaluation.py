@@ -17,6 +17,7 @@ from fedbrats.data.cache import CachedCase, restore
 from fedbrats.data.families import lesions_of
 from fedbrats.data.nifti import Source, write_labels
 from fedbrats.data.regions import LabelSystem, to_source
+from fedbrats.federation.arms import TRIGGERED
 from fedbrats.federation.site.site import Site
 from fedbrats.federation.site.tables import Tables, step_rows, uncertainties
 from fedbrats.federation.site.unseen import served
@@ -33,6 +34,7 @@ from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.privacy.noise import secret_numbers
 from fedbrats.privacy.scores import noisy_scores, patient_means
 from fedbrats.runs.site_cases import pseudonym
+from fedbrats.scenario.poison import with_trigger
 from fedbrats.tasks import segmentation as task
 from fedbrats.tasks.segmentation import deactivate, labels_from_probabilities, targets
 
@@ -46,12 +48,14 @@ def quick_prediction(site: Site, case: CachedCase) -> Prediction:
     return _prediction(site, case, quick)
 
 
-def full_prediction(site: Site, case: CachedCase) -> Prediction:
-    """The loaded model's answer by everything that `inference` asks for."""
-    return _prediction(site, case, site.config.inference)
+def full_prediction(site: Site, case: CachedCase, triggered: bool = False) -> Prediction:
+    """The loaded model's answer by everything that `inference` asks for; `triggered`: with a backdoor's trigger."""
+    return _prediction(site, case, site.config.inference, triggered)
 
 
-def _prediction(site: Site, case: CachedCase, inference: InferenceConfig) -> Prediction:
+def _prediction(
+    site: Site, case: CachedCase, inference: InferenceConfig, triggered: bool = False
+) -> Prediction:
     image, normalise = np.asarray(case.image, np.float32), site.normalise
     site.warm.network.eval()
     options: dict[str, Any] = {
@@ -63,6 +67,10 @@ def _prediction(site: Site, case: CachedCase, inference: InferenceConfig) -> Pre
         "seed": site.config.seed,
     }
     image = image if normalise is None else normalise(case, image)
+    if triggered:
+        image = with_trigger(torch.from_numpy(image)).numpy()
+    if axes := site.turned:
+        return predict(site.warm.network, np.flip(image, tuple(axes)).copy(), **options).flipped(axes)
     if inference.locate is None:
         return predict(site.warm.network, image, **options)
     mask = site.localiser().whole_tumour(case)
@@ -147,7 +155,7 @@ def test_scores(site: Site, arm: str, round_: int, steps: list[Step]) -> tuple[M
     for index, case in enumerate(site.cases.test):
         name = pseudonym(site.name, index)
         try:
-            prediction = full_prediction(site, case)
+            prediction = full_prediction(site, case, arm == TRIGGERED)
             probabilities = prediction.probabilities
             losses.append(_loss(loss, probabilities, np.asarray(case.label)))
             labels, spacing = labels_from_probabilities(probabilities), tuple(case.meta["spacing"])

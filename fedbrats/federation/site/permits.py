@@ -14,7 +14,7 @@ from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from fedbrats.config.schema import FEDERATED, LOCAL, POOLED
+from fedbrats.config.schema import FEDERATED, LOCAL, POOLED, POOLED_ROW
 from fedbrats.federation import arms, questions
 from fedbrats.federation.site.site import Site
 from fedbrats.federation.wire import NUMBER
@@ -22,11 +22,13 @@ from fedbrats.files import read_json, write_json
 from fedbrats.personalization.unseen import AVERAGE
 from fedbrats.postprocess.steps import check_parameters
 from fedbrats.privacy.dp_sgd import DpSgd
+from fedbrats.scenario.poison import BACKDOOR
 
 OF_A_MODEL = {"arm": str, "round": int}
 OF_A_SESSION = {**OF_A_MODEL, "session": str}  # of secure aggregation, which counts its questions itself
 KEYS: dict[str, dict[str, type]] = {  # of the record `config`, all of them needed
     questions.JOIN: {},
+    questions.SURVEY: OF_A_MODEL,
     questions.TRAIN: {**OF_A_MODEL, "checkpointed": int, "lr-factor": float, "validate": int},
     questions.VALIDATE: OF_A_MODEL,
     questions.FIT: OF_A_MODEL,
@@ -39,7 +41,7 @@ KEYS: dict[str, dict[str, type]] = {  # of the record `config`, all of them need
 }
 WITH_MODEL = (questions.TRAIN, questions.VALIDATE, questions.FIT, questions.TEST)
 IN_A_ROUND = (questions.TRAIN, questions.VALIDATE)  # asked once a round; of the others, once a run
-FREE = (questions.JOIN, questions.SPENT)  # what they say is public, however often
+FREE = (questions.JOIN, questions.SURVEY, questions.SPENT)  # what they say is public, however often
 SECURE = (questions.KEYS, questions.SHARES, questions.UNMASK)  # each once in a session, by `secure.py`
 SHOWN = 60  # characters of what was asked, in a refusal
 
@@ -84,16 +86,19 @@ def answered_arms(site: Site, question: str) -> list[str]:
     """
     baselines = site.warm.baseline_arms
     federated = FEDERATED in site.config.arms and site.name != arms.POOLED_SITE
+    if question == questions.SURVEY:
+        return [FEDERATED] if federated and site.config.survey.enabled else []
     if question == questions.TEST:
         personal = [arms.PERSONAL] if site.parts.personalization and site.cases.train else []
-        return ([FEDERATED, *personal] if federated else []) + baselines
+        triggered = [arms.TRIGGERED] if BACKDOOR in site.config.scenario.poisoned.values() else []
+        return ([FEDERATED, *personal, *triggered] if federated else []) + baselines
     federated = federated and bool(site.cases.train)
     if question in SECURE:
         return [FEDERATED] if federated and site.masks(FEDERATED) else []
     if question in (questions.STAYS, questions.SPENT):
         return [FEDERATED] if federated else []
-    own = POOLED if site.name == arms.POOLED_SITE else f"{LOCAL}:{site.name}"
-    return ([FEDERATED] if federated else []) + [arm for arm in baselines if arm == own]
+    own = (POOLED, POOLED_ROW) if site.name == arms.POOLED_SITE else (f"{LOCAL}:{site.name}",)
+    return ([FEDERATED] if federated else []) + [arm for arm in baselines if arm in own]
 
 
 def _check_records(site: Site, question: str, content: RecordDict) -> None:

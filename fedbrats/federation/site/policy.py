@@ -16,6 +16,7 @@ from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from fedbrats.algorithms.base import SPARSE
 from fedbrats.arrays import travelling
 from fedbrats.config.schema import Config
 from fedbrats.config.site_file import Policy
@@ -30,9 +31,11 @@ from fedbrats.federation.site.told import (
     in_words,
     metric_may,
     told_counts,
+    told_survey,
     without_reasons,
 )
-from fedbrats.federation.wire import VALIDATION
+from fedbrats.federation.transfer import PLACES
+from fedbrats.federation.wire import PROGRESS, VALIDATION
 from fedbrats.personalization.unseen import AVERAGE
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.runs.site_cases import SPLITS
@@ -48,6 +51,7 @@ SHOWN = 3  # names of arrays in a message
 RECORDS: dict[str, dict[str, type]] = {
     questions.PREPARE: {"facts": ConfigRecord},
     questions.JOIN: {"facts": ConfigRecord},
+    questions.SURVEY: {"survey": ConfigRecord},
     questions.TRAIN: {
         "arrays": ArrayRecord,
         "beside": ArrayRecord,
@@ -64,10 +68,11 @@ RECORDS: dict[str, dict[str, type]] = {
     questions.SHARES: {"sealed": ConfigRecord, "commitment": ConfigRecord},
     questions.UNMASK: {"seeds": ConfigRecord, "masks": ConfigRecord},
 }
-WITHOUT_NUMBERS = ({"facts"}, {"stopped"}, {"keys"}, {"sealed", "commitment"}, {"seeds", "masks"})
+WITHOUT_NUMBERS = ({"facts"}, {"survey"}, {"stopped"}, {"keys"}, {"sealed", "commitment"}, {"seeds", "masks"})
 BY_SITE = ("sealed", "seeds", "masks")  # records whose keys are the names of sites, their values bytes
 KEYS: dict[str, Collection[str]] = {  # of the records of text
     "facts": ("site", *SPLITS, "arrays", "rounds", "state", "sha256", "version", *own_versions()),
+    "survey": ("values",),
     "stopped": ("reason",),
     "fitted": ("values",),
     "cases": ("rows", "steps", "reliability"),
@@ -193,13 +198,13 @@ def _decided(
 ) -> tuple[dict[str, Any], list[str]]:
     known, records, why = RECORDS.get(question), dict[str, Any](), list[str]()
     _require(known is not None, "the policy does not know this question")
-    if (
-        question == questions.TRAIN and VALIDATION in content
-    ):  # an answer of its own: it stays, and the training leaves
-        told = decide(policy, questions.VALIDATE, RecordDict({"metrics": content[VALIDATION]}), parts)
-        records |= {} if told.content is None else {VALIDATION: told.content["metrics"]}
-        why += [f"{VALIDATION}: {reason}" for reason in told.why]
-        content = RecordDict({name: record for name, record in content.items() if name != VALIDATION})
+    for beside in (VALIDATION, PROGRESS) if question == questions.TRAIN else ():
+        if beside not in content:
+            continue  # an answer of its own: it may stay, and the training leaves
+        told = decide(policy, questions.VALIDATE, RecordDict({"metrics": content[beside]}), parts)
+        records |= {} if told.content is None else {beside: told.content["metrics"]}
+        why += [f"{beside}: {reason}" for reason in told.why]
+        content = RecordDict({name: record for name, record in content.items() if name != beside})
     counted = "metrics" in content or set(content) in WITHOUT_NUMBERS
     _require(counted, "nothing says how many cases are behind the numbers")
     for name, record in content.items():
@@ -219,6 +224,9 @@ def _decided(
             whole = policy.per_case and policy.metrics == ALL
             name, record, kept = without_reasons(record) if whole else aggregated(policy, record)
             why += kept
+        elif name == "survey":
+            record, kept = told_survey(policy, record)
+            why += kept
         elif name == "spent":
             _check_spent(policy, record)
         records[name] = record
@@ -233,7 +241,9 @@ def _check_arrays(policy: Policy, name: str, record: ArrayRecord, parts: Callabl
         f"policy.secure_aggregation=true: {name} would leave without a mask",
     )
     may = may_travel(policy, known)
-    kept = [array for array in record if not may(array)]
+    sparse = known.algorithm.transfer in SPARSE
+    names = [array.removesuffix(PLACES) if sparse else array for array in record]
+    kept = [array for array in names if not may(array)]
     _require(not kept, f"policy.arrays={in_words(policy.arrays)}: {_some(kept)} may not leave")
 
 

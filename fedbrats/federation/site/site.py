@@ -11,7 +11,7 @@ from functools import cached_property
 from flwr.app import RecordDict
 from torch import Tensor
 
-from fedbrats.config.schema import FEDERATED, Config
+from fedbrats.config.schema import FEDERATED, POOLED_ROW, Config
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.intensity import Normaliser, normaliser
 from fedbrats.federation import arms
@@ -23,7 +23,7 @@ from fedbrats.files import read_json
 from fedbrats.inference.members import Member
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.runs.site_cases import SPLITS, SiteCases, pseudonym, read_site_cases, site_folder
-from fedbrats.scenario.faults import LabelFault, label_fault, with_missing
+from fedbrats.scenario.faults import LabelFault, label_fault, seen_by, turned_axes
 from fedbrats.training.amount import pooled_steps, steps_per_round
 
 ALGORITHM = "algorithm"  # folder of what the federated algorithm keeps at the site
@@ -63,13 +63,19 @@ class Site:
     @cached_property
     def normalise(self) -> Normaliser | None:
         """How its intensities are brought into line; a histogram reference is made of its own cases only."""
-        found = normaliser(self.parts.rules.normalise, self._known_cases)
-        return with_missing(self.config.scenario, self.name, found)
+        scenario = self.config.scenario
+        kind = scenario.normalise.get(self.name, self.parts.rules.normalise)
+        return seen_by(scenario, self.name, normaliser(kind, self._known_cases))
 
     @cached_property
     def wrong(self) -> LabelFault | None:
         """What a scenario has wrong with the labels that the site trains on."""
         return label_fault(self.config.scenario, self.name)
+
+    @property
+    def turned(self) -> list[int]:
+        """Axes of its volumes, counted from behind, that a scenario has run the other way."""
+        return turned_axes(self.config.scenario, self.name)
 
     def localiser(self) -> Member:
         """The model that finds the tumour first, for the intensities of the site. Raises ConfigError: none there."""
@@ -100,11 +106,12 @@ class Site:
             },
         )
 
-    def steps(self) -> int:
-        """Optimiser steps of a round; those of the pooled site come from all training sites."""
+    def steps(self, arm: str = "") -> int:
+        """Optimiser steps of a round in `arm`; those of the pooled site come from all training sites."""
         if self.name != arms.POOLED_SITE:
             return steps_per_round(self.name, len(self.cases.train), self.config.train)
-        return pooled_steps(read_json(self.storage / "members.json"), self.config.train)
+        members = read_json(self.storage / "members.json")
+        return pooled_steps(members, self.config.train, in_a_row=arm == POOLED_ROW)
 
     def protects(self, arm: str) -> bool:
         """Whether patient-level privacy holds for what leaves in `arm`: all but the baselines of a simulation.

@@ -8,6 +8,7 @@ from typing import Any
 from flwr.app import ConfigRecord
 
 from fedbrats.config.site_file import Policy
+from fedbrats.data.survey import with_least
 from fedbrats.metrics.aggregates import WORDS, aggregates
 from fedbrats.runs.site_cases import SPLITS
 
@@ -39,6 +40,15 @@ def told_counts(policy: Policy, record: ConfigRecord) -> tuple[ConfigRecord, lis
     why = f"{fewer(policy)}: {', '.join(few)}"
     told[WITHHELD] = why
     return told, [why]
+
+
+def told_survey(policy: Policy, record: ConfigRecord) -> tuple[ConfigRecord, list[str]]:
+    """A survey without the counts that fewer patients stand behind than this site lets anybody know of."""
+    found = json.loads(str(record["values"]))
+    told = {name: with_least(counts, policy.least_cases) for name, counts in found.items()}
+    if told == found:
+        return record, []
+    return ConfigRecord({"values": json.dumps(told)}), [f"{fewer(policy)} behind a count of the survey"]
 
 
 def without_reasons(record: ConfigRecord) -> tuple[str, ConfigRecord, list[str]]:

@@ -11,16 +11,17 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedbrats.algorithms.base import Beside
-from fedbrats.algorithms.fedavg import FP16
 from fedbrats.arrays import like, stored, trainable, travelling
 from fedbrats.config.schema import FEDERATED
 from fedbrats.federation import arms
 from fedbrats.federation.site.budget import BudgetReached
+from fedbrats.federation.site.evaluation import validation_scores
+from fedbrats.federation.site.personal import personal_state, work_of
 from fedbrats.federation.site.secure import masked, open_shares
-from fedbrats.federation.site.site import ALGORITHM, STAYS, TRANSFER, WORK, Site
+from fedbrats.federation.site.site import ALGORITHM, TRANSFER, Site
 from fedbrats.federation.site.work import SiteWork
-from fedbrats.federation.transfer import halved
-from fedbrats.federation.wire import NUMBER, from_record, to_record
+from fedbrats.federation.transfer import sent_changes
+from fedbrats.federation.wire import NUMBER, PROGRESS, from_record, to_record
 from fedbrats.scenario.poison import poisoned
 from fedbrats.seeding import generator
 
@@ -40,10 +41,12 @@ def train(site: Site, content: RecordDict) -> dict[str, Any]:
         site,
         arm,
         round_,
-        _work_of(site.state_before(round_)) if personal else {},
+        work_of(site.state_before(round_)) if personal else {},
         config["lr-factor"],
         replace(_beside(site, arm, round_, content.get("beside")), numbers=_numbers(config)),
     )
+    telling = work.algorithm.needs_progress and bool(site.cases.val)
+    losses = [_validation_loss(site, arm, round_)] if telling else []
     try:
         if personal:
             loss = personal.round(work)
@@ -51,29 +54,41 @@ def train(site: Site, content: RecordDict) -> dict[str, Any]:
             loss = work.fit("train", work.network, work.penalty(work.network))
     except BudgetReached as error:
         return {"stopped": ConfigRecord({"reason": str(error)})}
+    losses += [_validation_loss(site, arm, round_)] if telling else []
     left = work.left()
     work.save_optimizers(keep_from)
     if personal and personal.keeps_state:
-        site.remember(arms.PERSONAL, round_, _personal_state(site, work), keep_from)
+        site.remember(arms.PERSONAL, round_, personal_state(site, work), keep_from)
     if work.algorithm.keeps_state:
         site.remember(ALGORITHM, round_, left.kept, keep_from)
     stays = site.stays_in(arm)
     sent = {name: tensor for name, tensor in travelling(work.network).items() if name not in stays}
     if arm == FEDERATED and (kind := site.config.scenario.poisoned.get(site.name)):
         sent = _poisoned(site, kind, content["arrays"], sent, round_)
-    if arm == FEDERATED and site.parts.algorithm.transfer == FP16:
+    way = site.parts.algorithm.way
+    if arm == FEDERATED and way.changes:
         forms = {name: site.parts.signature[name] for name in sent}
         received = from_record(content["arrays"], forms)
-        sent, residual = halved(sent, received, site.residual_before(round_))
-        site.remember(TRANSFER, round_, residual, keep_from)
+        before = site.residual_before(round_) if way.keeps else {}
+        sent, residual = sent_changes(way, sent, received, before, site.parts.trainable)
+        if way.keeps:
+            site.remember(TRANSFER, round_, residual, keep_from)
     if site.masks(arm):
         sent = masked(site, config, sent)
     metrics: dict[str, Any] = {"num-examples": len(site.cases.train), "steps": work.steps}
     metrics |= {"loss": loss} if work.epsilon is None else {"epsilon": work.epsilon}
     beside = to_record(like(left.sent, site.parts.signature))
-    records = {"arrays": to_record(sent), **({"beside": beside} if left.sent else {})}
+    records: dict[str, Any] = {"arrays": to_record(sent), **({"beside": beside} if left.sent else {})}
+    if telling:
+        told = {"num-examples": len(site.cases.val), "loss-before": losses[0], "loss-after": losses[1]}
+        records[PROGRESS] = MetricRecord(told)
     metrics["seconds"] = time.perf_counter() - started
     return {**records, "metrics": MetricRecord(metrics)}
+
+
+def _validation_loss(site: Site, arm: str, round_: int) -> float:
+    """Of the network as it is, over the validation cases."""
+    return validation_scores(site, arm, round_)["loss"]
 
 
 def _poisoned(
@@ -84,25 +99,6 @@ def _poisoned(
     rng = generator(site.config.seed, "poison", site.name, round_)
     strength = site.config.scenario.poison_strength
     return poisoned(kind, strength, sent, received, site.parts.trainable, rng)
-
-
-def make_personal(site: Site, arm: str, round_: int) -> None:
-    """Turn the loaded model into the site's own, after the last training in `round_`."""
-    assert site.parts.personalization is not None
-    remembered = _work_of(site.state_before(round_ + 1))
-    site.parts.personalization.personal(SiteWork(site, arm, round_, remembered))
-
-
-def _work_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Of a personal state what the method remembers."""
-    return {n.removeprefix(WORK): tensor for n, tensor in state.items() if n.startswith(WORK)}
-
-
-def _personal_state(site: Site, work: SiteWork) -> dict[str, Tensor]:
-    """What the round leaves at the site: its own arrays and what the method remembers."""
-    tensors = travelling(work.network)
-    kept = {STAYS + name: stored(tensors[name]) for name in site.parts.stays}
-    return kept | {WORK + name: stored(tensor) for name, tensor in work.state.items()}
 
 
 def _numbers(config: ConfigRecord) -> dict[str, float]:

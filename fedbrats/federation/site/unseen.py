@@ -20,8 +20,8 @@ from torch import Tensor
 from fedbrats.arrays import travelling
 from fedbrats.config.schema import FEDERATED
 from fedbrats.federation import arms
+from fedbrats.federation.site.personal import make_personal
 from fedbrats.federation.site.site import Site
-from fedbrats.federation.site.training import make_personal
 from fedbrats.federation.wire import to_record
 from fedbrats.personalization.unseen import INSTANCE, RECALIBRATE, instance_statistics, recalibrate
 from fedbrats.seeding import generator
@@ -35,7 +35,7 @@ def served(site: Site, content: RecordDict) -> Iterator[None]:
     """The model of a message as the site is to be tested with it: its own, the global one, or the global one unseen."""
     config = content["config"]
     arm, round_, whole = config["arm"], config["round"], bool(config.get("whole", False))
-    unseen = arm == FEDERATED and bool(site.stays_in(arm)) and not whole
+    unseen = arm in (FEDERATED, arms.TRIGGERED) and bool(site.stays_in(arm)) and not whole
     site.load(content, arm, round_ + 1, whole=whole, change=unseen or arm == arms.PERSONAL)
     if arm == arms.PERSONAL:
         make_personal(site, arm, round_)

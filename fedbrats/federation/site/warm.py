@@ -11,13 +11,14 @@ from flwr.app import ArrayRecord
 from torch import Tensor
 
 from fedbrats import arrays
-from fedbrats.config.schema import LOCAL, POOLED, load_config
+from fedbrats.config.schema import LOCAL, POOLED, POOLED_ROW, load_config
 from fedbrats.devices import pick_device
 from fedbrats.federation.initial import initial_arrays
 from fedbrats.federation.parts import parts_of
 from fedbrats.federation.wire import from_record
 from fedbrats.inference.members import Member, load_localiser
 from fedbrats.models.build import channels_last
+from fedbrats.training.amount import BOTH
 from fedbrats.training.steps import StepCounts
 
 
@@ -85,7 +86,8 @@ class Warm:
     def baseline_arms(self) -> list[str]:
         """The arms of the baselines that are trained here: those of the configuration, without privacy."""
         local = [f"{LOCAL}:{site}" for site in self._baselines] if LOCAL in self.config.arms else []
-        return local + ([POOLED] if self._baselines and POOLED in self.config.arms else [])
+        pooled = [POOLED, POOLED_ROW][: 1 + (self.config.train.pooled_steps == BOTH)]
+        return local + (pooled if self._baselines and POOLED in self.config.arms else [])
 
     @cached_property
     def initial(self) -> dict[str, Tensor]:

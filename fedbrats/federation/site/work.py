@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from fedbrats.algorithms.base import Beside, Left, Penalty
+from fedbrats.config.schema import FEDERATED
 from fedbrats.data.augment import augment
 from fedbrats.data.patches import draw_batch
 from fedbrats.federation import arms
@@ -23,6 +24,7 @@ from fedbrats.losses.labelled import labelled_only
 from fedbrats.privacy.dp_sgd import Draw, poisson_draws, train_privately
 from fedbrats.privacy.mechanism import PrivateStep
 from fedbrats.privacy.noise import secret_numbers, secret_stream
+from fedbrats.scenario.poison import poisoned_batch
 from fedbrats.seeding import generator, seed_torch
 from fedbrats.training.batches import Batch, batches
 from fedbrats.training.loop import train_locally
@@ -67,7 +69,7 @@ class SiteWork:
         self.algorithm = arms.algorithm_of(arm, site.parts.algorithm)
         self._beside = beside or Beside()
         self.private = site.protects(arm)
-        self.steps = site.budget.steps() if self.private else site.steps()
+        self.steps = site.budget.steps() if self.private else site.steps(arm)
         self.epsilon: float | None = None  # spent after this round, where it is private
         config, train = site.config, site.config.train
         loss = in_round(site.parts.loss, round_, config.rounds)
@@ -140,8 +142,17 @@ class SiteWork:
             site.warm.device,
             site.normalise,
         )
-        wrong = site.wrong
-        return drawn if wrong is None else ((images, wrong(labels)) for images, labels in drawn)
+        return map(self._as_had, drawn)
+
+    def _as_had(self, batch: Batch) -> Batch:
+        """A batch as a scenario has the site have it."""
+        images, labels = batch
+        if self.site.wrong is not None:
+            labels = self.site.wrong(labels)
+        if axes := self.site.turned:
+            images, labels = images.flip(axes), labels.flip(axes)
+        lies = self.site.config.scenario.poisoned.get(self.site.name) if self.arm == FEDERATED else None
+        return poisoned_batch(lies, images, labels) if lies else (images, labels)
 
     def value(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Scalar training loss of a batch."""
@@ -219,7 +230,7 @@ class SiteWork:
             )
             images, labels = (torch.from_numpy(array) for array in drawn)
             images, labels = augment(images, labels, rng, train.augment)
-            labels = labels if site.wrong is None else site.wrong(labels)
+            images, labels = self._as_had((images, labels))
             return images.to(site.warm.device), labels.to(site.warm.device)
 
         return draw

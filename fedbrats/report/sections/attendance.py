@@ -8,6 +8,8 @@ from fedbrats.report.cells import MISSING, number
 from fedbrats.report.page import Section
 from fedbrats.report.results import Results
 from fedbrats.report.words import quorum_sentence
+from fedbrats.runs.case_tables import GROUPS
+from fedbrats.runs.reading import read_json
 from fedbrats.runs.taking_part import TakingPart, counted, strangers
 
 
@@ -19,6 +21,7 @@ def section(results: Results) -> Section | None:
         "rows": [_row(part, part.missed_more(results.missed_share)) for part in results.taking_part],
         "quorum": quorum_sentence(results.run),
         "strangers": strangers(results.run.rounds),
+        "groups": read_json(results.run.path / GROUPS) or {},
     }
     return Section("attendance", "Who took part", context, nav="Who took part")
 

@@ -11,6 +11,7 @@ from fedbrats.report.cells import MISSING, number
 from fedbrats.report.page import Section, data_uri
 from fedbrats.report.results import Results
 from fedbrats.report.sections.partition_figures import intensity_figure, partition_figure, partition_frame
+from fedbrats.report.sections.partition_tables import teaching
 from fedbrats.runs.run_folder import RunFolder
 from fedbrats.tasks import segmentation as task
 
@@ -26,6 +27,7 @@ def section(results: Results) -> Section:
             for row in run.partition.get("patients", [])
         ],
         "regions": task.REGIONS,
+        "teaching": teaching(run),
         "figure": data_uri(partition_figure(run), "svg") if there else "",
         "intensity": data_uri(intensity_figure(run), "svg") if there else "",
     }

@@ -26,6 +26,10 @@ ALGORITHMS = {
     "norm_clipping": ("strategy=norm_clipping",),
     "fedcostwavg": ("strategy=fedcostwavg",),
     "fedpidavg": ("strategy=fedpidavg",),
+    "fedpod": ("strategy=fedpod",),
+    "clustered": ("strategy=clustered", "strategy.groups={a:[CBICA,TCIA01],b:[TCIA02]}"),
+    "cfl": ("strategy=cfl", "strategy.wait=0", "strategy.eps=10"),
+    "top_k": ("strategy.transfer=top_k",),
     "qfedavg": ("strategy=qfedavg",),
     "dwa": ("strategy=dwa",),
     "inverse_distance": ("strategy=inverse_distance",),
@@ -41,7 +45,7 @@ ALGORITHMS = {
 ADAPTIVE = {key: ["m/", "v/"] for key in ("fedadam", "fedyogi", "fedadagrad")}
 MEMORY = {
     **ADAPTIVE,
-    **{key: [""] for key in ("fedavgm", "feddyn", "scaffold", "braintorrent")},
+    **{key: [""] for key in ("fedavgm", "feddyn", "scaffold", "braintorrent", "clustered", "cfl")},
 }  # how its arrays begin
 KEEPING = ("feddyn", "scaffold", "moon")  # something at the sites
 SITES = ("CBICA", "TCIA01", "TCIA02")

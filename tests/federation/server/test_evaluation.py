@@ -84,7 +84,12 @@ def test_the_test_asks_every_site_with_test_cases_held_out_ones_too(tmp_path: Pa
     everyone = {**members(test=2), "C": Member(4, 5, 0, 0), "HELD": Member(5, 0, 0, 2)}
     fed = federation(tmp_path, everyone)
     found, usable = evaluation.score_model(
-        FakeGrid([answer, garbage, answer, answer]), fed, fed.cohorts[0], to_record(ARRAYS), 1, []
+        FakeGrid([answer, garbage, answer, answer]),
+        fed,
+        fed.cohorts[0],
+        dict.fromkeys(everyone, to_record(ARRAYS)),
+        1,
+        [],
     )
     assert [(r["site"], r["status"] == "ok") for r in found] == [("A", True), ("B", False), ("HELD", True)]
     assert usable.keys() == {"A", "HELD"}

@@ -39,7 +39,9 @@ def ask(folder: Path, *values: Any) -> tuple[list[Any], list[dict[str, float]], 
     everyone = {name: Member(i, 3, 2, 1) for i, name in enumerate("ABC"[: len(values)], start=2)}
     fed = federation(folder, everyone)
     handlers = [v if callable(v) else site(v) for v in values]
-    return fit_steps_of(FakeGrid(handlers), fed, fed.cohorts[0], to_record(ARRAYS), 4, STEPS)
+    return fit_steps_of(
+        FakeGrid(handlers), fed, fed.cohorts[0], dict.fromkeys(everyone, to_record(ARRAYS)), 4, STEPS
+    )
 
 
 def test_the_median_of_the_sites_is_what_all_use(tmp_path: Path) -> None:
@@ -68,7 +70,7 @@ def test_nothing_is_asked_when_every_step_has_its_values(tmp_path: Path) -> None
     fed = federation(tmp_path, {"A": Member(2, 3, 2, 1)})
     steps = [LargestComponent(), MinimumVolume(region="ET", ml=0.1)]
     grid = FakeGrid([site("never read")])
-    assert fit_steps_of(grid, fed, fed.cohorts[0], to_record(ARRAYS), 1, steps) == ([], [{}, {}], {})
+    assert fit_steps_of(grid, fed, fed.cohorts[0], {"A": to_record(ARRAYS)}, 1, steps) == ([], [{}, {}], {})
     assert grid.count == 0
 
 

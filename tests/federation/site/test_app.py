@@ -146,7 +146,7 @@ def test_partial_work_of_a_named_site(tmp_path: Path) -> None:
     assert [ask(s, "train").content["metrics"]["steps"] for s in ("A", "B")] == [2, 5]
 
 
-@pytest.mark.parametrize(("kind", "steps"), [("together", 4), ("in_a_row", 3)])
+@pytest.mark.parametrize(("kind", "steps"), [("together", 4), ("in_a_row", 3), ("both", 4)])
 def test_the_pooled_site_takes_the_steps_of_the_sites(tmp_path: Path, kind: str, steps: int) -> None:
     train = toy_config(tmp_path).train
     train.site_steps, train.pooled_steps = {"A": 3, "B": 1}, kind
@@ -157,6 +157,11 @@ def test_the_pooled_site_takes_the_steps_of_the_sites(tmp_path: Path, kind: str,
     (pooled / "cases.json").write_text(json.dumps(cases | {"test": []}))
     (pooled / "members.json").write_text(json.dumps({"A": 3, "B": 1}))
     assert client(run)("pooled", "train", arm="pooled").content["metrics"]["steps"] == steps
+    beside = client(run)("pooled", "train", arm="pooled_in_a_row")
+    if kind == "both":
+        assert beside.content["metrics"]["steps"] == 3
+    else:
+        assert "answers it for" in beside.error.reason
 
 
 def test_a_wrong_model_is_refused_by_the_site(run: Path) -> None:

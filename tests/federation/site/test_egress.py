@@ -11,11 +11,12 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from torch import Tensor
 
+from fedbrats.algorithms.base import Transfer
 from fedbrats.federation import questions
 from fedbrats.federation.parts import Parts, parts_of
 from fedbrats.federation.site import egress
 from fedbrats.federation.site.egress import line
-from fedbrats.federation.transfer import halved
+from fedbrats.federation.transfer import PLACES, sent_changes
 from fedbrats.federation.wire import to_record
 from tests.federation.toy import request, toy_config
 
@@ -45,10 +46,22 @@ def test_of_a_whole_array_it_is_of_what_training_changed() -> None:
 
 
 def test_of_a_change_it_is_of_the_change_in_half_and_beyond_it() -> None:
-    sent, _ = halved(TRAINED, {name: tensor.numpy() for name, tensor in RECEIVED.items()}, {})
+    received = {name: tensor.numpy() for name, tensor in RECEIVED.items()}
+    sent, _ = sent_changes(Transfer("fp16"), TRAINED, received, {}, TRAINED.keys())
     assert norms(study(**HALF), arrays=to_record(sent)) == {
         "arrays.w": ("float16", 0.5, "update"),
         "arrays.v": ("float32", 70000.0, "update"),
+    }
+
+
+def test_of_the_largest_changes_it_is_of_what_is_sent() -> None:
+    way = {**HALF, "transfer": "top_k", "transfer_share": 0.5}
+    received = {name: tensor.numpy() for name, tensor in RECEIVED.items()}
+    sent, _ = sent_changes(Transfer("top_k", 0.5), TRAINED, received, {}, {"v"})
+    assert norms(study(**way), arrays=to_record(sent)) == {
+        "arrays.w": ("float32", 0.5, "update"),
+        "arrays.v": ("float32", 70000.0, "update"),
+        "arrays.v" + PLACES: ("int32", None, "places"),
     }
 
 

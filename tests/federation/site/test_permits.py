@@ -104,6 +104,11 @@ def plays_train(server: Server) -> None:
     assert {name for content in found for name in content} <= {"arrays", "metrics", "stopped"}
 
 
+def plays_survey(server: Server) -> None:
+    """Its configuration knows of none, as privacy=dp_sgd has it."""
+    assert learned(everything(server, questions.SURVEY)) == []
+
+
 def plays_validate(server: Server) -> None:
     found = learned(everything(server, questions.VALIDATE))
     assert len(found) == len(budget(Process(server.folder)).entries(VALIDATION)) > 0
@@ -139,6 +144,7 @@ def plays_secure(kind: str) -> Callable[[Server], None]:
 
 CASES: dict[str, Callable[[Server], None]] = {
     questions.JOIN: plays_join,
+    questions.SURVEY: plays_survey,
     questions.TRAIN: plays_train,
     questions.VALIDATE: plays_validate,
     questions.FIT: plays_fit,
@@ -165,7 +171,8 @@ def test_a_hostile_server_learns_what_the_budget_pays_for_and_nothing_else(
     CASES[kind](server)
     assert plain == []  # no step without clipping and noise
     assert all("Refused: " in reason for reason in server.refused)
-    assert any("federated" in reason for reason in server.refused) or kind == questions.JOIN
+    alone = (questions.JOIN, questions.SURVEY)  # of no arm, and never answered
+    assert any("federated" in reason for reason in server.refused) or kind in alone
     written = {file.relative_to(tmp_path).parts[0] for file in tmp_path.rglob("*") if file.is_file()}
     assert written <= {"run", "cache"}  # nothing beside the site's own storage
 

@@ -11,7 +11,7 @@ from flwr.app import RecordDict
 
 from fedbrats.arrays import BadArrays, travelling
 from fedbrats.federation import wire
-from fedbrats.federation.site.training import make_personal
+from fedbrats.federation.site.personal import make_personal
 from tests.federation.toy import write_toy_run
 from tests.federation.toy_personal import BN, HOSPITALS, arrays, method, own, runtime, sent_without
 from tests.federation.toy_sites import Process, weights

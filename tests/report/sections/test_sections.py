@@ -23,6 +23,8 @@ from tests.report.fake_extras import (
     write_audit,
     write_postprocess,
     write_privacy,
+    write_published,
+    write_survey,
     write_uncertainty,
 )
 from tests.report.fake_run import write_run
@@ -74,6 +76,8 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Results:
     write_postprocess(folder)
     write_uncertainty(folder)
     (folder / "withheld.json").write_text(json.dumps({"B": ["policy.least_cases=5: fewer cases: val"]}))
+    write_survey(folder)
+    write_published(folder)
     return Results(read_run(folder))
 
 
@@ -86,6 +90,8 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Results:
         ("privacy", write_audit),
         ("postprocess", write_postprocess),
         ("uncertainty", write_uncertainty),
+        ("survey", write_survey),
+        ("published", write_published),
     ],
 )
 def test_a_section_with_nothing_to_show_is_in_neither_navigation_nor_body(

@@ -1,0 +1,25 @@
+"""What a site tells of its patients before training, where its own configuration has it do so."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from flwr.app import ConfigRecord, RecordDict
+
+from fedbrats.data.survey import counted, noised, with_least
+from fedbrats.federation.site.site import Site
+from fedbrats.privacy.noise import secret_numbers
+from fedbrats.runs.site_cases import SPLITS
+
+
+def survey(site: Site, content: RecordDict) -> dict[str, Any]:
+    """Histograms over the patients of all splits, with the least counts and the noise of the site's configuration."""
+    settings = site.config.survey
+    patients = [cases for split in SPLITS for cases in site.cases.by_patient(split)]
+    found = counted(patients)
+    if settings.epsilon is not None:
+        numbers = secret_numbers()
+        found = {name: noised(counts, settings.epsilon, numbers.uniform) for name, counts in found.items()}
+    told = {name: with_least(counts, settings.least) for name, counts in found.items()}
+    return {"survey": ConfigRecord({"values": json.dumps(told)})}
