@@ -78,15 +78,17 @@ def bare_loop(folder: str, sites: Sequence[str], ordered: bool = False, ready: A
     return Loop(ends[-1] - started, rounds, steps, shapes)
 
 
-def _child(folder: str, sites: Sequence[str], ready: Any, results: Any) -> None:
-    results.put(bare_loop(folder, sites, ready=ready))
+def _child(folder: str, sites: Sequence[str], ordered: bool, ready: Any, results: Any) -> None:
+    results.put(bare_loop(folder, sites, ordered, ready))
 
 
-def bare_loops(folder: str, groups: Sequence[Sequence[str]]) -> Loop:
+def bare_loops(folder: str, groups: Sequence[Sequence[str]], ordered: bool = False) -> Loop:
     """Bare loops side by side, one process per group of sites, from a common start to the slowest end."""
     context = multiprocessing.get_context("spawn")
     ready, results = context.Barrier(len(groups)), context.Queue()
-    children = [context.Process(target=_child, args=(folder, group, ready, results)) for group in groups]
+    children = [
+        context.Process(target=_child, args=(folder, group, ordered, ready, results)) for group in groups
+    ]
     for child in children:
         child.start()
     loops: list[Loop] = [results.get() for _ in groups]

@@ -16,9 +16,10 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import nn
 
+from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.arrays import fingerprint, load, signature, travelling
 from fedbrats.bench.jobs import Job, config_of
-from fedbrats.bench.rounds import Result, federated_rounds, with_workers
+from fedbrats.bench.rounds import Result, Rounds, federated_rounds, with_workers
 from fedbrats.federation import questions
 from fedbrats.federation.wire import from_record, to_record
 from fedbrats.tasks import segmentation as task
@@ -82,20 +83,21 @@ def toy_client_app(floats: int) -> ClientApp:
     return app
 
 
-def idle_rounds(folder: Path, job: Idle, sites: int, workers: int) -> list[float]:
-    """Seconds of each round with `sites` sites."""
+def idle_rounds(folder: Path, job: Idle, sites: int, workers: int, algorithm: FedAvg | None = None) -> Rounds:
+    """Rounds with `sites` sites."""
     config = with_workers(replace(config_of(Job(), folder), rounds=job.rounds), workers)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     arrays = {name: p.detach().clone() for name, p in ToyNetwork(job.floats).named_parameters()}
     names = [f"site-{i:02d}" for i in range(sites)]
-    return federated_rounds(folder, config, names, partial(toy_client_app, job.floats), arrays).each
+    client = partial(toy_client_app, job.floats)
+    return federated_rounds(folder, config, names, client, arrays, algorithm=algorithm)
 
 
 def round_overhead(folder: Path, job: Idle) -> Iterator[Result]:
     """(c) Seconds per round, training and evaluation, with sites that do nothing."""
     for sites in job.sites:
         for workers, bound in ((0, 0.2), (2, 0.5)):
-            rounds = idle_rounds(folder, job, sites, workers)[1:]  # the first one touches fresh memory
+            rounds = idle_rounds(folder, job, sites, workers).each[1:]  # the first one touches fresh memory
             what = f"(c) round of {sites} sites, {megabytes(job.floats)}, {_where(workers)}"
             yield what, f"{statistics.median(rounds):.3f} s, median of {len(rounds)}", f"<= {bound} s"
 
@@ -104,9 +106,22 @@ def _where(workers: int) -> str:
     return "in this process" if workers == 0 else f"with {workers} workers"
 
 
-def _peak_of_idle(folder: str, job: Idle, sites: int, workers: int, results: Any) -> None:
-    idle_rounds(Path(folder), job, sites, workers)
+def _peak_of_idle(
+    folder: str, job: Idle, sites: int, workers: int, results: Any, algorithm: FedAvg | None = None
+) -> None:
+    idle_rounds(Path(folder), job, sites, workers, algorithm)
     results.put(peak_megabytes())
+
+
+def peak_of_idle(folder: Path, job: Idle, sites: int, workers: int, algorithm: FedAvg | None = None) -> float:
+    """Peak memory (MB) of a process of its own in which the rounds go."""
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    child = context.Process(target=_peak_of_idle, args=(str(folder), job, sites, workers, results, algorithm))
+    child.start()
+    peak: float = results.get()
+    child.join()
+    return peak
 
 
 def peak_megabytes() -> float:
@@ -120,15 +135,8 @@ def peak_megabytes() -> float:
 
 def server_memory(folder: Path, job: Idle) -> Iterator[Result]:
     """(d) Peak memory of the server process (MB) with few and with many sites."""
-    context = multiprocessing.get_context("spawn")
     for workers in (0, 2):
-        peaks = []
-        for sites in job.sites:
-            results = context.Queue()
-            child = context.Process(target=_peak_of_idle, args=(str(folder), job, sites, workers, results))
-            child.start()
-            peaks.append(results.get())
-            child.join()
+        peaks = [peak_of_idle(folder, job, sites, workers) for sites in job.sites]
         found = " / ".join(f"{peak:.0f}" for peak in peaks)
         what = f"(d) server peak, {' / '.join(map(str, job.sites))} sites, {_where(workers)}"
         yield what, f"{found} MB, difference {peaks[-1] - peaks[0]:+.1f} MB", "<= 20 MB"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fedbrats.bench.gpu import GpuJobs, gpu
+from fedbrats.bench.growth import Sweep, long_memory, many_sites, robust_memory, sweep_of_jobs
 from fedbrats.bench.jobs import Job
 from fedbrats.bench.overhead import Idle, round_overhead, server_memory
 from fedbrats.bench.privacy import Steps, private_step
@@ -38,7 +39,11 @@ PARTS = {
     "d": Part(server_memory, Idle(sites=(5, 50)), 1),
     "e": Part(patch_reading, Job(sites=1, cases=2, shape=(240, 240, 155)), 1),
     "g": Part(private_step, Steps(), 9),
+    "h": Part(many_sites, Job(sites=23, cases=2, shape=(48, 48, 32), patch=16, steps=2), 3),
+    "m": Part(long_memory, Idle(sites=(20,), floats=500_000, rounds=200), 1),
+    "r": Part(robust_memory, Idle(sites=(71,), rounds=1), 1),
     "s": Part(masked_rounds, Masked(), 12),
+    "w": Part(sweep_of_jobs, Sweep(), 8),
     "gpu": Part(gpu, GpuJobs(), 8),
 }
 

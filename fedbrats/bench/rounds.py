@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flwr.app import Context
@@ -33,6 +34,14 @@ class Rounds:
     each: list[float]
     arrays: dict[str, Tensor]  # the model at the end
     failed: list[str]  # what sites said that failed
+    megabytes: list[float] = field(default_factory=list)  # resident in the server's process after each round
+
+
+def resident_megabytes() -> float:
+    """Memory of this process now; nan where the system does not say."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), math.nan)
 
 
 class Silent:
@@ -47,10 +56,12 @@ class Silent:
     def round_finished(self, round_: int, rows: list[Row]) -> None: ...
 
 
-def _federation(folder: Path, config: Config, sites: Sequence[str], arrays: dict[str, Tensor]) -> Federation:
+def _federation(
+    folder: Path, config: Config, sites: Sequence[str], arrays: dict[str, Tensor], algorithm: FedAvg
+) -> Federation:
     return Federation(
-        algorithm=FedAvg(),
-        cohorts=[Cohort(FEDERATED, tuple(sites))],
+        algorithm=algorithm,
+        cohorts=[Cohort(FEDERATED, tuple(sites), algorithm)],
         models={FEDERATED: Model(arrays)},
         folder=folder,
         rounds=config.rounds,
@@ -67,13 +78,15 @@ def federated_rounds(
     arrays: dict[str, Tensor],
     *,
     may_fail: bool = False,
+    algorithm: FedAvg | None = None,
 ) -> Rounds:
-    """Run the rounds of `config` at `sites`, starting from `arrays`.
+    """Run the rounds of `config` at `sites`, starting from `arrays`, by `algorithm` (FedAvg where there is none).
 
     Raises:
         RuntimeError: a site failed, unless it may; then the rounds end there.
     """
-    fed = _federation(folder, config, sites, arrays)
+    fed = _federation(folder, config, sites, arrays, algorithm or FedAvg())
+    megabytes: list[float] = []
     each: list[float] = []
     failed: list[str] = []
     app = ServerApp()
@@ -85,13 +98,14 @@ def federated_rounds(
             started = time.perf_counter()
             rows = run_round(grid, fed, round_)
             each.append(time.perf_counter() - started)
+            megabytes.append(resident_megabytes())
             failed.extend(str(row["status"]) for row in rows if row["status"] != "ok")
             if failed and not may_fail:
                 raise RuntimeError(f"a site of the benchmark failed: {failed[0]}")
 
     started = time.perf_counter()
     start_engine(config, app, client, sites, dict.fromkeys(sites, 1.0))
-    return Rounds(time.perf_counter() - started, each, fed.models[FEDERATED].arrays, failed)
+    return Rounds(time.perf_counter() - started, each, fed.models[FEDERATED].arrays, failed, megabytes)
 
 
 def with_workers(config: Config, workers: int, engine: str = "local") -> Config:

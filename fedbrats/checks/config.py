@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from fedbrats.algorithms.base import Company
-from fedbrats.checks.by_engine import with_quorum
+from fedbrats.checks.by_engine import check_address, check_one_exchange, with_quorum
 from fedbrats.checks.privacy import check_privacy
 from fedbrats.checks.scenario import check_with_network
 from fedbrats.checks.secure import check_secure
@@ -102,6 +102,7 @@ def check_config(config: Config) -> None:
     _check_train(config.train)
     _check_stopping(config)
     check_one_exchange(config)
+    check_address(config.runtime)
     _check_runtime(config.runtime, config.metrics, config.inference)
     _choice("run.versions", config.run.versions, (SAME, ANY))
     _choice("run.code", config.run.code, (SAME, ANY))
@@ -235,22 +236,6 @@ def _check_train(train: TrainConfig) -> None:
         train.clip_norm is None or train.clip_norm > 0,
         f"train.clip_norm={train.clip_norm}: must be positive.",
     )
-
-
-def check_one_exchange(config: Config) -> None:
-    """Whether the next round waits for a validation decides whether they can travel together.
-
-    Raises:
-        ConfigError: naming both keys.
-    """
-    for key, needs in (
-        ("train.schedule=plateau", config.train.schedule == "plateau"),
-        (f"train.stop_patience={config.train.stop_patience}", config.train.stop_patience is not None),
-    ):
-        _require(
-            not (config.runtime.one_exchange and needs),
-            f"runtime.one_exchange=true: with {key} a round needs the validation of the one before; set it to null.",
-        )
 
 
 def _check_stopping(config: Config) -> None:

@@ -160,6 +160,7 @@ class RuntimeConfig:
     """Where the work is done."""
 
     engine: str = "local"  # local | ray | superlink
+    address: str | None = None  # of a Ray cluster, "auto" or host:port; None starts Ray on this machine
     workers: int | None = None  # processes; 0 = this process, None = one per core (CPU) or one per GPU
     threads: int = 1  # torch threads of a worker
     device: str = "auto"  # auto | cpu | cuda

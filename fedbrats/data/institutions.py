@@ -23,7 +23,9 @@ def table_notes(cfg: PartitionConfig) -> list[str]:
     """What was passed over or guessed when `partition.table` was read, a sentence each."""
     if not cfg.table:
         return []
-    path, notes = Path(cfg.table), []
+    path, notes = Path(cfg.table), list[str]()
+    if path.is_dir():
+        return notes
     encoding = open_table(path).attrs["encoding"]
     if encoding != "UTF-8":
         notes.append(f"{path}: no UTF-8, read as {encoding}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.datalists import datalist_rows
 from fedbrats.data.sentences import some
 from fedbrats.data.site_names import institution_from_name
 from fedbrats.data.tables import (
@@ -26,10 +27,10 @@ def read_table(
     """Read a table that maps cases to institutions: comma, semicolon or tab separated, with a header line.
 
     Args:
-        path: two columns are used, others are passed over. The wide name mapping that BraTS publishes
-            (several `..._subject_ID` columns, no institution) is understood too: all names of a line get the
-            institution that one of them tells; and its mapping of 2017 to 2023, whose `Site No (...)` stands beside
-            one column of names per year.
+        path: a folder of datalists (`datalists.py`), or a file: two columns are used, others are passed over. The wide
+            name mapping that BraTS publishes (several `..._subject_ID` columns, no institution) is understood too: all
+            names of a line get the institution that one of them tells; and its mapping of 2017 to 2023, whose
+            `Site No (...)` stands beside one column of names per year.
         case_column: header of the case names; None recognises the usual ones, such as Subject_ID.
         site_column: header of the institutions; None recognises the usual ones, such as Partition_ID.
 
@@ -62,6 +63,8 @@ def table_rows(
     path: Path, case_column: str | None, site_column: str | None
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """Pairs of case and institution, and a sentence on the rows that were passed over."""
+    if path.is_dir():
+        return datalist_rows(path), []
     table = open_table(path)
     if case_column is None and site_column is None:
         names = [column for column in table.columns if column.lower().endswith("_subject_id")]

@@ -67,7 +67,9 @@ def run_ray(
     init: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is not None:
         init["address"] = address
-    backend = {"client_resources": {"num_cpus": threads, "num_gpus": gpus_per_site}, "init_args": init}
+    # Flower hands on to Ray what it does not know, so that an actor is started again; without, a dead one stays.
+    actors = {"num_cpus": threads, "num_gpus": gpus_per_site, "max_restarts": -1, "max_task_retries": 1}
+    backend = {"client_resources": actors, "init_args": init}
     with _quiet_flower(), _same_python_path():
         try:
             run_simulation(

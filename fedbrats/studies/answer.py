@@ -11,7 +11,7 @@ compare/
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,14 @@ from matplotlib.figure import Figure
 
 from fedbrats.files import replacing, write_text
 from fedbrats.metrics.table import Facts
-from fedbrats.report.compare.method_figures import box_figure, curve_figure, heat_map
 from fedbrats.report.compare.tables import latex, markdown, printed
 from fedbrats.report.page import data_uri
 from fedbrats.report.style import RC
-from fedbrats.runs.curves import AXES
 from fedbrats.runs.table import write_frame
 from fedbrats.studies.curves import method_curves
+from fedbrats.studies.figures import figures_of
 from fedbrats.studies.jobs import Job
-from fedbrats.studies.methods import Method, check_comparable, institution_means, method_table, methods_of
+from fedbrats.studies.methods import check_comparable, institution_means, method_table, methods_of
 from fedbrats.studies.paired import ranking, reference_of, tests
 from fedbrats.tasks import segmentation as task
 
@@ -77,7 +76,7 @@ def write_answer(
         write_frame(folder / f"{name}.csv", frame.replace([np.inf, -np.inf], ["inf", "-inf"]))
     write_text(folder / "methods.md", markdown(cells))
     write_text(folder / "methods.tex", latex(cells))
-    figures = dict(_figures(methods, means, curves))
+    figures = dict(figures_of(sweep, jobs, methods, means, curves))
     for name, figure in figures.items():
         _save(figure, folder / "figures" / name)
     return {
@@ -89,23 +88,6 @@ def write_answer(
         "p": p.round(4).to_numpy().tolist(),
         "figures": {name: data_uri(figure, "svg") for name, figure in figures.items()},
     }
-
-
-def _figures(
-    methods: Sequence[Method], means: pd.DataFrame, curves: pd.DataFrame
-) -> Iterator[tuple[str, Figure]]:
-    """Name and figure, those that there is something to show in."""
-    for axis, title in AXES.items():
-        part = curves.dropna(subset=[axis])
-        if axis == "mb":
-            part = part[part["mb"] > 0]
-        if part.groupby("method")["round"].nunique().max() > 1:
-            yield f"curves_{axis}", curve_figure(part, axis, title)
-    if task.MAIN in means and len(means):
-        for region in task.in_order(set(means["region"])):
-            yield f"institutions_{region.lower()}", heat_map(means, region)
-    if scores := {m.name: m.scores([task.MAIN]) for m in methods if task.MAIN in m.jobs[0].scores}:
-        yield "cases", box_figure(scores)
 
 
 def _save(figure: Figure, file: Path) -> None:

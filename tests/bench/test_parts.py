@@ -89,9 +89,9 @@ def test_overhead_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     asked = []
     plain = overhead.federated_rounds
 
-    def spied(folder: Path, config: Any, sites: list[str], client: Any, arrays: Any) -> Any:
+    def spied(folder: Path, config: Any, sites: list[str], client: Any, arrays: Any, **more: Any) -> Any:
         asked.append((len(sites), sum(a.numel() for a in arrays.values()), config.runtime.workers))
-        return plain(folder, config, sites, client, arrays)
+        return plain(folder, config, sites, client, arrays, **more)
 
     monkeypatch.setattr(overhead, "federated_rounds", spied)
     found = figures("c", tmp_path / "c", Idle(sites=(3,), floats=1000, rounds=3))

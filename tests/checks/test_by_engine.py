@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from fedbrats.checks.by_engine import with_one_exchange, with_quorum
-from fedbrats.checks.config import check_one_exchange
+from fedbrats.checks.by_engine import check_one_exchange, with_one_exchange, with_quorum
 from fedbrats.config.schema import RuntimeConfig
 from fedbrats.config.targets import ConfigError
 from tests.federation.toy import toy_config

@@ -48,12 +48,24 @@ def config_of(*overrides: str) -> Config:
         return checked(compose("config", overrides=list(overrides)))
 
 
+# Set up for real data; what else they need is in their first lines, and a phantom stands in for it here.
+PUBLISHED = (
+    "nvflare_brats18",
+    "flmedsegbench_fets9",
+    "flower_fed_brats",
+    "benchmark_fets2022",
+    "sheller2018",
+)
+REHEARSAL = ["data=phantom", "partition=institution"]
+
+
 def choosing(file: str) -> list[str]:
     """Overrides that make use of one file below conf/."""
     if file == "config":
         return []
     group, name = file.rsplit("/", 1)
     extra = ["data.root=cases"] if group == "data" and name != "phantom" else []
+    extra += REHEARSAL if file.startswith("experiment/") and name in PUBLISHED else []
     extra += ["model=jonsson_resunet", "model.size=small"] if name == "mc_dropout" else []
     extra += ["train/optimizer=sgd_plain"] if name in ("scaffold", "fednova") else []
     extra += ["model.norm=batch"] if name in ("bn_local", "bn_stats_local") else []
@@ -97,7 +109,35 @@ def test_every_job_of_an_experiment_can_run(name: str) -> None:
     each = [[f"{one.get_key_element()}={v}" for v in one.sweep_string_iterator()] for one in parsed]
     assert "seed" in EXPERIMENTS[name]
     for job in product(*each):
-        config_of(f"experiment={name}", *job)
+        config_of(f"experiment={name}", *job, *(REHEARSAL if name in PUBLISHED else []))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_experiment_is_set_up_as_printed(name: str) -> None:
+    config = config_of(
+        f"experiment={name}", "data.root=cases", "partition.table=table.csv", "partition=institution"
+    )
+    printed = {
+        "nvflare_brats18": (600, 1, 1, [224, 224, 144]),
+        "flmedsegbench_fets9": (50, 4, 4, [128, 128, 128]),
+        "flower_fed_brats": (50, 1, 2, [96, 96, 96]),
+        "benchmark_fets2022": (300, 1, 4, [128, 128, 128]),
+        "sheller2018": (100, 1, 64, [192, 192]),
+    }
+    train = config.train
+    assert (config.rounds, train.local_epochs, train.batch, config.model["input"]["patch"]) == printed[name]
+    assert config.model["size"] == "full"
+    assert all({"what", "source"} <= row.keys() for row in config.report.published)
+
+
+def test_an_experiment_has_a_folder_of_its_own() -> None:
+    register_with_hydra()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for name in EXPERIMENTS:
+            found = compose("config", overrides=[f"experiment={name}"], return_hydra_config=True)
+            assert found.hydra.sweep.dir == f"multirun/{name}"
+        assert compose("config", return_hydra_config=True).hydra.sweep.dir.startswith("multirun/2")
 
 
 MODELS = sorted(f.split("/")[1] for f in FILES if f.startswith("model/"))

@@ -51,6 +51,7 @@ WORDS = {
         "train.tumour_centre",
         "inference.combine",
         "runtime.engine",
+        "runtime.address",
         "runtime.device",
     ),
 }

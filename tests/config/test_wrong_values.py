@@ -106,6 +106,7 @@ WRONG = {
     "strategy=median privacy=central privacy.sigma=1": "strategy (CoordinateMedian) makes something else",
     "strategy=fedpidavg strategy.alpha=0.5": "must add up to 1",
     "strategy=fedpod privacy=dp_sgd": "strategy (FedPOD) weighs the sites by their validation losses",
+    "runtime.address=auto": "runtime.engine=local does not use",
     "strategy=clustered": "name them, strategy.groups=",
     "strategy.transfer_share=0.5": "strategy.transfer=fp32 sends every change",
     "strategy=fedcostwavg privacy=dp_sgd": "strategy (FedCostWAvg) weighs the sites by their training losses",

@@ -116,9 +116,15 @@ def pull(grid: Grid, message_id: str, seconds: float = 60) -> Message:
     raise TimeoutError(message_id)
 
 
-def ask(grid: Grid, parts: RecordDict, kind: str = "train", nodes: list[int] | None = None) -> list[Message]:
+def ask(
+    grid: Grid,
+    parts: RecordDict,
+    kind: str = "train",
+    nodes: list[int] | None = None,
+    seconds: float = 60,
+) -> list[Message]:
     """Push to every node, pull one by one."""
-    return [pull(grid, message_id) for message_id in push(grid, parts, kind, nodes)]
+    return [pull(grid, message_id, seconds) for message_id in push(grid, parts, kind, nodes)]
 
 
 def value(reply: Message) -> float:

@@ -215,7 +215,7 @@ def start_engine(
         from fedbrats.engines.ray import run_ray
 
         gpus = torch.cuda.device_count() / max(1, workers) if runtime.device == "cuda" else 0.0
-        run_ray(server, client, sites, threads=runtime.threads, gpus_per_site=gpus)
+        run_ray(server, client, sites, threads=runtime.threads, gpus_per_site=gpus, address=runtime.address)
         return
     from fedbrats.engines.local import run_local
 

@@ -71,7 +71,7 @@ def overlay_figure(overlay: Overlay) -> Figure:
     """
     arrays = read_slice(overlay.path)
     flair, t1ce = arrays["flair"], arrays["t1ce"]
-    rows, columns = _brain_box(flair, t1ce)
+    rows, columns = brain_box(flair, t1ce)
     aspect = float(arrays["spacing"][1] / arrays["spacing"][0])
     height = (columns.stop - columns.start) * aspect
     width = float(rows.stop - rows.start)
@@ -84,7 +84,7 @@ def overlay_figure(overlay: Overlay) -> Figure:
     with styled():
         figure = new_figure(10.5, min(4.2, 2.6 * height / max(width, 1)) + 0.55)
         for axis, (title, image, labels) in zip(figure.subplots(1, 4), panels):
-            _panel(axis, image[rows, columns], labels[rows, columns], aspect)
+            panel(axis, image[rows, columns], labels[rows, columns], aspect)
             axis.set_title(title, fontsize=9)
         patches = [
             Patch(facecolor=colour, edgecolor=GREY, label=name) for name, colour in LABEL_COLOURS.items()
@@ -115,7 +115,7 @@ def read_slice(path: Path) -> dict[str, np.ndarray]:
     return {**arrays, **images, "spacing": spacing}
 
 
-def _brain_box(*images: np.ndarray) -> tuple[slice, slice]:
+def brain_box(*images: np.ndarray) -> tuple[slice, slice]:
     """Rows and columns that hold the brain (non-zero voxels) of all images; everything when there is none."""
     brain = np.any([image != 0 for image in images], axis=0)
     if not brain.any():
@@ -124,7 +124,7 @@ def _brain_box(*images: np.ndarray) -> tuple[slice, slice]:
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
-def _panel(axis: Axes, image: np.ndarray, labels: np.ndarray, aspect: float) -> None:
+def panel(axis: Axes, image: np.ndarray, labels: np.ndarray, aspect: float) -> None:
     """One slice in the radiological view: the patient's right is on the left of the picture, front is up."""
     inside = image[image != 0]
     low, high = np.percentile(inside, [1, 99.5]) if inside.size else (0.0, 1.0)
