@@ -49,7 +49,6 @@ def test_partition_cross_matrix_and_segmentations_are_among_them(tmp_path: Path)
         "cross_et",
         "segmentations",
         "cases",
-        "curves_round",
     } <= found
     assert "epsilon" not in found  # no job is private
     assert "segmentations" not in names(sweep(tmp_path / "bare", slices=False))
