@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedbrats.algorithms.base import Arrays, Group, Memory, Reply, check_positive
+from fedbrats.algorithms.base import Arrays, Company, Group, Memory, Reply, check_positive
 from fedbrats.algorithms.rules.rule import AllReplies, Rule, equal_mean
 
 
@@ -41,6 +41,17 @@ class QFedAvg(Rule):
         if not 0 <= self.q < math.inf:
             raise ValueError(f"strategy.q={self.q}: must be >= 0; 0 weighs all sites alike.")
         check_positive(self, "site_lr")
+
+    def refuses(self, company: Company) -> str | None:
+        """1 / learning rate stands for L only where steps are those of gradient descent."""
+        optimizer = company.optimizer
+        adaptive = optimizer is not None and not company.plain_descent
+        if self.q and optimizer and adaptive and self.site_lr == optimizer.param_groups[0]["lr"]:
+            return (
+                "takes 1 / train.optimizer.lr for L, which is so for gradient descent without momentum only, else the "
+                "model hardly moves; set train/optimizer=sgd_plain, or strategy.site_lr (1 / L) by hand"
+            )
+        return super().refuses(company)
 
     def collect(self, memory: Memory) -> WithLosses:
         """All replies at once."""

@@ -54,3 +54,13 @@ def test_what_it_cannot_be_combined_with() -> None:
 def test_a_bad_value_names_its_key(key: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"strategy\.{key}={value}"):
         QFedAvg(**{key: value})
+
+
+def test_the_learning_rate_of_an_adaptive_optimiser_is_no_step_of_gradient_descent() -> None:
+    """On the phantom the model of an AdamW federation stayed where it began: Dice .09."""
+    weights = [torch.nn.Parameter(torch.zeros(1))]
+    adam, plain = torch.optim.AdamW(weights, lr=0.01), torch.optim.SGD(weights, lr=0.01)
+    assert "strategy.site_lr" in str(QFedAvg(site_lr=0.01).refuses(Company(optimizer=adam)))
+    assert QFedAvg(site_lr=0.01).refuses(Company(optimizer=plain)) is None
+    assert QFedAvg(site_lr=1.0).refuses(Company(optimizer=adam)) is None  # set by hand
+    assert QFedAvg(site_lr=0.01, q=0.0).refuses(Company(optimizer=adam)) is None  # equal weights, whatever L

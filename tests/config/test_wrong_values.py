@@ -107,6 +107,7 @@ WRONG = {
     "strategy=fedpidavg strategy.alpha=0.5": "must add up to 1",
     "strategy=fedpod privacy=dp_sgd": "strategy (FedPOD) weighs the sites by their validation losses",
     "runtime.address=auto": "runtime.engine=local does not use",
+    "strategy=qfedavg": "strategy.site_lr (1 / L) by hand",
     "strategy=clustered": "name them, strategy.groups=",
     "strategy.transfer_share=0.5": "strategy.transfer=fp32 sends every change",
     "strategy=fedcostwavg privacy=dp_sgd": "strategy (FedCostWAvg) weighs the sites by their training losses",

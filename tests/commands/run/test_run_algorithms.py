@@ -30,7 +30,7 @@ ALGORITHMS = {
     "clustered": ("strategy=clustered", "strategy.groups={a:[CBICA,TCIA01],b:[TCIA02]}"),
     "cfl": ("strategy=cfl", "strategy.wait=0", "strategy.eps=10"),
     "top_k": ("strategy.transfer=top_k",),
-    "qfedavg": ("strategy=qfedavg",),
+    "qfedavg": ("strategy=qfedavg", *PLAIN),
     "dwa": ("strategy=dwa",),
     "inverse_distance": ("strategy=inverse_distance",),
     "fltrust": ("strategy=fltrust", "strategy.root=CBICA"),
