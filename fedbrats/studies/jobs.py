@@ -31,6 +31,9 @@ OPTIONAL = ("privacy", "personalization")  # groups that jobs may do without
 PRIVATE_ARMS = ("federated", "personal")  # the others train without noise in a private run, too
 
 
+SITE_STEPS = "train.site_steps"
+
+
 @dataclass(frozen=True)
 class Job:
     """One job of a sweep: its folder below the sweep, its flat settings, its table; failed jobs have a reason."""
@@ -86,7 +89,9 @@ def read_job(folder: Path, sweep: Path) -> Job:
     config, settings = folder / "config.yaml", {}
     complete = config.is_file()
     try:
-        settings = flat_settings(read_config(config if complete else folder / ".hydra" / "config.yaml"))
+        settings = _asked_for(
+            flat_settings(read_config(config if complete else folder / ".hydra" / "config.yaml"))
+        )
         run = read_run(folder)
         if run.finished:
             table, cases, privacy = institution_table(run), _scores(run), _privacy(run)
@@ -105,6 +110,13 @@ def read_job(folder: Path, sweep: Path) -> Job:
     except (RunFolderError, OSError) as error:
         reason = str(error)
     return Job(name, settings, pd.DataFrame(), "", "failed", " ".join(reason.split()), complete)
+
+
+def _asked_for(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without those that a run has filled in itself (`worked_out`), which would name it by its sites."""
+    if settings.get("scenario.clock.budget") is None:
+        return settings
+    return {name: v for name, v in settings.items() if not name.startswith(SITE_STEPS)} | {SITE_STEPS: {}}
 
 
 def _privacy(run: RunFolder) -> Privacy | None:
@@ -193,7 +205,7 @@ def flat_settings(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def worked_out(config: Config) -> tuple[str, ...]:
     """Settings that a run has filled in by others, so that they say nothing of their own when two are compared."""
-    return ("train.site_steps",) if config.scenario.clock.budget is not None else ()
+    return (SITE_STEPS,) if config.scenario.clock.budget is not None else ()
 
 
 def differing(jobs: list[Job]) -> list[str]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 
 from fedbrats.metrics.table import BY_NAME
 from fedbrats.runs.reading import RunFolderError
-from fedbrats.studies.jobs import Job
+from fedbrats.studies.jobs import Job, read_jobs
 from fedbrats.studies.methods import check_comparable, institution_means, method_table, methods_of
+from tests.report.fake_run import write_run
 from tests.studies.made_jobs import FEDAVG, FEDPROX
 
 METRICS = {name: BY_NAME[name].facts("brats2023") for name in ("dice", "hd95")}
@@ -104,3 +107,17 @@ def test_scores_are_means_over_seeds_and_patients_of_other_data_are_others() -> 
     jobs = [made(str(seed), seed, **{"data.phantom.seed": seed}) for seed in (1, 2)]
     (method, _) = methods_of(jobs)
     assert len(method.scores(METRICS)) == 6
+
+
+def test_a_method_is_not_named_by_the_steps_that_a_budget_of_time_has_given_its_sites(tmp_path: Path) -> None:
+    for name, clock, steps in (("a", {"budget": 200.0}, {"A": 11, "B": 34}), ("b", {"deadline": 500.0}, {})):
+        folder = write_run(tmp_path / name, ["A", "B"], [8, 8], (), ("federated",), rounds=1)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["scenario"] = {"clock": {"budget": None, "deadline": None, **clock}}
+        config.setdefault("train", {})["site_steps"] = steps
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    names = [method.name for method in methods_of(read_jobs(tmp_path))]
+    assert all("site_steps" not in name and "34" not in name for name in names), names
+    assert len(names) == 2
+    assert "budget = 200.0" in names[0]
+    assert "deadline = 500.0" in names[1]
