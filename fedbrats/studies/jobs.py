@@ -183,9 +183,14 @@ def is_seed(name: str) -> bool:
 
 
 def described(job: Job, keys: list[str]) -> str:
-    """The settings `keys` of a job in one line: "init = none, strategy = FedProx"; "" without keys."""
+    """The settings `keys` of a job in one line: "init = none, strategy = FedProx"; "" without keys.
+
+    An entry of a mapping that the job does not have, such as a site that is poisoned in another, is left out.
+    """
     parts = []
     for key in keys:
+        if key not in job.settings or job.settings[key] == {}:
+            continue
         value = shown(job.settings.get(key))
         if key.endswith("._target_"):
             key, value = key.removesuffix("._target_"), value.rsplit(".", 1)[-1]
