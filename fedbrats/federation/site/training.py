@@ -61,20 +61,7 @@ def train(site: Site, content: RecordDict) -> dict[str, Any]:
         site.remember(arms.PERSONAL, round_, personal_state(site, work), keep_from)
     if work.algorithm.keeps_state:
         site.remember(ALGORITHM, round_, left.kept, keep_from)
-    stays = site.stays_in(arm)
-    sent = {name: tensor for name, tensor in travelling(work.network).items() if name not in stays}
-    if arm == FEDERATED and (kind := site.config.scenario.poisoned.get(site.name)):
-        sent = _poisoned(site, kind, content["arrays"], sent, round_)
-    way = site.parts.algorithm.way
-    if arm == FEDERATED and way.changes:
-        forms = {name: site.parts.signature[name] for name in sent}
-        received = from_record(content["arrays"], forms)
-        before = site.residual_before(round_) if way.keeps else {}
-        sent, residual = sent_changes(way, sent, received, before, site.parts.trainable)
-        if way.keeps:
-            site.remember(TRANSFER, round_, residual, keep_from)
-    if site.masks(arm):
-        sent = masked(site, config, sent)
+    sent = _sent(site, work, content)
     metrics: dict[str, Any] = {"num-examples": len(site.cases.train), "steps": work.steps}
     metrics |= {"loss": loss} if work.epsilon is None else {"epsilon": work.epsilon}
     beside = to_record(like(left.sent, site.parts.signature))
@@ -89,6 +76,23 @@ def train(site: Site, content: RecordDict) -> dict[str, Any]:
 def _validation_loss(site: Site, arm: str, round_: int) -> float:
     """Of the network as it is, over the validation cases."""
     return validation_scores(site, arm, round_)["loss"]
+
+
+def _sent(site: Site, work: SiteWork, content: RecordDict) -> dict[str, Tensor]:
+    """What leaves of the trained network: without the arrays that stay, as a scenario, the way and masks have it."""
+    arm, round_, stays = work.arm, work.round, site.stays_in(work.arm)
+    sent = {name: tensor for name, tensor in travelling(work.network).items() if name not in stays}
+    if arm == FEDERATED and (kind := site.config.scenario.poisoned.get(site.name)):
+        sent = _poisoned(site, kind, content["arrays"], sent, round_)
+    way = site.parts.algorithm.way
+    if arm == FEDERATED and way.changes:
+        forms = {name: site.parts.signature[name] for name in sent}
+        received = from_record(content["arrays"], forms)
+        before = site.residual_before(round_) if way.keeps else {}
+        sent, residual = sent_changes(way, sent, received, before, site.parts.trainable)
+        if way.keeps:
+            site.remember(TRANSFER, round_, residual, content["config"]["checkpointed"])
+    return masked(site, content["config"], sent) if site.masks(arm) else sent
 
 
 def _poisoned(
