@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -120,4 +119,4 @@ def sweep_of_jobs(folder: Path, job: Sweep) -> Iterator[Result]:
 def _run(folder: Path, overrides: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "fedbrats", "run", *overrides]
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, env={**os.environ})
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from torch import nn
 from fedbrats.algorithms.fedavg import FedAvg
 from fedbrats.arrays import fingerprint, load, signature, travelling
 from fedbrats.bench.jobs import Job, config_of
+from fedbrats.bench.memory import peak_megabytes
 from fedbrats.bench.rounds import Result, Rounds, federated_rounds, with_workers
 from fedbrats.federation import questions
 from fedbrats.federation.wire import from_record, to_record
@@ -122,15 +122,6 @@ def peak_of_idle(folder: Path, job: Idle, sites: int, workers: int, algorithm: F
     peak: float = results.get()
     child.join()
     return peak
-
-
-def peak_megabytes() -> float:
-    """Peak resident memory of this process. Not getrusage on Linux: its peak includes the parent's at the fork."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def server_memory(folder: Path, job: Idle) -> Iterator[Result]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 from torch import Tensor
 
 from fedbrats.algorithms.fedavg import FedAvg
+from fedbrats.bench.memory import resident_megabytes
 from fedbrats.commands.run.run import start_engine
 from fedbrats.config.schema import FEDERATED, Config
 from fedbrats.federation.arms import Cohort
@@ -35,13 +35,6 @@ class Rounds:
     arrays: dict[str, Tensor]  # the model at the end
     failed: list[str]  # what sites said that failed
     megabytes: list[float] = field(default_factory=list)  # resident in the server's process after each round
-
-
-def resident_megabytes() -> float:
-    """Memory of this process now; nan where the system does not say."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), math.nan)
 
 
 class Silent:

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from fedbrats.bench.overhead import peak_megabytes
+from fedbrats.bench.memory import peak_megabytes
 
 Step = Callable[[], object]
 

@@ -125,8 +125,7 @@ def prepare(
     _say_unstripped(stats, say)
     volumes = {name: meta["volumes_ml"]["WT"] for name, meta in stats.items()}
     sites = make_partition(usable, partition, volumes)
-    _say_left_out(cases, errors, partition, sites, say)
-    _say_small(usable, partition, sites, say)
+    _say_left_out(cases, usable, errors, partition, sites, say)
     return Prepared(
         sites=sites,
         cached=cached,
@@ -171,32 +170,25 @@ def _say_each(problems: Sequence[Problem], say: Say) -> None:
 
 def _say_left_out(
     cases: Sequence[Case],
+    usable: Sequence[Case],
     errors: Sequence[Problem],
     partition: PartitionConfig,
     sites: Sequence[Site],
     say: Say,
 ) -> None:
-    """Say which cases `data.on_bad_case=skip` has left out, and which institutions with them."""
-    if not errors:
-        return
-    left_out = {problem.case for problem in errors}
-    say(f"left out by data.on_bad_case=skip: {len(left_out)} of {len(cases)} cases")
-    _say_each(errors, say)
+    """Say what `data.on_bad_case=skip` has left out, and which institutions with it or for `partition.least`."""
+    if errors:
+        left_out = {problem.case for problem in errors}
+        say(f"left out by data.on_bad_case=skip: {len(left_out)} of {len(cases)} cases")
+        _say_each(errors, say)
     if partition.method in CONTROLS:
         return
-    before, after = Counter(assign(cases, partition).values()), {site.name for site in sites}
-    for name in sorted(before.keys() - after):
+    before, after = (Counter(assign(of, partition).values()) for of in (cases, usable))
+    for name in sorted(before.keys() - after.keys()):
         say(f"{name} is no longer in this federation: none of its {before[name]} cases can be used")
-
-
-def _say_small(usable: Sequence[Case], partition: PartitionConfig, sites: Sequence[Site], say: Say) -> None:
-    """Say who has no part because of `partition.least`."""
-    if partition.least == 1 or partition.method in CONTROLS:
-        return
-    counts = Counter(assign(usable, partition).values())
-    if small := sorted(counts.keys() - {site.name for site in sites}):
-        left = sum(counts[name] for name in small)
-        say(f"partition.least={partition.least}: without {some(small)}, of {plural(left, 'case')} together")
+    if small := sorted(after.keys() - {site.name for site in sites}):
+        left = plural(sum(after[name] for name in small), "case")
+        say(f"partition.least={partition.least}: without {some(small)}, of {left} together")
 
 
 def _listing(problems: Sequence[Problem]) -> str:

@@ -19,18 +19,8 @@ ABSENT = "none"  # of a region or class
 VOLUMES = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # mL, above 0
 SPACINGS = (0.0, 0.75, 1.25, 2.0, 3.5, 5.5)  # mm, the largest of the three
 SHAPES = (0, 97, 129, 161, 193, 241, 321, 449)  # voxels, the longest side of the volume
-INTENSITIES = (
-    -math.inf,
-    0.0,
-    10.0,
-    30.0,
-    100.0,
-    300.0,
-    1000.0,
-    3000.0,
-    10_000.0,
-    30_000.0,
-)  # mean of the brain
+# Mean of the brain, in the numbers of the file.
+INTENSITIES = (-math.inf, 0.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0, 30_000.0)
 LABELS = {"NCR": NCR, "ED": ED, "ET": ET}
 
 Value = Callable[[dict[str, Any]], float | None]  # of a case's meta.json; None is not there
@@ -95,6 +85,9 @@ def with_least(counts: Sequence[int], least: int) -> list[int]:
 
 
 def apart(one: Sequence[int], other: Sequence[int]) -> float:
-    """Total variation distance of two histograms, 0 to 1: the share of patients that would have to change bins."""
+    """Total variation distance of two histograms, 0 to 1: the share of patients that would have to change bins.
+
+    Both histograms have the same bins and count at least one patient.
+    """
     here, there = sum(one), sum(other)
     return sum(abs(a / here - b / there) for a, b in zip(one, other, strict=True)) / 2

@@ -38,8 +38,8 @@ def run_ray(
     Flower gives the nodes random ids in random order, so the server has to ask which node is which site;
     the node config is {"partition-id": i, "num-partitions": n, "site": name} as in the local engine. A site
     has no fixed process here: an actor builds the ClientApp once, but a site's messages may go to any
-    actor. The server starts when all nodes are there. Flower keeps an actor that died in its pool, so that
-    later sites fail as well.
+    actor. The server starts when all nodes are there. An actor that died is started again and given its
+    message once more; if it dies again, the site has failed in that round.
 
     Args:
         server_app: as for the local engine.

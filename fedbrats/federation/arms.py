@@ -25,9 +25,7 @@ from fedbrats.config.schema import FEDERATED, LOCAL, POOLED, POOLED_ROW
 from fedbrats.data.partition import Site
 
 PERSONAL = "personal"  # the sites' own models in a personalised federation; tested, never trained by itself
-TRIGGERED = (
-    "triggered"  # the federated model on test cases with the trigger of a backdoor (`scenario.poisoned`)
-)
+TRIGGERED = "triggered"  # the federated model on test cases with the trigger of `scenario.poisoned`
 EXCHANGED = (FEDERATED, PERSONAL, TRIGGERED)
 POOLED_SITE = POOLED
 

@@ -20,11 +20,8 @@ from fedbrats.scenario.faults import erased, inverted
 
 SIGN_FLIP, SCALE, NOISE, LABEL_FLIP, BACKDOOR = "sign_flip", "scale", "noise", "label_flip", "backdoor"
 KINDS = (SIGN_FLIP, SCALE, NOISE, LABEL_FLIP, BACKDOOR)
-DOT, APART, BRIGHT = (
-    2,
-    8,
-    5.0,
-)  # side of a dot of the trigger and their distance in voxels; standard deviations
+# Side of a dot of the trigger and their distance in voxels; its brightness in standard deviations.
+DOT, APART, BRIGHT = 2, 8, 5.0
 
 
 def with_trigger(images: Tensor) -> Tensor:

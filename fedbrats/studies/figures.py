@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from fedbrats.config.schema import FEDERATED
 from fedbrats.report.compare.figures import epsilon_curve
 from fedbrats.report.compare.method_figures import box_figure, curve_figure, heat_map, matrix_figure
 from fedbrats.report.compare.panels import Shown, panel_figure
@@ -23,7 +24,6 @@ from fedbrats.studies.methods import Method
 from fedbrats.tasks import segmentation as task
 
 MOST_METHODS = 6  # in the panels of segmentations
-FEDERATED = "federated"
 
 
 def figures_of(

@@ -29,8 +29,6 @@ SEED = "seed"
 NEUTRAL = ("arms", "runtime", "data.cache")  # settings that leave the federated model as it is
 OPTIONAL = ("privacy", "personalization")  # groups that jobs may do without
 PRIVATE_ARMS = ("federated", "personal")  # the others train without noise in a private run, too
-
-
 SITE_STEPS = "train.site_steps"
 
 

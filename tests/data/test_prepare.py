@@ -38,6 +38,16 @@ def test_an_institution_that_leaves_with_its_cases_is_named(root: Path) -> None:
     assert not any("federation" in text for text in said)
 
 
+def test_an_institution_that_is_too_small_is_named_for_that_and_not_for_its_cases(root: Path) -> None:
+    write_case(root, "Brats18_TCIA01_101_1")
+    said = said_of(root, "skip", least=2)
+    assert "partition.least=2: without TCIA01, of 1 case together" in said
+    assert [text for text in said if "no longer" in text] == [
+        "TMC is no longer in this federation: none of its 1 cases can be used"
+    ]
+    assert not any("partition.least" in text for text in said_of(root, "skip"))
+
+
 def test_an_adopted_label_is_said(root: Path) -> None:
     (note,) = [text for text in said_of(root, "skip") if "W39_1998.09.19_Segm.nii.gz" in text]
     assert note.startswith(

@@ -25,8 +25,8 @@ def method(name: str, **settings: Any) -> dict[str, Any]:
     return {"_target_": f"fedbrats.personalization.{name}.{kind}", **settings}
 
 
-def runtime(tmp_path: Path, personal: dict[str, Any]) -> Process:
-    folder, _ = write_toy_run(tmp_path, HOSPITALS, personalization=personal, rounds=3)
+def runtime(tmp_path: Path, personal: dict[str, Any], **changed: Any) -> Process:
+    folder, _ = write_toy_run(tmp_path, HOSPITALS, personalization=personal, rounds=3, **changed)
     return Process(folder)
 
 

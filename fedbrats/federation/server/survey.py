@@ -19,7 +19,7 @@ from fedbrats.federation.server.asking import Question, Request, ask
 from fedbrats.federation.server.replies import BadReply, content_of
 from fedbrats.federation.server.state import Federation
 from fedbrats.files import write_json
-from fedbrats.runs.survey import SURVEY
+from fedbrats.runs.case_tables import SURVEY
 
 UNUSUAL = 0.8  # total variation distance from all others together
 LEAST = 5  # patients on either side, below which histograms differ by chance

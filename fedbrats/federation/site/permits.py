@@ -41,7 +41,11 @@ KEYS: dict[str, dict[str, type]] = {  # of the record `config`, all of them need
 }
 WITH_MODEL = (questions.TRAIN, questions.VALIDATE, questions.FIT, questions.TEST)
 IN_A_ROUND = (questions.TRAIN, questions.VALIDATE)  # asked once a round; of the others, once a run
-FREE = (questions.JOIN, questions.SURVEY, questions.SPENT)  # what they say is public, however often
+FREE = (
+    questions.JOIN,
+    questions.SURVEY,
+    questions.SPENT,
+)  # they say the same however often, all of it public
 SECURE = (questions.KEYS, questions.SHARES, questions.UNMASK)  # each once in a session, by `secure.py`
 SHOWN = 60  # characters of what was asked, in a refusal
 

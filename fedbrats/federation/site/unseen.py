@@ -71,7 +71,7 @@ def _unlabelled(site: Site) -> Iterator[Tensor]:
         site.warm.device,
         site.normalise,
     )
-    return (images for images, _ in drawn)
+    return (images.flip(site.turned) if site.turned else images for images, _ in drawn)
 
 
 def stays(site: Site, content: RecordDict) -> dict[str, Any]:

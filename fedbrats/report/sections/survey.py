@@ -8,8 +8,8 @@ from fedbrats.report.cells import number
 from fedbrats.report.page import Section, data_uri
 from fedbrats.report.results import Results
 from fedbrats.report.sections.survey_figures import survey_figure
+from fedbrats.runs.case_tables import SURVEY
 from fedbrats.runs.reading import read_json
-from fedbrats.runs.survey import SURVEY
 
 
 def section(results: Results) -> Section | None:

@@ -17,7 +17,7 @@ from fedbrats.data.regions import REGIONS
 from fedbrats.federation import questions
 from fedbrats.federation.parts import Parts, parts_of
 from fedbrats.federation.site.policy import PolicyError, decide, refuse_study
-from fedbrats.federation.wire import VALIDATION, to_record
+from fedbrats.federation.wire import to_record
 from tests.federation.toy import GROUP_MODEL, case_row, toy_config, toy_network
 
 DP = {"_target_": "fedbrats.privacy.dp_sgd.DpSgd", "target_epsilon": 3.0}
@@ -347,20 +347,3 @@ def test_metrics_that_may_not_leave_are_not_in_the_aggregates() -> None:
 
 def test_a_test_of_few_cases_stays() -> None:
     assert decided(questions.TEST, whole_test(4)) == ("refused", "policy.least_cases=5: fewer cases")
-
-
-def beside(cases: int, **more: Any) -> RecordDict:
-    """A training reply of 6 cases with the validation of `cases` beside it, as `runtime.one_exchange` has it."""
-    return RecordDict({**trained(), VALIDATION: metrics(cases, dice=0.5, **more)})
-
-
-def test_a_validation_beside_training_is_decided_like_one_that_is_alone() -> None:
-    content = beside(5)
-    kept = decide(Policy(), questions.TRAIN, content, network_parts)
-    assert (kept.verdict, kept.why, dict(kept.content or {})) == ("left", (), dict(content))
-    few = decide(Policy(), questions.TRAIN, beside(4), network_parts)
-    alone = decide(Policy(), questions.VALIDATE, RecordDict({"metrics": metrics(4)}), network_parts)
-    assert few.verdict == "changed"
-    assert few.why == tuple(f"validation: {reason}" for reason in alone.why)
-    assert set(few.content or {}) == set(trained())
-    assert decide(Policy(), questions.FIT, beside(5), network_parts).verdict == "refused"

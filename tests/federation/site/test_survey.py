@@ -16,9 +16,11 @@ from fedbrats.federation import questions
 from fedbrats.federation.site.permits import Refused, check_question
 from fedbrats.federation.site.policy import decide
 from fedbrats.federation.site.site import Site
+from fedbrats.federation.site.survey import survey
 from fedbrats.federation.site.warm import Warm
 from fedbrats.files import read_json
 from fedbrats.report.html import write_report
+from fedbrats.runs.site_cases import site_folder
 from tests.tiny import tiny
 
 
@@ -38,12 +40,30 @@ def test_a_run_begins_with_it_where_it_is_asked_for(cache: Path, tmp_path: Path)
         bounds = [sum(n * v for n, v in zip(told["WT, mL"], ends)) for ends in (lows, highs)]
         assert bounds[0] <= table.loc[site, "wt_ml_mean"] * table.loc[site, "cases"] <= bounds[1]
     assert "The data before training" in write_report(folder).read_text()
+    _repeats_its_first_answer(folder, found["sites"]["CBICA"])
     plain = Site("CBICA", Warm(folder))
     asked = RecordDict({"config": ConfigRecord({"arm": "federated", "round": 1})})
     check_question(plain, questions.SURVEY, asked)
     plain.config.survey.enabled = False
     with pytest.raises(Refused, match="answers it for no arm"):
         check_question(plain, questions.SURVEY, asked)
+
+
+def _repeats_its_first_answer(folder: Path, told: dict[str, list[int]]) -> None:
+    """Whoever asks once more gets no noise to average away; a site that starts again knows what it said."""
+
+    def ask() -> object:
+        site = Site("CBICA", Warm(folder))
+        site.config.survey.epsilon = 0.1
+        return json.loads(survey(site, RecordDict())["survey"]["values"])
+
+    file = site_folder(folder, "CBICA") / "survey.json"
+    assert ask() == ask() == told
+    file.unlink()
+    drawn = ask()
+    assert ask() == drawn != told
+    file.unlink()
+    assert ask() != drawn
 
 
 def test_the_policy_of_a_site_takes_small_counts_out() -> None:

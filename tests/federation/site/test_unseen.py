@@ -9,7 +9,9 @@ import torch
 from flwr.app import ConfigRecord, RecordDict
 
 from fedbrats.arrays import signature
+from fedbrats.config.scenario import ScenarioConfig
 from fedbrats.federation import questions, wire
+from fedbrats.federation.site import unseen
 from fedbrats.federation.site.permits import Refused, check_question
 from fedbrats.federation.site.unseen import served, stays
 from tests.federation.toy_personal import BN, arrays, method, own, runtime, sent_without
@@ -69,3 +71,17 @@ def test_a_site_that_trained_forgets_its_own_arrays_to_be_served_as_unseen(tmp_p
     found.load(sent, "A", "federated", 2)  # and has them again afterwards
     assert torch.equal(found.network[1].weight, mine["1.weight"])
     assert not torch.equal(mine["1.weight"], torch.ones(4))
+
+
+def test_a_site_whose_volumes_are_turned_calibrates_on_turned_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = list[torch.Tensor]()
+    monkeypatch.setattr(unseen, "recalibrate", lambda network, images: drawn.append(torch.cat(list(images))))
+    for name, axes in (("plain", {}), ("turned", {"NEW": ["z"]})):
+        scenario = ScenarioConfig(turned=axes)
+        found = runtime(tmp_path / name, method("bn_local", unseen="recalibrate"), scenario=scenario)
+        with served(found.site("NEW"), asked(sent_without(BN), "federated", 1)):
+            pass
+    assert torch.equal(drawn[0].flip(-1), drawn[1])
+    assert not torch.equal(drawn[0], drawn[1])
