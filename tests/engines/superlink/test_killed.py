@@ -29,7 +29,7 @@ from tests.tiny import MODEL
 
 STUDY = "killed"
 ASKED = (
-    *("train=small", "train.local_steps=25", *MODEL, "model.norm=batch", "inference.overlap=0.0", "rounds=4"),
+    *("train=small", "train.local_steps=75", *MODEL, "model.norm=batch", "inference.overlap=0.0", "rounds=4"),
     *("strategy=scaffold", "train/optimizer=sgd_plain", "strategy.quorum=0.6", "personalization=bn_local"),
     "report.html=false",
 )
