@@ -63,10 +63,17 @@ def _from_bits(bits: np.ndarray) -> np.ndarray:
 
 def own_tensor(array: Array) -> Tensor:
     """A copy of an array that this process itself made by `to_record`."""
-    values = array.numpy()
-    if array.dtype == BFLOAT16:
-        return torch.from_numpy(_from_bits(values)).to(torch.bfloat16)
-    return torch.from_numpy(values.copy())
+    found = torch.from_numpy(numbers(array))
+    return found.to(torch.bfloat16) if array.dtype == BFLOAT16 else found.clone()
+
+
+def numbers(array: Array) -> np.ndarray:
+    """A read-only view of the numbers of an array that is what it declares, of bfloat16 a copy in float32.
+
+    Raises:
+        BadArrays: it is not.
+    """
+    return _decode("an array", array, tuple(array.shape), array.dtype)
 
 
 def _decode(name: str, array: Array, shape: tuple[int, ...], dtype: str) -> np.ndarray:

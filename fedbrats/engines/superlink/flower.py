@@ -2,7 +2,7 @@
 
 `python -m fedbrats.engines.superlink.flower supernode --superlink ...` is `flower-supernode --superlink ...`, but
 
-- a SuperNode asks more often and answers whatever it was asked (`supernode.py`);
+- a SuperNode asks more often, hands on what it has at once and answers whatever it was asked (`supernode.py`);
 - a SuperLink hands a question out again whose way to its site was cut (`superlink.py`), and stores of a reply only so
   much as a study can need (`bounds.py`);
 - bodies of requests go through Flower's HTTP layers as a whole (`bodies.py`), and answers are read in larger pieces
@@ -53,6 +53,7 @@ def main(arguments: list[str]) -> None:
         from fedbrats.engines.superlink import supernode
 
         supernode.ask_more_often()
+        supernode.hand_on_at_once()
         supernode.answer_what_was_taken()
         supernode.answer_failed_tasks()
         flower_supernode()

@@ -8,7 +8,9 @@ from typing import Any
 
 PIECE = 2**20  # bytes of an answer that are worked on at once
 RECORD = 2**14  # bytes that TLS hands out at once, whatever is asked for
-FIRST = 0.1  # seconds after which an object that is not there yet is asked for again; then twice as long, ...
+FIRST = (
+    0.05  # seconds after which an object that is not there yet is asked for again; then twice as long, ...
+)
 
 
 def ask_again_sooner() -> None:
@@ -17,9 +19,13 @@ def ask_again_sooner() -> None:
     A message is handed out when it is known and its objects are still on their way, so that nearly every one is asked
     for too early at first.
     """
-    from flwr.supercore.inflatable.inflatable_utils import pull_objects
+    from flwr.supercore.inflatable import inflatable_utils as module
 
-    pull_objects.__kwdefaults__["initial_backoff"] = FIRST
+    for pull in (
+        module.pull_objects,
+        module.pull_and_inflate_object_from_tree,
+    ):  # the second has a second of its own
+        pull.__kwdefaults__["initial_backoff"] = FIRST
 
 
 def read_in_large_pieces() -> None:

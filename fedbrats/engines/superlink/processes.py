@@ -20,9 +20,9 @@ from fedbrats.files import locked, private_folder, read_json, write_json
 AGAIN = 5.0  # seconds before what has ended is started again
 LOOK = 2.0  # seconds between two calls of what is done meanwhile
 HEALTH = "127.0.0.1:8082"  # where a program that runs alone answers Flower's question for its health
-# Of glibc: memory of a message is used again for the next one. Asked of the kernel anew each time, it has to be mapped
-# page by page, which for large models takes longer than all copying.
-HEAP = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+# Of glibc: memory of a message is used again for the next one, whatever its size and its thread. Asked of the kernel
+# anew each time, it has to be mapped page by page, which for large models takes longer than all copying.
+HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 GRACE = 20.0  # seconds that a process has to end by itself
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,6 @@
-"""What a site's SuperNode needs set otherwise in Flower: it asks more often, and no message is left without an answer.
+"""What a site's SuperNode needs set otherwise in Flower.
+
+It asks more often, hands on what it has at once, and leaves no message without an answer.
 
 A question that a site has taken and never answers costs the server `strategy.timeout`. Flower answers in the place of a
 worker that shows no sign of life for a minute, and leaves open what it could not fetch, whose worker died before it had
@@ -47,6 +49,35 @@ def ask_more_often() -> None:
             time.sleep(min(max(SHARE * (time.monotonic() - began), SOONEST), LATEST))
 
     module.time = SimpleNamespace(sleep=sleep)
+
+
+def hand_on_at_once() -> None:
+    """Let the worker have each object of a message as soon as the SuperNode of this process has it.
+
+    Flower stores them when the last has come, and the worker waits until then.
+    """
+    from flwr.supernode import start_client_internal as module
+
+    fetch = module._pull_and_store_message
+
+    def fetched(**given: Any) -> int | None:
+        pull, store, come = given["pull_object"], given["object_store"], set[str]()
+
+        def pull_object(run_id: int, name: str) -> Any:
+            content = pull(run_id, name)
+            store.put(name, content)
+            come.add(name)
+            return content
+
+        stored = SimpleNamespace(
+            preregister=store.preregister,
+            delete=store.delete,
+            put=lambda name, content: None if name in come else store.put(name, content),
+        )
+        run: int | None = fetch(**{**given, "pull_object": pull_object, "object_store": stored})
+        return run
+
+    module._pull_and_store_message = fetched
 
 
 def answer_what_was_taken() -> None:

@@ -29,7 +29,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message
 
-from fedbrats.engines.superlink import pace
+from fedbrats.engines.superlink import copies, pace
 from fedbrats.engines.superlink.handed import READY, Where
 from fedbrats.federation import flower_env
 
@@ -62,6 +62,7 @@ def begin() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for every request
     flower_env.quiet()
+    copies.copy_less()
     pace.ask_again_sooner()
     pace.read_in_large_pieces()
 

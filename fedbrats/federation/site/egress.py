@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, no_object_id_recompute
 
@@ -21,7 +22,7 @@ from fedbrats.federation import questions
 from fedbrats.federation.parts import Parts
 from fedbrats.federation.site.policy import RING
 from fedbrats.federation.transfer import FULL, PLACES
-from fedbrats.federation.wire import own_tensor
+from fedbrats.federation.wire import numbers
 from fedbrats.files import finite
 from fedbrats.runs.site_cases import SPLITS
 
@@ -122,11 +123,13 @@ def _norm(array: Array, base: Array | None, changes: bool) -> dict[str, Any]:
 
 def _length(array: Array, less: Array | None) -> float:
     """L2 norm of `array` - `less`, in float64, block by block: whole, it would take seconds of a large model."""
-    values = own_tensor(array).flatten().split(BLOCK)
-    others = [None] * len(values) if less is None else own_tensor(less).flatten().split(BLOCK)
+    values = numbers(array).reshape(-1)
+    others = None if less is None else numbers(less).reshape(-1)
     squares = 0.0
-    for value, other in zip(values, others, strict=True):
-        part = value.double() if other is None else value.double() - other.double()
+    for begin in range(0, len(values), BLOCK):
+        part = values[begin : begin + BLOCK].astype(np.float64)
+        if others is not None:
+            part -= others[begin : begin + BLOCK]
         squares += float(part.dot(part))
     return math.sqrt(squares)
 

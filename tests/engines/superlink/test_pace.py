@@ -5,13 +5,19 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
-from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError, pull_objects
+from flwr.app import ConfigRecord
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectUnavailableError,
+    pull_and_inflate_object_from_tree,
+    pull_objects,
+)
 from httpcore._backends.sync import SyncStream
 from httpcore._sync.http11 import HTTP11Connection
 
@@ -23,13 +29,29 @@ BODY = bytes(range(256)) * 2**13  # 2 MB
 
 @pytest.fixture
 def as_it_comes() -> Iterator[None]:
-    given = dict(pull_objects.__kwdefaults__)
+    both = (pull_objects, pull_and_inflate_object_from_tree)
+    given = [dict(function.__kwdefaults__) for function in both]
     yield
-    pull_objects.__kwdefaults__.update(given)
+    for function, defaults in zip(both, given, strict=True):
+        function.__kwdefaults__.update(defaults)
 
 
+def by_names(pull: Callable[[str], bytes], name: str) -> None:
+    """As a SuperNode and the server fetch."""
+    assert pull_objects([name], pull).keys() == {name}
+
+
+def as_a_worker_does(pull: Callable[[str], bytes], name: str) -> None:
+    pull_and_inflate_object_from_tree(ObjectTree(object_id=name), pull, lambda done: None)
+
+
+@pytest.mark.parametrize("fetch", [by_names, as_a_worker_does])
 @pytest.mark.usefixtures("as_it_comes")
-def test_an_object_that_is_on_its_way_is_asked_for_again_soon() -> None:
+def test_an_object_that_is_on_its_way_is_asked_for_again_soon(
+    fetch: Callable[[Callable[[str], bytes], str], None],
+) -> None:
+    record = ConfigRecord({"a": 1})
+
     def seconds() -> float:
         tries = list[str]()
 
@@ -37,10 +59,10 @@ def test_an_object_that_is_on_its_way_is_asked_for_again_soon() -> None:
             tries.append(name)
             if len(tries) < 2:
                 raise ObjectUnavailableError(name)
-            return b"it"
+            return record.deflate()
 
         began = time.monotonic()
-        assert pull_objects(["a"], pull) == {"a": b"it"}
+        fetch(pull, record.object_id)
         return time.monotonic() - began
 
     assert seconds() > 0.7  # Flower's second, less a fifth

@@ -9,10 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
-from flwr.app import Message, RecordDict
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.common.constant import SubStatus
 from flwr.supercore.constant import TaskType
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 from flwr.supercore.run import RunNotRunningException
 from flwr.supernode import start_client_internal
@@ -121,6 +123,57 @@ def given(**other: Any) -> dict[str, Any]:
 
 def replies(how: dict[str, Any]) -> list[Message]:
     return list(how["state"].get_messages_legacy(is_reply=True))
+
+
+def tree_and_contents() -> tuple[Any, dict[str, bytes]]:
+    """A message of two arrays as Flower sends it."""
+    arrays = ArrayRecord({name: Array(np.full(3, i)) for i, name in enumerate("ab")})
+    message = Message(RecordDict({"arrays": arrays}), 2, "train")
+    objects = get_all_nested_objects(message)
+    return get_object_tree(message), {name: part.deflate() for name, part in objects.items()}
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_the_worker_has_an_object_as_soon_as_it_has_come(ours: bool, unpatched: Any) -> None:
+    tree, contents = tree_and_contents()
+    store, put, seen = InMemoryObjectStore(), list[str](), list[bool]()
+
+    def pull(run: int, name: str) -> bytes:
+        seen.extend(bool(store.get(other)) for other in contents if other in before)
+        before.append(name)
+        return contents[name]
+
+    before = list[str]()
+    how = given(pull_object=pull, receive=lambda: (given()["receive"]()[0], tree), object_store=store)
+    keep = store.put
+    store.put = lambda name, content: (put.append(name), keep(name, content))[1]  # type: ignore[method-assign]
+    if ours:
+        supernode.hand_on_at_once()
+    with pytest.MonkeyPatch.context() as patch:  # one after the other, for the order in which they are seen
+        patch.setattr("flwr.supercore.inflatable.inflatable_utils.get_num_workers", lambda most: 1)
+        assert start_client_internal._pull_and_store_message(**how) == 7
+    assert set(seen) == {ours}  # Flower: none of them until all have come
+    assert sorted(put) == sorted(contents)  # each once: it is hashed there
+    assert {name: store.get(name) for name in contents} == contents
+
+
+def test_of_a_message_that_breaks_off_nothing_stays(unpatched: Any) -> None:
+    tree, contents = tree_and_contents()
+    store, last = InMemoryObjectStore(), list(contents)[-1]
+
+    def pull(run: int, name: str) -> bytes:
+        if name == last:
+            raise OSError("gone")
+        return contents[name]
+
+    supernode.hand_on_at_once()
+    how = given(pull_object=pull, object_store=store)
+    message, _ = how["receive"]()
+    message.metadata.__dict__["_message_id"] = tree.object_id
+    assert (
+        start_client_internal._pull_and_store_message(**{**how, "receive": lambda: (message, tree)}) is None
+    )
+    assert len(store) == 0
 
 
 @pytest.mark.parametrize("ends", ["pull_object", "confirm_message_received"])

@@ -1,0 +1,93 @@
+"""Fewer copies, and the same bytes: what Flower makes of an array, with and without ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord
+from flwr.app.message import array as module
+from flwr.app.message.arraychunk import ArrayChunk
+from flwr.supercore.inflatable import inflatable_object
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, no_object_id_recompute
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+
+from fedbrats.engines.superlink import copies
+
+PIECE = 1000  # bytes
+
+
+@pytest.fixture(autouse=True)
+def as_it_comes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Small pieces; what a test lets `copy_less` change is Flower's again when it is over."""
+    monkeypatch.setattr(module, "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE", PIECE)
+    given = {cls: dict(vars(cls)) for cls in (Array, ArrayChunk)}
+    yield
+    for cls, names in given.items():
+        for name in set(vars(cls)) - set(names):
+            delattr(cls, name)
+        for name in ("deflate", "inflate"):
+            setattr(cls, name, names[name])
+
+
+def record() -> ArrayRecord:
+    """Two arrays, one of pieces that are all alike but the first and the last, which are then sent once."""
+    random = np.random.default_rng(0).standard_normal(700)
+    return ArrayRecord({"random": Array(random), "zeros": Array(np.zeros(5 * PIECE, np.uint8))})
+
+
+def on_the_wire() -> dict[str, bytes]:
+    with no_object_id_recompute():
+        return {name: part.deflate() for name, part in get_all_nested_objects(record()).items()}
+
+
+def test_bytes_and_their_names_are_flowers() -> None:
+    expected = on_the_wire()
+    assert len(expected) > 8
+    copies.copy_less()
+    assert on_the_wire() == expected
+
+
+def test_what_comes_is_what_was_sent() -> None:
+    contents, name = on_the_wire(), record().object_id
+    copies.copy_less()
+    found: Any = inflate_object_from_contents(name, contents)
+    assert found == record()
+    assert all(isinstance(array.data, bytes) for array in found.values())
+    np.testing.assert_array_equal(found["random"].numpy(), record()["random"].numpy())
+
+
+def test_pieces_that_do_not_belong_to_an_array_are_refused() -> None:
+    copies.copy_less()
+    array = Array(np.zeros(700))
+    pieces = dict(list(array.children.items())[1:])
+    with pytest.raises(ValueError, match="Unexpected set of `children`"):
+        Array.inflate(array.deflate(), pieces)
+
+
+def test_a_piece_is_hashed_once_however_often_its_name_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hashed() -> int:
+        seen = list[int]()
+        hash_of = inflatable_object.get_object_id
+
+        def counted(content: bytes) -> str:
+            seen.append(len(content))
+            return hash_of(content)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(inflatable_object, "get_object_id", counted)
+            made = record()
+            for _ in range(3):
+                get_all_nested_objects(made)
+        return sum(size > PIECE for size in seen)
+
+    pieces = sum(
+        content.startswith(b"ArrayChunk") and len(content) > PIECE for content in on_the_wire().values()
+    )
+    assert hashed() > 2 * pieces  # why this is needed
+    copies.copy_less()
+    array = record()["zeros"]
+    alike = len(array.slice_array()) - len(array.children)  # hashed before they are known to be alike
+    assert hashed() == pieces + alike
