@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -31,7 +32,8 @@ class Bulyan(AgainstLiars):
         distances = squared_distances(replies, sorted(group.trainable))
         chosen = [replies[i] for i in self.choose(distances)]
         count = len(replies) - 4 * self.liars
-        return {name: _next_to_median(in_order(chosen, name), count) for name in replies[0].arrays}
+        become = partial(_next_to_median, count=count)
+        return {name: in_order(chosen, name, become) for name in replies[0].arrays}
 
     def choose(self, distances: Tensor) -> list[int]:
         """The places of the n - 2 f chosen replies, in order."""
@@ -43,7 +45,7 @@ class Bulyan(AgainstLiars):
 
 
 def _next_to_median(ordered: Tensor, count: int) -> Tensor:
-    """Of values in order, [n, *shape], the mean of the `count` that are the closest to their median."""
+    """Of values in order, [n, numbers], the mean of the `count` that are the closest to their median."""
     distances = (ordered - median(ordered)).abs()
     closest = distances.argsort(dim=0, stable=True)[:count]
     return torch.gather(ordered, 0, closest).mean(dim=0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedbrats.algorithms.base import Arrays, Group, Reply
-from fedbrats.algorithms.rules.rule import AgainstLiars, equal_mean
+from fedbrats.algorithms.rules.rule import AgainstLiars, blocks, equal_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +51,9 @@ def squared_distances(replies: Sequence[Reply], names: Iterable[str]) -> Tensor:
     """Squared distance of every two replies over the arrays of these names, [n, n], float64."""
     found = torch.zeros(len(replies), len(replies), dtype=torch.float64)
     for name in names:
-        values = torch.stack([torch.tensor(reply.arrays[name]) for reply in replies]).flatten(1).double()
-        # Of differences, as products of far larger numbers would leave little of them.
-        found += torch.cdist(values, values, compute_mode="donot_use_mm_for_euclid_dist").square()
+        for values in map(Tensor.double, blocks(replies, name)):
+            # Of differences, as products of far larger numbers would leave little of them.
+            found += torch.cdist(values, values, compute_mode="donot_use_mm_for_euclid_dist").square()
     return found
 
 

@@ -21,4 +21,4 @@ class CoordinateMedian(Rule):
 
     def made(self, old: Arrays, replies: Sequence[Reply], group: Group) -> dict[str, Tensor]:
         """The median of each number."""
-        return {name: median(in_order(replies, name)) for name in replies[0].arrays}
+        return {name: in_order(replies, name, median) for name in replies[0].arrays}

@@ -42,8 +42,13 @@ class PercentileClipping(Rule):
         """The model and the mean of what is left of the changes."""
         mean, limits = WeightedMean(), dict[str, float]()
         for name, array in old.items():
-            sizes = np.stack([reply.arrays[name] - array.numpy() for reply in replies])
-            limits[name] = float(np.percentile(np.abs(sizes), self.percentile))
+            sizes = np.empty(
+                (len(replies), *array.shape), array.numpy().dtype
+            )  # as much as this array's replies
+            for size, reply in zip(sizes, replies, strict=True):
+                np.subtract(reply.arrays[name], array.numpy(), out=size)
+            np.abs(sizes, out=sizes)
+            limits[name] = float(np.percentile(sizes, self.percentile, overwrite_input=True))
         for reply in replies:
             changes = {name: torch.tensor(reply.arrays[name]) - array for name, array in old.items()}
             clipped = {

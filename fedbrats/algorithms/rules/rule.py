@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from fedbrats.algorithms.base import Arrays, Collector, Group, Memory, Reply
 from fedbrats.algorithms.fedavg import EqualMean, FedAvg
+
+BLOCK = 2**18  # numbers of an array that are looked at together, at all sites
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +76,28 @@ class AllReplies:
         self.found.append(reply)
 
 
-def in_order(replies: Sequence[Reply], name: str) -> Tensor:
-    """The values of every number of an array, [n replies, *shape], from the smallest to the largest."""
-    return torch.stack([torch.tensor(reply.arrays[name]) for reply in replies]).sort(dim=0).values
+def blocks(replies: Sequence[Reply], name: str) -> Iterator[Tensor]:
+    """The values of an array at all sites, [n replies, at most `BLOCK` numbers], from its first number to its last.
+
+    Of the whole array they would be as much memory again as the replies, and what is made of them several times that.
+    """
+    flat = [torch.from_numpy(reply.arrays[name]).reshape(-1) for reply in replies]
+    for begin in range(0, max(1, len(flat[0])), BLOCK):  # one of nothing at all, too
+        yield torch.stack([values[begin : begin + BLOCK] for values in flat])
+
+
+def in_order(replies: Sequence[Reply], name: str, become: Callable[[Tensor], Tensor]) -> Tensor:
+    """What `become` makes of an array: of every number's values from the smallest to the largest, [n replies, numbers].
+
+    Returns:
+        [*shape of the array].
+    """
+    made = [become(values.sort(dim=0).values) for values in blocks(replies, name)]
+    return torch.cat(made).reshape(replies[0].arrays[name].shape)
 
 
 def median(ordered: Tensor) -> Tensor:
-    """Of values in order, [n, *shape] -> [*shape]; of an even number the mean of the two in the middle.
+    """Of values in order, [n, numbers] -> [numbers]; of an even number the mean of the two in the middle.
 
     Not torch.quantile, which takes no more than 2^24 numbers.
     """

@@ -27,4 +27,4 @@ class TrimmedMean(AgainstLiars):
     def made(self, old: Arrays, replies: Sequence[Reply], group: Group) -> dict[str, Tensor]:
         """The trimmed mean of each number."""
         kept = slice(self.liars, len(replies) - self.liars)
-        return {name: in_order(replies, name)[kept].mean(dim=0) for name in replies[0].arrays}
+        return {name: in_order(replies, name, lambda v: v[kept].mean(dim=0)) for name in replies[0].arrays}

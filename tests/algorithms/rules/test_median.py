@@ -6,9 +6,15 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from fedbrats.algorithms.base import Company
+from fedbrats.algorithms.rules import rule
+from fedbrats.algorithms.rules.bulyan import Bulyan
+from fedbrats.algorithms.rules.krum import Krum
 from fedbrats.algorithms.rules.median import CoordinateMedian
+from fedbrats.algorithms.rules.rule import Rule
+from fedbrats.algorithms.rules.trimmed_mean import TrimmedMean
 from tests.algorithms.rules.test_trimmed_mean import made
 
 median_of = partial(made, CoordinateMedian())
@@ -33,6 +39,26 @@ def test_fewer_than_half_of_the_sites_cannot_move_it_out_of_the_others() -> None
 def test_it_agrees_with_numpy_and_takes_any_shape() -> None:
     values = np.random.default_rng(0).normal(size=(6, 3, 4, 2)).astype(np.float32)
     np.testing.assert_allclose(median_of(*values), np.median(values, axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", [CoordinateMedian(), TrimmedMean(), Bulyan(), Krum(chosen=4)])
+def test_an_array_of_many_blocks_becomes_what_it_would_as_a_whole(
+    algorithm: Rule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(0).normal(size=(7, 3, 5, 11)).astype(np.float32)
+    whole = made(algorithm, *values)
+    monkeypatch.setattr(rule, "BLOCK", 16)  # the last one is of 5
+    np.testing.assert_allclose(made(algorithm, *values), whole, atol=3e-7)  # torch's means go by the layout
+
+
+def test_no_block_is_larger_than_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, sort = list[tuple[int, ...]](), torch.Tensor.sort
+    monkeypatch.setattr(rule, "BLOCK", 16)
+    monkeypatch.setattr(
+        torch.Tensor, "sort", lambda v, dim: (seen.append(tuple(v.shape)), sort(v, dim=dim))[1]
+    )
+    median_of(*np.zeros((3, 40)))
+    assert seen == [(3, 16), (3, 16), (3, 8)]
 
 
 @pytest.mark.parametrize("shape", [(), (0,)])
