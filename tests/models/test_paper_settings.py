@@ -41,6 +41,15 @@ PRINTED = {
         "train.tumour_centre": ("box", "any"),
         "train.tumour_share": (1.0, 0.5),
     },  # section 2.3
+    "resunet3d": {
+        "loss._target_": ("fedbrats.losses.cross_entropy.CrossEntropy",) * 2,  # Equation 1
+        "model.input.patch": ([128] * 3, [32] * 3),  # section 4.1
+        "train.batch": (1, 2),  # section 4.1
+        "train.optimizer._target_": ("torch.optim.Adam",) * 2,
+        "train.optimizer.lr": (1e-3, 5e-3),  # section 4.1
+        "train.schedule": ("poly", "poly"),  # Equation 2
+        "train.tumour_share": (0.0, 0.5),  # section 4.1: "randomly crop"
+    },
 }
 
 
