@@ -23,6 +23,8 @@ from monai.transforms import (
 )
 from torch import Tensor
 
+from fedbrats.data.elastic import elastic
+
 FLIP = 0.5  # probability, for each axis on its own
 SCALE = 0.1  # light: intensities are multiplied by 1 + U(-SCALE, SCALE), drawn for each modality
 SHIFT = 0.1  # light: and shifted by U(-SHIFT, SHIFT), in standard deviations
@@ -42,11 +44,12 @@ def augment(
       section 3.1): left-right and anterior-posterior, each with 50 %.
     - light: flips, then the intensities of each modality are scaled by 0.9 to 1.1 and shifted by up to 0.1 standard
       deviations (Myronenko, "3D MRI brain tumor segmentation using autoencoder regularization", BrainLes 2018).
+    - elastic: a smooth random deformation (`elastic.elastic`).
     - masks: flips, masked parts and noise of the Monte Carlo dropout ResU-Net, the same for the whole batch.
     - nnunet: rotation, scaling, noise, blur, brightness, contrast, low resolution, gamma and flips of nnU-Net.
 
     Voxels that are exactly 0 are background, which inference also sees as 0. They stay 0, except that masks puts
-    zeros into the brain as well. In nnunet, where interpolation and blur mix brain with background, background is
+    zeros into the brain as well. In elastic and nnunet, which mix brain with background, background is
     what lies outside the brain mask (any modality not 0), which is moved with the labels: it is set to 0 at the end.
 
     MONAI's meta tracking is switched off for the process, as it would wrap every patch.
@@ -213,6 +216,7 @@ RECIPES: dict[str, Callable[[Tensor, Tensor, State], tuple[Tensor, Tensor]]] = {
     "none": lambda images, labels, _: (images, labels),
     "flips": partial(_flips_and_scale, intensity=False),
     "light": partial(_flips_and_scale, intensity=True),
+    "elastic": elastic,
     "masks": _masks,
     "nnunet": _nnunet,
 }

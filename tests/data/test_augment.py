@@ -86,7 +86,9 @@ def test_none_returns_the_inputs_and_draws_nothing() -> None:
 
 
 def test_unknown_recipe_is_refused() -> None:
-    with pytest.raises(ValueError, match="augment=heavy: choose one of none, flips, light, masks, nnunet"):
+    with pytest.raises(
+        ValueError, match="augment=heavy: choose one of none, flips, light, elastic, masks, nnunet"
+    ):
         augment(*marked_batch(1), np.random.default_rng(0), "heavy")
 
 
