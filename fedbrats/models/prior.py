@@ -31,8 +31,7 @@ def set_output_prior(network: nn.Module, channels: int, prior: float | None) -> 
     """
     if prior is None:
         return
-    if not 0 < prior < 1:
-        raise ValueError(f"model.prior={prior}: must lie in (0, 1), a probability.")
+    bias = prior_bias(channels, prior)
     outputs = [
         m
         for m in network.modules()
@@ -41,11 +40,17 @@ def set_output_prior(network: nn.Module, channels: int, prior: float | None) -> 
     if not outputs:
         raise ValueError(f"{type(network).__name__} has no convolution with {channels} outputs and a bias.")
     with torch.no_grad():
-        outputs[-1].bias.copy_(_prior_bias(channels, prior))  # type: ignore[union-attr]
+        outputs[-1].bias.copy_(bias)  # type: ignore[union-attr]
 
 
-def _prior_bias(channels: int, prior: float) -> Tensor:
-    """Output bias float [channels]. An equal bias cancels in a softmax, so there the background gets its own."""
+def prior_bias(channels: int, prior: float) -> Tensor:
+    """Output bias float [channels]. An equal bias cancels in a softmax, so there the background gets its own.
+
+    Raises:
+        ValueError: `prior` outside (0, 1).
+    """
+    if not 0 < prior < 1:
+        raise ValueError(f"model.prior={prior}: must lie in (0, 1), a probability.")
     if not is_softmax(channels):
         return torch.full((channels,), math.log(prior / (1 - prior)))
     bias = torch.full((channels,), math.log(prior / (channels - 1)))

@@ -50,6 +50,17 @@ PRINTED = {
         "train.schedule": ("poly", "poly"),  # Equation 2
         "train.tumour_share": (0.0, 0.5),  # section 4.1: "randomly crop"
     },
+    "vox2vox_unet": {
+        "loss._target_": ("fedbrats.losses.dice.GeneralizedDice",) * 2,
+        "loss.power": (1.0, 1.0),  # section 2.3: "the inverse of its volume"
+        "model.input.patch": ([128] * 3, [32] * 3),  # section 2.1
+        "inference.window": ([160, 192, 128], None),  # section 2.3
+        "train.augment": ("elastic", "light"),  # section 2.1
+        "train.batch": (8, 2),  # section 2.3
+        "train.optimizer._target_": ("torch.optim.Adam",) * 2,
+        "train.optimizer.lr": (5e-5, 3e-3),  # section 2.3
+        "train.tumour_share": (0.0, 0.5),  # section 2.1: "random patch"
+    },
 }
 
 
