@@ -89,7 +89,7 @@ class InputConfig:
     multiple: int = 1  # sides of patch and window are multiples of this
     planes: list[str] = field(default_factory=lambda: ["axial"])  # 2D: axial | coronal | sagittal
     resize: list[int] | None = None  # 2D: slices are resized to this before the network, its output back
-    normalise: str = "zscore"  # zscore | clip | histogram, see data/intensity.py
+    normalise: str = "zscore"  # zscore | clip | percentiles | histogram, see data/intensity.py
 
 
 @dataclass

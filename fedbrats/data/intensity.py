@@ -1,4 +1,4 @@
-"""What a network sees of the cached z-scores: as they are, clipped to a grey scale, or matched to a histogram.
+"""What a network sees of the cached z-scores: as they are, limited or clipped to greys, or matched to a histogram.
 
 A model's config names one of the kinds in `input.normalise`; training and inference apply the same to every part of
 an image that they read. Voxels that are exactly 0 are background and stay exactly 0.
@@ -20,7 +20,7 @@ from fedbrats.files import read_json, write_text
 
 Normaliser = Callable[[CachedCase, np.ndarray], np.ndarray]
 
-KINDS = ("zscore", "clip", "histogram")
+KINDS = ("zscore", "clip", "percentiles", "histogram")
 GREYS = 254  # highest grey value of `clip`
 LEVELS = 101  # quantiles of a reference histogram, 0 % to 100 %
 
@@ -34,8 +34,8 @@ def normaliser(kind: str, cases: Sequence[CachedCase]) -> Normaliser | None:
     """What brings the cached values of a site into the form that a network takes.
 
     Args:
-        kind: "zscore": the cache as it is. "clip": `clipped`. "histogram": `matched_to` the reference histogram of
-            `cases`.
+        kind: "zscore": the cache as it is. "clip": `clipped`. "percentiles": `limited`. "histogram": `matched_to` the
+            reference histogram of `cases`.
         cases: training cases of one site; only "histogram" reads them.
 
     Returns:
@@ -49,7 +49,9 @@ def normaliser(kind: str, cases: Sequence[CachedCase]) -> Normaliser | None:
         raise ValueError(f"normalise={kind}: choose one of {', '.join(KINDS)}")
     if kind == "zscore":
         return None
-    return clipped if kind == "clip" else matched_to(reference_histogram(cases))
+    if kind == "histogram":
+        return matched_to(reference_histogram(cases))
+    return clipped if kind == "clip" else limited
 
 
 def clipped(case: CachedCase, values: np.ndarray) -> np.ndarray:
@@ -73,6 +75,25 @@ def clipped(case: CachedCase, values: np.ndarray) -> np.ndarray:
     greys = np.clip(values * np.float32(128 / 3) + np.float32(127), 0, GREYS) / np.float32(GREYS)
     greys[values == 0] = 0
     return greys
+
+
+def limited(case: CachedCase, values: np.ndarray) -> np.ndarray:
+    """z-scores no further out than the 1st and the 99th percentile of their own image.
+
+    "Limited in its intensity to 1-99th percentile of any non-zero intensity values" (deeply supervised attention U-Net
+    with positive mining, BrainLes 2021, section 2.5); each modality on its own, percentiles of its whole image. What
+    the paper scales the values to, if to anything, is not printed; here they stay z-scores. Background stays 0.
+
+    Args:
+        case: whose percentiles are taken.
+        values: z-scores float32 [4, ...] of any part of its image.
+
+    Returns:
+        New values float32, the same shape.
+    """
+    own = quantiles(case.folder, LEVELS).astype(np.float32)  # a level each per cent
+    low, high = (own[:, level].reshape(-1, *[1] * (values.ndim - 1)) for level in (1, LEVELS - 2))
+    return np.where(values == 0, values, np.clip(values, low, high))
 
 
 def matched_to(reference: np.ndarray) -> Normaliser:

@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from fedbrats.config.schema import Config, InputConfig
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.intensity import KINDS
 from fedbrats.data.patches import NORMAL
 from fedbrats.models.facts import has_dropout
 from fedbrats.models.node import arguments
@@ -57,8 +58,8 @@ def input_rules(model: Mapping[str, Any]) -> InputConfig:
         )
     if rules.resize and (len(rules.patch) != 2 or len(rules.resize) != 2 or min(rules.resize) < 8):
         raise ConfigError(f"model.input.resize={rules.resize}: two sides of a 2D network, or null.")
-    if rules.normalise not in ("zscore", "clip", "histogram"):
-        raise ConfigError(f"model.input.normalise={rules.normalise}: choose zscore, clip or histogram.")
+    if rules.normalise not in KINDS:
+        raise ConfigError(f"model.input.normalise={rules.normalise}: choose one of {', '.join(KINDS)}.")
     return rules
 
 

@@ -57,6 +57,23 @@ def test_clip_is_equation_2_in_0_to_1(tmp_path: Path) -> None:
     np.testing.assert_allclose(near, 127 / 254, rtol=1e-5)
 
 
+def test_percentiles_limit_to_those_of_the_whole_image_and_leave_the_background(tmp_path: Path) -> None:
+    limit, case = (
+        normaliser("percentiles", []),
+        ramp(tmp_path, "a", 2.0),
+    )  # 2 to 202: its 1 % is 4, its 99 % is 200
+    assert limit is not None
+    values = np.array([[-9, 2, 4, 5, 0, 199, 200, 202]] * 4, np.float32)
+    found = limit(case, values)  # a part of the image
+    np.testing.assert_array_equal(found, [[4, 4, 4, 5, 0, 199, 200, 200]] * 4)
+    assert found.dtype == np.float32
+    assert values[0, 0] == -9  # left alone
+    image = np.array(case.image)
+    own = [np.percentile(channel[channel != 0], (1, 99)) for channel in image.astype(np.float64)]
+    whole = limit(case, image.astype(np.float32))
+    assert [[c[c != 0].min(), c.max()] for c in whole] == [list(ends) for ends in own]
+
+
 @pytest.mark.parametrize("levels", [2, 7, LEVELS])
 def test_quantiles_are_those_of_numpy(tmp_path: Path, levels: int) -> None:
     rng = np.random.default_rng(0)
@@ -138,7 +155,9 @@ def test_matching_undoes_any_monotone_change_and_keeps_background(tmp_path: Path
 
 
 def test_bad_arguments_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="normalise=minmax: choose one of zscore, clip, histogram"):
+    with pytest.raises(
+        ValueError, match="normalise=minmax: choose one of zscore, clip, percentiles, histogram"
+    ):
         normaliser("minmax", [])
     with pytest.raises(ValueError, match="at least one case"):
         normaliser("histogram", [])
