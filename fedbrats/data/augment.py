@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -24,6 +24,8 @@ from monai.transforms import (
 from torch import Tensor
 
 from fedbrats.data.elastic import elastic
+from fedbrats.data.flipping import flipped
+from fedbrats.data.mining import mining
 
 FLIP = 0.5  # probability, for each axis on its own
 SCALE = 0.1  # light: intensities are multiplied by 1 + U(-SCALE, SCALE), drawn for each modality
@@ -46,10 +48,11 @@ def augment(
       deviations (Myronenko, "3D MRI brain tumor segmentation using autoencoder regularization", BrainLes 2018).
     - elastic: a smooth random deformation (`elastic.elastic`).
     - masks: flips, masked parts and noise of the Monte Carlo dropout ResU-Net, the same for the whole batch.
+    - mining: a modality dropped, intensities rescaled, flips, all but the tumour taken away (`mining.mining`).
     - nnunet: rotation, scaling, noise, blur, brightness, contrast, low resolution, gamma and flips of nnU-Net.
 
-    Voxels that are exactly 0 are background, which inference also sees as 0. They stay 0, except that masks puts
-    zeros into the brain as well. In elastic and nnunet, which mix brain with background, background is
+    Voxels that are exactly 0 are background, which inference also sees as 0. They stay 0, except that masks and mining
+    put zeros into the brain as well. In elastic and nnunet, which mix brain with background, background is
     what lies outside the brain mask (any modality not 0), which is moved with the labels: it is set to 0 at the end.
 
     MONAI's meta tracking is switched off for the process, as it would wrap every patch.
@@ -85,17 +88,10 @@ def _flips_and_scale(
         transform.set_random_state(state=state)
     new_images, new_labels = torch.empty_like(images), torch.empty_like(labels)
     for index in range(len(images)):
-        image, label = _flipped(flips, images[index], labels[index][None])
+        image, label = flipped(flips, images[index], labels[index][None])
         new_images[index] = shift(scale(image)).masked_fill_(image == 0, 0) if intensity else image
         new_labels[index] = label[0]
     return new_images, new_labels
-
-
-def _flipped(flips: Sequence[RandFlip], image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    for flip in flips:
-        image = flip(image)
-        label = flip(label, randomize=False)  # as the image was
-    return image, label
 
 
 # Jonsson et al., "Brain tumor segmentation using ResU-Net with Monte Carlo dropout", section 3.3.1
@@ -122,7 +118,7 @@ def _masks(images: Tensor, labels: Tensor, state: State) -> tuple[Tensor, Tensor
     for transform in (*flips, mask, noise):
         transform.set_random_state(state=state)
     # The batch as one image with many channels, which is transformed as one.
-    image, label = _flipped(flips, images.flatten(0, 1), labels.clone())
+    image, label = flipped(flips, images.flatten(0, 1), labels.clone())
     background = image == 0
     image = noise(mask(image.clone())).masked_fill_(background, 0)  # MONAI masks in place
     return image.unflatten(0, images.shape[:2]).contiguous(), label.contiguous()
@@ -157,7 +153,7 @@ def _nnunet(images: Tensor, labels: Tensor, state: State) -> tuple[Tensor, Tenso
         # The brain mask travels as a second channel of the label.
         both = torch.stack([labels[index], (images[index] != 0).any(0).to(labels.dtype)])
         image, both = _moved(images[index], both, state)
-        image, both = _flipped(flips, _intensities(image, state), both)
+        image, both = flipped(flips, _intensities(image, state), both)
         new_images[index] = image.masked_fill(both[1] == 0, 0)
         new_labels[index] = both[0]
     return new_images, new_labels
@@ -218,5 +214,6 @@ RECIPES: dict[str, Callable[[Tensor, Tensor, State], tuple[Tensor, Tensor]]] = {
     "light": partial(_flips_and_scale, intensity=True),
     "elastic": elastic,
     "masks": _masks,
+    "mining": mining,
     "nnunet": _nnunet,
 }

@@ -87,7 +87,7 @@ def test_none_returns_the_inputs_and_draws_nothing() -> None:
 
 def test_unknown_recipe_is_refused() -> None:
     with pytest.raises(
-        ValueError, match="augment=heavy: choose one of none, flips, light, elastic, masks, nnunet"
+        ValueError, match="augment=heavy: choose one of none, flips, light, elastic, masks, mining, nnunet"
     ):
         augment(*marked_batch(1), np.random.default_rng(0), "heavy")
 
@@ -135,7 +135,7 @@ def test_every_recipe_returns_finite_images_and_valid_labels(recipe: str, sides:
 
 
 @pytest.mark.parametrize("sides", [(12, 11, 10), (14, 12)])
-@pytest.mark.parametrize("recipe", ["flips", "light", "masks"])
+@pytest.mark.parametrize("recipe", ["flips", "light", "masks", "mining"])
 def test_background_stays_zero(recipe: str, sides: tuple[int, ...]) -> None:
     images, labels = brain_batch(8, sides)
     rng = np.random.default_rng(0)
@@ -145,7 +145,7 @@ def test_background_stays_zero(recipe: str, sides: tuple[int, ...]) -> None:
         border[tuple(slice(2, side - 2) for side in sides)] = False
         assert not new_images[..., border].any()
         inner = new_images[..., ~border]
-        assert inner.all() or recipe == "masks"
+        assert inner.all() or recipe in ("masks", "mining")
 
 
 @pytest.mark.parametrize("sides", [(20, 20, 20), (40, 30)])
