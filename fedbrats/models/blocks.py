@@ -65,3 +65,13 @@ def check_widths(channels: Sequence[int], convolutions: int) -> None:
         raise ValueError(f"model.channels={list(channels)}: name the widths of two or more levels.")
     if convolutions < 1:
         raise ValueError(f"model.convolutions={convolutions}: must be 1 or more.")
+
+
+def check_group_widths(channels: Sequence[int]) -> None:
+    """Check that group norm can divide every one of `channels` into its 8 groups.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if any(width % 8 for width in channels):
+        raise ValueError(f"model.channels: {list(channels)} must be multiples of 8 for model.norm=group.")

@@ -61,6 +61,15 @@ PRINTED = {
         "train.optimizer.lr": (5e-5, 3e-3),  # section 2.3
         "train.tumour_share": (0.0, 0.5),  # section 2.1: "random patch"
     },
+    "cbam_unet": {
+        "model.input.patch": ([128, 128, 128], [32, 32, 32]),  # section 2.5
+        "model.input.normalise": ("percentiles", "percentiles"),  # section 2.5
+        "train.batch": (4, 2),  # section 2.7
+        "train.augment": ("mining", "mining"),  # section 2.5
+        "train.optimizer._target_": ("fedbrats.training.ranger.ranger",) * 2,  # section 2.7
+        "loss.squared": (True, True),  # section 2.4
+        "inference.flips": (True, False),  # section 3.1
+    },
 }
 
 

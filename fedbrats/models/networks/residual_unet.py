@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from monai.networks.nets import UNet
 from torch import nn
 
-from fedbrats.models.blocks import norm_layer
+from fedbrats.models.blocks import check_group_widths, norm_layer
 from fedbrats.models.prior import set_output_prior
 
 
@@ -29,8 +29,8 @@ def residual_unet(
     Raises:
         ValueError: unknown `norm`, or group norm with channels that 8 does not divide.
     """
-    if norm == "group" and any(width % 8 for width in channels):
-        raise ValueError(f"model.channels: {list(channels)} must be multiples of 8 for model.norm=group.")
+    if norm == "group":
+        check_group_widths(channels)
     network = UNet(
         spatial_dims=3,
         in_channels=in_channels,
