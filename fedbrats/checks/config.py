@@ -34,7 +34,7 @@ from fedbrats.data.families import given
 from fedbrats.data.institutions import METHODS, check_options
 from fedbrats.data.patches import CENTRES
 from fedbrats.federation.parts import Parts, parts_of
-from fedbrats.models.build import check_loss, check_network, dimensions
+from fedbrats.models.build import check_loss, check_network, check_presence, dimensions
 from fedbrats.models.node import check_size, with_size
 from fedbrats.personalization.base import Personalization, local_and_travelling
 from fedbrats.personalization.norms import NoNorms, norm_choices
@@ -124,6 +124,7 @@ def _check_targets(config: Config) -> None:
     parts = parts_of(config)
     channels, kind = check_network(config, parts.blank), dimensions(parts.blank)
     check_loss(parts.loss, channels, kind)
+    check_presence(config, parts.blank, parts.loss)
     check_with_network(config, parts, channels)
     check_survey(config.survey, "federated" in config.arms, isinstance(parts.privacy, DpSgd))
     if parts.personalization is not None:
@@ -220,7 +221,7 @@ def _check_train(train: TrainConfig) -> None:
         f"train.tumour_share={train.tumour_share}: must be 0 or lie in [1/3, 1], a share of the patches.",
     )
     _choice("train.tumour_centre", train.tumour_centre, CENTRES)
-    _choice("train.augment", train.augment, ("none", "flips", "light", "elastic", "masks", "mining", "nnunet"))
+    _choice("train.augment", train.augment, ("none", "flips", "light", "noise", "elastic", "masks", "mining", "nnunet"))
     _choice("train.schedule", train.schedule, ("constant", "poly", "cosine", "inverse", "plateau"))
     for key in ("warmup", "plateau_patience", "plateau_cooldown"):
         _at_least(f"train.{key}", getattr(train, key), 0)

@@ -46,6 +46,7 @@ def augment(
       section 3.1): left-right and anterior-posterior, each with 50 %.
     - light: flips, then the intensities of each modality are scaled by 0.9 to 1.1 and shifted by up to 0.1 standard
       deviations (Myronenko, "3D MRI brain tumor segmentation using autoencoder regularization", BrainLes 2018).
+    - noise: uniform noise on every brain voxel (UNCE, BrainLes 2021).
     - elastic: a smooth random deformation (`elastic.elastic`).
     - masks: flips, masked parts and noise of the Monte Carlo dropout ResU-Net, the same for the whole batch.
     - mining: a modality dropped, intensities rescaled, flips, all but the tumour taken away (`mining.mining`).
@@ -92,6 +93,15 @@ def _flips_and_scale(
         new_images[index] = shift(scale(image)).masked_fill_(image == 0, 0) if intensity else image
         new_labels[index] = label[0]
     return new_images, new_labels
+
+
+AMPLITUDE = 0.1  # noise: largest, in standard deviations; "limited amplitude" in print, no number
+
+
+def _noise(images: Tensor, labels: Tensor, state: State) -> tuple[Tensor, Tensor]:
+    """The recipe noise: U(-AMPLITUDE, AMPLITUDE) on each voxel and modality ("uniform white noise", section 2.3)."""
+    drawn = torch.from_numpy(state.uniform(-AMPLITUDE, AMPLITUDE, images.shape)).to(images)
+    return (images + drawn).masked_fill_(images == 0, 0), labels.clone()
 
 
 # Jonsson et al., "Brain tumor segmentation using ResU-Net with Monte Carlo dropout", section 3.3.1
@@ -212,6 +222,7 @@ RECIPES: dict[str, Callable[[Tensor, Tensor, State], tuple[Tensor, Tensor]]] = {
     "none": lambda images, labels, _: (images, labels),
     "flips": partial(_flips_and_scale, intensity=False),
     "light": partial(_flips_and_scale, intensity=True),
+    "noise": _noise,
     "elastic": elastic,
     "masks": _masks,
     "mining": mining,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from fedbrats.losses.semantic import is_presence, presence
 from fedbrats.tasks.segmentation import targets
 
 
@@ -19,7 +20,8 @@ def deep_supervised(
 ) -> Tensor:
     """Loss of the logits against canonical labels, float32 [B], or a scalar where `loss` returns one.
 
-    Each output is compared at its own size; the labels come down to it by nearest neighbour, so they stay labels.
+    Each output is compared at its own size; the labels come down to it by nearest neighbour, so they stay labels. An
+    output of one voxel says which channels are anywhere in the patch (`semantic.WithPresence`).
 
     Args:
         loss: of logits and target [B, C, ...].
@@ -52,7 +54,10 @@ def _shares(weights: Sequence[float] | None, outputs: int) -> list[float]:
 
 
 def _value(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor) -> Tensor:
-    target = targets(_at_size(labels, logits.shape[2:]), logits.shape[1]).float()
+    if is_presence(logits):
+        target = presence(labels, logits)
+    else:
+        target = targets(_at_size(labels, logits.shape[2:]), logits.shape[1]).float()
     value = loss(logits, target)
     if value.shape not in ((), (len(logits),)):
         raise ValueError(

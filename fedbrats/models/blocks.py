@@ -26,8 +26,11 @@ def norm_layer(name: str) -> tuple[str, dict[str, object]]:
     return NORMS[name]
 
 
-def stage(before: int, widths: Sequence[int], stride: int = 1) -> nn.Sequential:
-    """A stage of nnU-Net: one 3x3x3 convolution, instance norm and leaky ReLU per width; the first has the stride."""
+def stage(before: int, widths: Sequence[int], stride: int = 1, dropout: float = 0.0) -> nn.Sequential:
+    """A stage of nnU-Net: one 3x3x3 convolution, instance norm and leaky ReLU per width; the first has the stride.
+
+    `dropout` is the probability that a single activation is dropped after each of them; 0 leaves the layers out.
+    """
     from monai.networks.blocks import Convolution  # seconds, which reading a configuration need not wait for
 
     return nn.Sequential(
@@ -38,7 +41,8 @@ def stage(before: int, widths: Sequence[int], stride: int = 1) -> nn.Sequential:
                 o,
                 strides=stride if index == 0 else 1,
                 kernel_size=3,
-                adn_ordering="NA",
+                adn_ordering="NAD",
+                dropout=dropout or None,
                 norm=("instance", {"affine": True}),
                 act=("leakyrelu", {"negative_slope": SLOPE, "inplace": True}),
             )

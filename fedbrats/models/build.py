@@ -15,6 +15,7 @@ from fedbrats.config.schema import Config, InputConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.intensity import KINDS
 from fedbrats.data.patches import NORMAL
+from fedbrats.losses.semantic import is_presence
 from fedbrats.models.facts import has_dropout
 from fedbrats.models.node import arguments
 from fedbrats.tasks.segmentation import is_softmax, predicted_regions, targets
@@ -116,10 +117,14 @@ def probe(network: nn.Module, sides: Sequence[int]) -> tuple[int, int]:
     Raises:
         ValueError: what the network itself says about a patch that it cannot take.
     """
+    outputs = _outputs(network, sides)
+    return int(outputs[0].shape[1]), len(outputs)
+
+
+def _outputs(network: nn.Module, sides: Sequence[int]) -> list[Tensor]:
     with torch.no_grad():
         outputs = network(torch.zeros(1, 4, *sides, device="meta"))
-    outputs = [outputs] if isinstance(outputs, Tensor) else outputs
-    return int(outputs[0].shape[1]), len(outputs)
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
 
 
 def output_channels(network: nn.Module, sides: Sequence[int]) -> int:
@@ -192,4 +197,20 @@ def check_loss(loss: Any, channels: int, kind: int) -> None:
     if tuple(value.shape) not in ((), (2,)):
         raise ConfigError(
             f"loss: gives shape {tuple(value.shape)} for 2 samples; one value each, or their mean."
+        )
+
+
+def check_presence(config: Config, network: nn.Module, loss: Any) -> None:
+    """Check that a loss of voxels is not given an output of `network` (on the meta device) that has but one.
+
+    Raises:
+        ConfigError: naming the fix.
+    """
+    network.train()
+    says = any(is_presence(output) for output in _outputs(network, patch_of(config)))
+    network.eval()
+    if says and not getattr(loss, "reads_presence", False):
+        raise ConfigError(
+            "loss: the network also tells in training which classes are present, which this loss does not read; set "
+            "loss=dice_semantic, or model.semantic=false."
         )

@@ -76,6 +76,17 @@ def test_light_takes_its_random_numbers_in_the_order_it_always_did() -> None:
         torch.testing.assert_close(new_images[index], expected.float())
 
 
+def test_noise_is_uniform_on_every_voxel_of_the_brain() -> None:
+    images, labels = marked_batch(2000)
+    new_images, new_labels = augment(images, labels, np.random.default_rng(0), "noise")
+    assert torch.equal(new_labels, labels)
+    drawn = (new_images - images)[images != 0]
+    assert drawn.abs().max() <= 0.1 + 1e-5
+    assert abs(drawn.mean()) < 0.002
+    assert abs(drawn.std() - 0.2 / 12**0.5) < 0.001  # of the uniform distribution
+    assert len(drawn.unique()) > 0.9 * len(drawn)
+
+
 def test_none_returns_the_inputs_and_draws_nothing() -> None:
     rng = np.random.default_rng(0)
     images, labels = marked_batch(2)
@@ -87,7 +98,7 @@ def test_none_returns_the_inputs_and_draws_nothing() -> None:
 
 def test_unknown_recipe_is_refused() -> None:
     with pytest.raises(
-        ValueError, match="augment=heavy: choose one of none, flips, light, elastic, masks, mining, nnunet"
+        ValueError, match="augment=heavy: choose one of none, flips, light, noise, elastic, masks, mining, nnunet"
     ):
         augment(*marked_batch(1), np.random.default_rng(0), "heavy")
 
@@ -135,7 +146,7 @@ def test_every_recipe_returns_finite_images_and_valid_labels(recipe: str, sides:
 
 
 @pytest.mark.parametrize("sides", [(12, 11, 10), (14, 12)])
-@pytest.mark.parametrize("recipe", ["flips", "light", "masks", "mining"])
+@pytest.mark.parametrize("recipe", ["flips", "light", "noise", "masks", "mining"])
 def test_background_stays_zero(recipe: str, sides: tuple[int, ...]) -> None:
     images, labels = brain_batch(8, sides)
     rng = np.random.default_rng(0)

@@ -70,6 +70,16 @@ PRINTED = {
         "loss.squared": (True, True),  # section 2.4
         "inference.flips": (True, False),  # section 3.1
     },
+    "unce": {
+        "model.dropout": (0.3, 0.1),  # section 2.4
+        "model.input.patch": ([192, 160, 128], [32, 32, 32]),  # section 2.3
+        "train.augment": ("noise", "light"),  # section 2.3
+        "train.schedule": ("poly", "poly"),  # Equation 4
+        "train.optimizer.lr": (1e-4, 3e-3),  # section 2.3
+        "train.deep_supervision": ([1, 1], [1, 1]),  # Equation 1
+        "inference.mc_passes": (13, 5),  # section 3: 100, here in 8 mirrorings
+        "inference.flips": (True, False),
+    },
 }
 
 
