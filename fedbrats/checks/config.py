@@ -221,7 +221,11 @@ def _check_train(train: TrainConfig) -> None:
         f"train.tumour_share={train.tumour_share}: must be 0 or lie in [1/3, 1], a share of the patches.",
     )
     _choice("train.tumour_centre", train.tumour_centre, CENTRES)
-    _choice("train.augment", train.augment, ("none", "flips", "light", "noise", "elastic", "masks", "mining", "nnunet"))
+    _choice(
+        "train.augment",
+        train.augment,
+        ("none", "flips", "light", "noise", "elastic", "masks", "mining", "nnunet"),
+    )
     _choice("train.schedule", train.schedule, ("constant", "poly", "cosine", "inverse", "plateau"))
     for key in ("warmup", "plateau_patience", "plateau_cooldown"):
         _at_least(f"train.{key}", getattr(train, key), 0)

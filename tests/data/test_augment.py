@@ -98,7 +98,8 @@ def test_none_returns_the_inputs_and_draws_nothing() -> None:
 
 def test_unknown_recipe_is_refused() -> None:
     with pytest.raises(
-        ValueError, match="augment=heavy: choose one of none, flips, light, noise, elastic, masks, mining, nnunet"
+        ValueError,
+        match="augment=heavy: choose one of none, flips, light, noise, elastic, masks, mining, nnunet",
     ):
         augment(*marked_batch(1), np.random.default_rng(0), "heavy")
 
