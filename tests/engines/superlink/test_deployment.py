@@ -25,9 +25,11 @@ from fedbrats.config.site_file import load_site_file
 from fedbrats.federation import questions
 from fedbrats.federation.parts import parts_of
 from fedbrats.federation.site.chain import egress_file, read, verify
+from fedbrats.federation.site.policy import LEFT
 from fedbrats.files import read_json
 from fedbrats.privacy.ledger import Ledger
 from fedbrats.privacy.secure_aggregation.ring import FixedPoint
+from fedbrats.runs.case_tables import SURVEY
 from fedbrats.runs.checkpoint import load_checkpoint
 from fedbrats.runs.secure import TABLE
 from fedbrats.runs.site_cases import pseudonym, site_folder
@@ -43,7 +45,7 @@ ASKED = (
 )
 PLAIN, MASKED, NORMS, PRIVATE = "glioma", "masked", "own-norms", "private"
 STUDIES = {
-    PLAIN: ("report.html=true",),
+    PLAIN: ("report.html=true", "survey=histograms"),
     MASKED: ("privacy.secure_aggregation=true",),
     NORMS: ("personalization=bn_local", "model.norm=batch", "report.select=last"),
     PRIVATE: ("privacy=dp_sgd", "privacy.target_epsilon=null", "privacy.sigma=1.5"),
@@ -150,6 +152,17 @@ def test_rounds_are_those_of_the_simulation(served: Served, study: str) -> None:
                 "0"  # asked with the training of round 2, whose model it is (runtime.one_exchange)
             )
     assert [{k: row[k] for k in ALIKE} for row in found] == [{k: row[k] for k in ALIKE} for row in expected]
+
+
+def test_a_survey_is_that_of_the_simulation_and_stands_in_the_log_of_every_site(served: Served) -> None:
+    found, expected = (read_json(of(PLAIN) / SURVEY) for of in (served.folder, served.simulated))
+    assert found == expected
+    assert found["sites"].keys() == SITES.keys()
+    assert all(any(any(counts) for counts in told.values()) for told in found["sites"].values())
+    for site in SITES:
+        (line,) = [line for line in served.log(site, PLAIN) if line["question"] == questions.SURVEY]
+        assert line["decision"] == LEFT
+        assert read_json(site_folder(served.at(site, PLAIN), site) / SURVEY) == found["sites"][site]
 
 
 def test_server_holds_no_name_of_a_case(served: Served) -> None:
