@@ -54,6 +54,10 @@ def _require(ok: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+# The recipes of data/augment.py, whose MONAI takes seconds that reading a configuration need not wait for.
+AUGMENTS = ("none", "flips", "light", "noise", "channel_drop", "elastic", "masks", "mining", "nnunet")
+
+
 def _choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
     _require(value in allowed, f"{key}={value}: choose one of {', '.join(allowed)}.")
 
@@ -221,11 +225,7 @@ def _check_train(train: TrainConfig) -> None:
         f"train.tumour_share={train.tumour_share}: must be 0 or lie in [1/3, 1], a share of the patches.",
     )
     _choice("train.tumour_centre", train.tumour_centre, CENTRES)
-    _choice(
-        "train.augment",
-        train.augment,
-        ("none", "flips", "light", "noise", "elastic", "masks", "mining", "nnunet"),
-    )
+    _choice("train.augment", train.augment, AUGMENTS)
     _choice("train.schedule", train.schedule, ("constant", "poly", "cosine", "inverse", "plateau"))
     for key in ("warmup", "plateau_patience", "plateau_cooldown"):
         _at_least(f"train.{key}", getattr(train, key), 0)

@@ -39,4 +39,4 @@ class ScenarioConfig:
     missing_modalities: dict[str, list[str]] = field(default_factory=dict)  # site: [t1, t1ce, t2, flair]
     scaled: dict[str, float] = field(default_factory=dict)  # site: factor of its intensities
     turned: dict[str, list[str]] = field(default_factory=dict)  # site: axes [x, y, z] that run the other way
-    normalise: dict[str, str] = field(default_factory=dict)  # site: zscore | clip | percentiles | histogram
+    normalise: dict[str, str] = field(default_factory=dict)  # site: a kind of data/intensity.py

@@ -89,7 +89,7 @@ class InputConfig:
     multiple: int = 1  # sides of patch and window are multiples of this
     planes: list[str] = field(default_factory=lambda: ["axial"])  # 2D: axial | coronal | sagittal
     resize: list[int] | None = None  # 2D: slices are resized to this before the network, its output back
-    normalise: str = "zscore"  # zscore | clip | percentiles | histogram, see data/intensity.py
+    normalise: str = "zscore"  # a kind of data/intensity.py
 
 
 @dataclass
@@ -111,9 +111,7 @@ class TrainConfig:
     patches_per_case: int = 1  # patches drawn from a case in one epoch
     tumour_share: float = 0.5  # share of patches centred on tumour: 0 (all anywhere), or at least 1/3
     tumour_centre: str = "any"  # their centre: any tumour voxel | class | box, see data/patches.py
-    augment: str = (
-        "light"  # none | flips | light | noise | elastic | masks | mining | nnunet, see data/augment.py
-    )
+    augment: str = "light"  # a recipe of data/augment.py
     schedule: str = "constant"  # constant | poly | cosine | inverse | plateau, over the global rounds
     warmup: int = 0  # rounds of linear warm-up
     plateau_factor: float = 0.5  # schedule=plateau: the rate is multiplied by this,

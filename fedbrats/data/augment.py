@@ -23,6 +23,7 @@ from monai.transforms import (
 )
 from torch import Tensor
 
+from fedbrats.data.channel_drop import channel_drop
 from fedbrats.data.elastic import elastic
 from fedbrats.data.flipping import flipped
 from fedbrats.data.mining import mining
@@ -47,14 +48,16 @@ def augment(
     - light: flips, then the intensities of each modality are scaled by 0.9 to 1.1 and shifted by up to 0.1 standard
       deviations (Myronenko, "3D MRI brain tumor segmentation using autoencoder regularization", BrainLes 2018).
     - noise: uniform noise on every brain voxel (UNCE, BrainLes 2021).
+    - channel_drop: intensities scaled and noisy, a modality dropped, axes turned (`channel_drop.channel_drop`).
     - elastic: a smooth random deformation (`elastic.elastic`).
     - masks: flips, masked parts and noise of the Monte Carlo dropout ResU-Net, the same for the whole batch.
     - mining: a modality dropped, intensities rescaled, flips, all but the tumour taken away (`mining.mining`).
     - nnunet: rotation, scaling, noise, blur, brightness, contrast, low resolution, gamma and flips of nnU-Net.
 
-    Voxels that are exactly 0 are background, which inference also sees as 0. They stay 0, except that masks and mining
-    put zeros into the brain as well. In elastic and nnunet, which mix brain with background, background is
-    what lies outside the brain mask (any modality not 0), which is moved with the labels: it is set to 0 at the end.
+    Voxels that are exactly 0 are background, which inference also sees as 0. They stay 0, except that channel_drop,
+    masks and mining put zeros into the brain as well. In elastic and nnunet, which mix brain with background,
+    background is what lies outside the brain mask (any modality not 0), which is moved with the labels: it is set to 0
+    at the end.
 
     MONAI's meta tracking is switched off for the process, as it would wrap every patch.
 
@@ -223,6 +226,7 @@ RECIPES: dict[str, Callable[[Tensor, Tensor, State], tuple[Tensor, Tensor]]] = {
     "flips": partial(_flips_and_scale, intensity=False),
     "light": partial(_flips_and_scale, intensity=True),
     "noise": _noise,
+    "channel_drop": channel_drop,
     "elastic": elastic,
     "masks": _masks,
     "mining": mining,

@@ -1,4 +1,4 @@
-"""What a network sees of the cached z-scores: as they are, limited or clipped to greys, or matched to a histogram.
+"""What a network sees of the cached z-scores: as they are, limited, as greys, from 0 to 1, or matched to a histogram.
 
 A model's config names one of the kinds in `input.normalise`; training and inference apply the same to every part of
 an image that they read. Voxels that are exactly 0 are background and stay exactly 0.
@@ -20,7 +20,7 @@ from fedbrats.files import read_json, write_text
 
 Normaliser = Callable[[CachedCase, np.ndarray], np.ndarray]
 
-KINDS = ("zscore", "clip", "percentiles", "histogram")
+KINDS = ("zscore", "clip", "minmax", "percentiles", "histogram")
 GREYS = 254  # highest grey value of `clip`
 LEVELS = 101  # quantiles of a reference histogram, 0 % to 100 %
 
@@ -34,8 +34,8 @@ def normaliser(kind: str, cases: Sequence[CachedCase]) -> Normaliser | None:
     """What brings the cached values of a site into the form that a network takes.
 
     Args:
-        kind: "zscore": the cache as it is. "clip": `clipped`. "percentiles": `limited`. "histogram": `matched_to` the
-            reference histogram of `cases`.
+        kind: "zscore": the cache as it is. "clip": `clipped`. "minmax": `stretched`. "percentiles": `limited`.
+            "histogram": `matched_to` the reference histogram of `cases`.
         cases: training cases of one site; only "histogram" reads them.
 
     Returns:
@@ -51,7 +51,7 @@ def normaliser(kind: str, cases: Sequence[CachedCase]) -> Normaliser | None:
         return None
     if kind == "histogram":
         return matched_to(reference_histogram(cases))
-    return clipped if kind == "clip" else limited
+    return {"clip": clipped, "minmax": stretched, "percentiles": limited}[kind]
 
 
 def clipped(case: CachedCase, values: np.ndarray) -> np.ndarray:
@@ -94,6 +94,28 @@ def limited(case: CachedCase, values: np.ndarray) -> np.ndarray:
     own = quantiles(case.folder, LEVELS).astype(np.float32)  # a level each per cent
     low, high = (own[:, level].reshape(-1, *[1] * (values.ndim - 1)) for level in (1, LEVELS - 2))
     return np.where(values == 0, values, np.clip(values, low, high))
+
+
+def stretched(case: CachedCase, values: np.ndarray) -> np.ndarray:
+    """From 0 at the 1st percentile of the image's own non-zero voxels to 1 at the 99th, each modality on its own.
+
+    HarDNet-BTS (BrainLes 2021, section 2.2): "the 1 and 99 percentile as min and max". What lies outside is clipped,
+    which the paper does not say and the one whose pre-processing it follows (Henry et al., BrainLes 2020) does.
+    z-scores give the same as raw intensities. Background stays 0, and brain at the lower limit or below becomes 0 too.
+
+    Args:
+        case: whose percentiles are taken.
+        values: z-scores float32 [4, ...] of any part of its image.
+
+    Returns:
+        New values float32, the same shape.
+    """
+    own = quantiles(case.folder)  # a level for each per cent
+    low, high = (own[:, level].reshape(-1, *[1] * (values.ndim - 1)) for level in (1, LEVELS - 2))
+    width = np.where(high > low, high - low, 1)  # an image of one value
+    found = np.clip((values - low) / width, 0, 1).astype(np.float32)
+    found[values == 0] = 0
+    return found
 
 
 def matched_to(reference: np.ndarray) -> Normaliser:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedbrats.checks.config import AUGMENTS
 from fedbrats.data.augment import RECIPES, augment
 from tests.data.augment_batches import Spy, brain_batch, marked_batch
 
@@ -97,10 +98,7 @@ def test_none_returns_the_inputs_and_draws_nothing() -> None:
 
 
 def test_unknown_recipe_is_refused() -> None:
-    with pytest.raises(
-        ValueError,
-        match="augment=heavy: choose one of none, flips, light, noise, elastic, masks, mining, nnunet",
-    ):
+    with pytest.raises(ValueError, match=f"augment=heavy: choose one of {', '.join(AUGMENTS)}"):
         augment(*marked_batch(1), np.random.default_rng(0), "heavy")
 
 

@@ -74,6 +74,22 @@ def test_percentiles_limit_to_those_of_the_whole_image_and_leave_the_background(
     assert [[c[c != 0].min(), c.max()] for c in whole] == [list(ends) for ends in own]
 
 
+def test_minmax_is_0_to_1_between_the_1st_and_the_99th_percentile(tmp_path: Path) -> None:
+    stretch = normaliser("minmax", [])
+    assert stretch is not None
+    for name, factor in (("a", 1), ("b", -0.5)):
+        case = ramp(tmp_path, name, factor)  # percentile p is factor * (p + 1), or the other way round
+        values = np.tile(np.array([0, 1, 2, 27, 51, 100, 101]) * factor, (4, 1)).astype(np.float32)
+        expected = np.array([0, 0, 0, 25 / 98, 49 / 98, 1, 1])
+        if factor < 0:
+            expected[1:] = 1 - expected[1:]
+        found = stretch(case, values)
+        np.testing.assert_allclose(found, [expected] * 4, atol=1e-3)
+        assert found.dtype == np.float32
+    flat = case_of(tmp_path, "flat", np.full((4, 2, 2, 2), 3.0))
+    assert not stretch(flat, np.full((4, 2), 3, np.float32)).any()
+
+
 @pytest.mark.parametrize("levels", [2, 7, LEVELS])
 def test_quantiles_are_those_of_numpy(tmp_path: Path, levels: int) -> None:
     rng = np.random.default_rng(0)
@@ -156,9 +172,9 @@ def test_matching_undoes_any_monotone_change_and_keeps_background(tmp_path: Path
 
 def test_bad_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match="normalise=minmax: choose one of zscore, clip, percentiles, histogram"
+        ValueError, match="normalise=decimal: choose one of zscore, clip, minmax, percentiles, histogram"
     ):
-        normaliser("minmax", [])
+        normaliser("decimal", [])
     with pytest.raises(ValueError, match="at least one case"):
         normaliser("histogram", [])
     image = np.ones((4, 3, 3, 3))
