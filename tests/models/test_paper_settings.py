@@ -70,6 +70,18 @@ PRINTED = {
         "loss.squared": (True, True),  # section 2.4
         "inference.flips": (True, False),  # section 3.1
     },
+    "hardnet_bts": {
+        "loss.dice": (0.8, 0.8),  # Equation 4
+        "loss.cross_entropy": (0.2, 0.2),
+        "loss.squared": (False, False),  # DL, not DL2
+        "model.input.normalise": ("minmax", "minmax"),  # section 2.2
+        "model.input.patch": ([128] * 3, [32] * 3),  # section 2.5, version 1
+        "train.batch": (6, 2),
+        "train.augment": ("channel_drop", "light"),  # section 2.3
+        "train.deep_supervision": ([1.0] * 4, [1.0] * 3),  # section 2.4: the average
+        "train.optimizer.lr": (1e-4, 5e-3),  # section 3
+        "inference.flips": (True, False),  # section 2.6
+    },
     "unce": {
         "model.dropout": (0.3, 0.1),  # section 2.4
         "model.input.patch": ([192, 160, 128], [32, 32, 32]),  # section 2.3
