@@ -23,6 +23,7 @@ from monai.transforms import (
 )
 from torch import Tensor
 
+from fedbrats.data.artefacts import artefacts
 from fedbrats.data.channel_drop import channel_drop
 from fedbrats.data.elastic import elastic
 from fedbrats.data.flipping import flipped
@@ -48,6 +49,7 @@ def augment(
     - light: flips, then the intensities of each modality are scaled by 0.9 to 1.1 and shifted by up to 0.1 standard
       deviations (Myronenko, "3D MRI brain tumor segmentation using autoencoder regularization", BrainLes 2018).
     - noise: uniform noise on every brain voxel (UNCE, BrainLes 2021).
+    - artefacts: thick slices, blur, noise and a bias field (`artefacts.artefacts`).
     - channel_drop: intensities scaled and noisy, a modality dropped, axes turned (`channel_drop.channel_drop`).
     - elastic: a smooth random deformation (`elastic.elastic`).
     - masks: flips, masked parts and noise of the Monte Carlo dropout ResU-Net, the same for the whole batch.
@@ -226,6 +228,7 @@ RECIPES: dict[str, Callable[[Tensor, Tensor, State], tuple[Tensor, Tensor]]] = {
     "flips": partial(_flips_and_scale, intensity=False),
     "light": partial(_flips_and_scale, intensity=True),
     "noise": _noise,
+    "artefacts": artefacts,
     "channel_drop": channel_drop,
     "elastic": elastic,
     "masks": _masks,
