@@ -28,7 +28,7 @@ SMALL = model_names(size="small")
 PAPERS = (
     *("dr_unet104", "localization_unet", "residual_encoder", "jonsson_resunet"),
     *("swin_unetr", "nnunet", "nnsegnet", "brainmage_resunet"),
-    *("resunet3d", "vox2vox_unet", "hardnet_bts", "cbam_unet", "unce"),
+    *("resunet3d", "vox2vox_unet", "hardnet_bts", "cbam_unet", "unce", "unet_baseline"),
 )
 
 

@@ -92,6 +92,19 @@ PRINTED = {
         "inference.mc_passes": (13, 5),  # section 3: 100, here in 8 mirrorings
         "inference.flips": (True, False),
     },
+    "unet_baseline": {
+        "model.blocks": (5, 3),  # section 2.2, model 6, as the next five
+        "model.filters": (16, 4),
+        "model.norm": ("batch", "batch"),
+        "model.activation": ("prelu", "prelu"),
+        "model.preactivation": (True, True),
+        "model.input.patch": ([128] * 3, [32] * 3),
+        "model.input.normalise": ("histogram", "histogram"),
+        "train.batch": (4, 2),
+        "train.augment": ("artefacts", "light"),  # "Restricted"
+        "train.optimizer.lr": (1e-2, 3e-2),
+        "train.optimizer.momentum": (0.9, 0.9),
+    },
 }
 
 
