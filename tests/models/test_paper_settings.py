@@ -105,6 +105,15 @@ PRINTED = {
         "train.optimizer.lr": (1e-2, 3e-2),
         "train.optimizer.momentum": (0.9, 0.9),
     },
+    "cascade_unet": {
+        "train.batch": (1, 2),  # section 4
+        "train.augment": ("none", "none"),  # section 5
+        "train.schedule": ("plateau", "plateau"),  # section 3.2
+        "train.plateau_factor": (0.01, 0.5),
+        "train.plateau_patience": (2, 2),
+        "train.optimizer.lr": (1e-4, 3e-3),
+        "loss.squared": (True, True),  # Eq. 1
+    },
 }
 
 
