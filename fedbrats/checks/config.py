@@ -55,7 +55,19 @@ def _require(ok: bool, message: str) -> None:
 
 
 # The recipes of data/augment.py, whose MONAI takes seconds that reading a configuration need not wait for.
-AUGMENTS = ("none", "flips", "light", "noise", "channel_drop", "elastic", "masks", "mining", "nnunet")
+AUGMENTS = (
+    "none",
+    "flips",
+    "light",
+    "noise",
+    "artefacts",
+    "channel_drop",
+    "elastic",
+    "masks",
+    "mining",
+    "nnunet",
+    "turns",
+)
 
 
 def _choice(key: str, value: str, allowed: tuple[str, ...]) -> None:

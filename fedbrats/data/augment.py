@@ -28,6 +28,7 @@ from fedbrats.data.channel_drop import channel_drop
 from fedbrats.data.elastic import elastic
 from fedbrats.data.flipping import flipped
 from fedbrats.data.mining import mining
+from fedbrats.data.turns import turns
 
 FLIP = 0.5  # probability, for each axis on its own
 SCALE = 0.1  # light: intensities are multiplied by 1 + U(-SCALE, SCALE), drawn for each modality
@@ -55,6 +56,7 @@ def augment(
     - masks: flips, masked parts and noise of the Monte Carlo dropout ResU-Net, the same for the whole batch.
     - mining: a modality dropped, intensities rescaled, flips, all but the tumour taken away (`mining.mining`).
     - nnunet: rotation, scaling, noise, blur, brightness, contrast, low resolution, gamma and flips of nnU-Net.
+    - turns: flips, quarter turns and gamma (`turns.turns`).
 
     Voxels that are exactly 0 are background, which inference also sees as 0. They stay 0, except that channel_drop,
     masks and mining put zeros into the brain as well. In elastic and nnunet, which mix brain with background,
@@ -234,4 +236,5 @@ RECIPES: dict[str, Callable[[Tensor, Tensor, State], tuple[Tensor, Tensor]]] = {
     "masks": _masks,
     "mining": mining,
     "nnunet": _nnunet,
+    "turns": turns,
 }
