@@ -63,6 +63,7 @@ AUGMENTS = (
     "artefacts",
     "channel_drop",
     "elastic",
+    "moves",
     "masks",
     "mining",
     "nnunet",

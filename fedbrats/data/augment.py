@@ -53,13 +53,14 @@ def augment(
     - artefacts: thick slices, blur, noise and a bias field (`artefacts.artefacts`).
     - channel_drop: intensities scaled and noisy, a modality dropped, axes turned (`channel_drop.channel_drop`).
     - elastic: a smooth random deformation (`elastic.elastic`).
+    - moves: flips, rotation and a random crop brought back to size (COTRNet and MSFR-Net, BrainLes 2021).
     - masks: flips, masked parts and noise of the Monte Carlo dropout ResU-Net, the same for the whole batch.
     - mining: a modality dropped, intensities rescaled, flips, all but the tumour taken away (`mining.mining`).
     - nnunet: rotation, scaling, noise, blur, brightness, contrast, low resolution, gamma and flips of nnU-Net.
     - turns: flips, quarter turns and gamma (`turns.turns`).
 
     Voxels that are exactly 0 are background, which inference also sees as 0. They stay 0, except that channel_drop,
-    masks and mining put zeros into the brain as well. In elastic and nnunet, which mix brain with background,
+    masks and mining put zeros into the brain as well. In elastic, moves and nnunet, which mix brain with background,
     background is what lies outside the brain mask (any modality not 0), which is moved with the labels: it is set to 0
     at the end.
 
@@ -109,6 +110,41 @@ def _noise(images: Tensor, labels: Tensor, state: State) -> tuple[Tensor, Tensor
     """The recipe noise: U(-AMPLITUDE, AMPLITUDE) on each voxel and modality ("uniform white noise", section 2.3)."""
     drawn = torch.from_numpy(state.uniform(-AMPLITUDE, AMPLITUDE, images.shape)).to(images)
     return (images + drawn).masked_fill_(images == 0, 0), labels.clone()
+
+
+ANGLE, CROP = 15, 0.8  # moves: largest angle in degrees, least share of each side; no number is printed
+
+
+def _moves(images: Tensor, labels: Tensor, state: State) -> tuple[Tensor, Tensor]:
+    """The recipe moves: "random flip, random rotation, random crop" (COTRNet, section 3; MSFR-Net, section 3.3).
+
+    Chosen: every sample is turned by U(-ANGLE, ANGLE) about its middle (about the z axis in 3D), and a part of it,
+    U(CROP, 1) of each side, placed anywhere inside, is brought back to size, in one interpolation (linear, labels
+    nearest).
+    Background is set to 0 as in nnunet.
+    """
+    flips = [RandFlip(FLIP, spatial_axis=axis) for axis in range(labels.ndim - 1)]
+    for flip in flips:
+        flip.set_random_state(state=state)
+    new_images, new_labels = torch.empty_like(images), torch.empty_like(labels)
+    for index in range(len(images)):
+        both = torch.stack([labels[index], (images[index] != 0).any(0).to(labels.dtype)])
+        image, both = flipped(flips, images[index], both)
+        sides, share = image.shape[1:], state.uniform(CROP, 1)
+        angle = math.radians(state.uniform(-ANGLE, ANGLE))
+        room = [(1 - share) / 2 * (side - 1) for side in sides]
+        move = partial(
+            Affine,
+            rotate_params=[angle] if len(sides) == 2 else [0.0, 0.0, angle],
+            translate_params=[state.uniform(-free, free) for free in room],
+            scale_params=[share] * len(sides),
+            padding_mode="zeros",
+            image_only=True,
+        )
+        image = move(mode="bilinear")(image)
+        both = move(mode="nearest")(both.float()).to(labels.dtype)
+        new_images[index], new_labels[index] = image.masked_fill(both[1] == 0, 0), both[0]
+    return new_images, new_labels
 
 
 # Jonsson et al., "Brain tumor segmentation using ResU-Net with Monte Carlo dropout", section 3.3.1
@@ -233,6 +269,7 @@ RECIPES: dict[str, Callable[[Tensor, Tensor, State], tuple[Tensor, Tensor]]] = {
     "artefacts": artefacts,
     "channel_drop": channel_drop,
     "elastic": elastic,
+    "moves": _moves,
     "masks": _masks,
     "mining": mining,
     "nnunet": _nnunet,

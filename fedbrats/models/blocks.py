@@ -79,3 +79,11 @@ def check_group_widths(channels: Sequence[int]) -> None:
     """
     if any(width % 8 for width in channels):
         raise ValueError(f"model.channels: {list(channels)} must be multiples of 8 for model.norm=group.")
+
+
+def convolutions_2d(before: int, widths: Sequence[int]) -> nn.Sequential:
+    """One 3x3 convolution without bias, BatchNorm and ReLU per width, from `before` channels."""
+    layers: list[nn.Module] = []
+    for i, o in zip([before, *widths[:-1]], widths):
+        layers += [nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)

@@ -58,6 +58,7 @@ def test_the_files_are_those_that_are_promised() -> None:
         "dice_bce_per_region",
         "dice_boundary",
         "dice_semantic",
+        "topology_aware",
     }
 
 

@@ -39,6 +39,7 @@ PAPERS = (
         "unce",
         "unet_baseline",
         "cascade_unet",
+        "cotrnet",
     ),
 )
 

@@ -114,6 +114,13 @@ PRINTED = {
         "train.optimizer.lr": (1e-4, 3e-3),
         "loss.squared": (True, True),  # Eq. 1
     },
+    "cotrnet": {
+        "model.input.resize": ([224, 224], None),  # section 3
+        "train.tumour_share": (1.0, 0.5),  # section 3: slices with foreground
+        "train.batch": (2, 4),  # section 4.3
+        "train.deep_supervision": ([0.4, 0.3, 0.2, 0.05, 0.05],) * 2,  # Equation 4
+        "train.optimizer.lr": (1e-4, 3e-3),  # section 4.3
+    },
 }
 
 
