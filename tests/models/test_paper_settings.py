@@ -121,6 +121,12 @@ PRINTED = {
         "train.deep_supervision": ([0.4, 0.3, 0.2, 0.05, 0.05],) * 2,  # Equation 4
         "train.optimizer.lr": (1e-4, 3e-3),  # section 4.3
     },
+    "msfr_net": {
+        "model.input.patch": ([240, 240], [64, 64]),  # section 2.1
+        "train.tumour_share": (1.0, 0.5),  # section 3.3
+        "train.batch": (4, 4),  # section 3.5
+        "train.optimizer.lr": (1e-4, 3e-3),  # section 3.5
+    },
 }
 
 
