@@ -13,6 +13,7 @@ from fedbrats.config.names import check_institutions, check_names
 from fedbrats.config.schema import FEDERATED, Config
 from fedbrats.config.secure import mechanism
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.case_labels import check_classes
 from fedbrats.data.cases import Case
 from fedbrats.data.institutions import OWN, patients_of, table_notes
 from fedbrats.data.partition import Site, make_partition
@@ -25,13 +26,19 @@ from fedbrats.scenario.participation import check_sites, number_drawn
 from fedbrats.training.amount import check_site_names
 
 
-def check_plan(config: Config, say: Callable[[str], None], cases: Sequence[Case]) -> None:
+def check_plan(
+    config: Config,
+    say: Callable[[str], None],
+    cases: Sequence[Case],
+    labels: Mapping[str, int] | None = None,
+) -> None:
     """Check everything that the names of the cases settle, and say what was understood.
 
     Args:
         config: checked by itself.
         say: told whose scans the cases are, rule by rule, and which sites are too small for a test.
         cases: as `find_cases` returns them; some may yet turn out to be unusable.
+        labels: of whole cases, for a classification.
 
     Raises:
         ConfigError: a patient whom nothing tells, where that is refused; cases without institution, a name that cannot
@@ -49,7 +56,8 @@ def check_plan(config: Config, say: Callable[[str], None], cases: Sequence[Case]
     for understood in patients.counts():
         say(str(understood))
     known = cfg.method != "dirichlet"  # there the sizes, not the names, depend on tumour volumes
-    sites = make_partition(cases, cfg if known else replace(cfg, method="iid"))
+    sites = make_partition(cases, cfg if known else replace(cfg, method="iid"), labels=labels)
+    check_classes(config.task, sites if known else (), labels or {})
     check_institutions(site.name for site in sites)
     check_site_names(config.train, [site.name for site in sites if not site.holdout])
     check_sites(config.scenario, [site.name for site in sites if not site.holdout])

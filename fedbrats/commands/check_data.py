@@ -21,6 +21,7 @@ from fedbrats.checks.plan import check_plan
 from fedbrats.commands.compose import compose_config, own_folder
 from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.case_labels import task_labels
 from fedbrats.data.cases import Case
 from fedbrats.data.checks import DataCheck, check_cases
 from fedbrats.data.finding import find_cases
@@ -94,7 +95,7 @@ def list_folder(config: Config, progress: Callable[[CaseCheck], Any] | None = No
     try:
         if config.partition.method not in CONTROLS:
             found.update(assign(cases, config.partition))
-        check_plan(config, notes.append, cases)
+        check_plan(config, notes.append, cases, task_labels(config.task, root, cases))
     except ConfigError as error:
         problem = str(error)
     institutions = {name: site or NO_INSTITUTION for name, site in found.items()}

@@ -14,6 +14,7 @@ PATHS = (
     *("data.root", "data.cache", "partition.table", "partition.test_table", "privacy.ledger", "run.resume"),
     "run.baselines",
     "scenario.clock.table",
+    "task.labels",
     *("train.init", "inference.locate"),
 )
 

@@ -20,6 +20,7 @@ from fedbrats.config.scenario import ScenarioConfig
 from fedbrats.config.secure import without_unused
 from fedbrats.config.survey import SurveyConfig
 from fedbrats.config.targets import ConfigError
+from fedbrats.config.task import TaskConfig
 from fedbrats.files import read_yaml, write_text
 
 FEDERATED, POOLED, LOCAL = "federated", "pooled", "local"
@@ -35,6 +36,9 @@ class PhantomConfig:
     shape: list[int] = field(default_factory=lambda: [64, 64, 48])  # voxels
     shift: float = 1.0  # strength of the scanner differences between institutions, 0 = identical scanners
     seed: int = 0
+    label_strength: float | None = (
+        None  # of the link of a label to the image, 0 (chance) to 1; None: no label
+    )
 
 
 @dataclass
@@ -200,6 +204,7 @@ class RunConfig:
 class Config:
     """One run."""
 
+    task: TaskConfig = field(default_factory=TaskConfig)
     data: DataConfig = field(default_factory=DataConfig)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
     model: dict[str, Any] = field(default_factory=lambda: {"size": "full"})  # see models/node.py

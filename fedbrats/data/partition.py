@@ -39,7 +39,10 @@ class Site:
 
 
 def make_partition(
-    cases: Sequence[Case], cfg: PartitionConfig, volumes: Mapping[str, float] | None = None
+    cases: Sequence[Case],
+    cfg: PartitionConfig,
+    volumes: Mapping[str, float] | None = None,
+    labels: Mapping[str, int] | None = None,
 ) -> list[Site]:
     """Distribute cases over sites and split each site into train, validation and test.
 
@@ -59,10 +62,14 @@ def make_partition(
     With `cfg.test_table` the patients whom that file lists test, and no others; a site of which it lists all has none
     to train on. A site with fewer than `cfg.least` patients has no part in the federation.
 
+    With `labels` the split of each site is stratified: train, validation, test and folds have the labels in the site's
+    own shares, as far as whole patients allow. A patient with several scans counts with the largest of their labels.
+
     Args:
         cases: usable cases.
         cfg: the group `partition`.
         volumes: case name -> whole-tumour volume in mL; needed for `dirichlet`.
+        labels: case name -> label of the whole case.
 
     Returns:
         Sites sorted by name.
@@ -89,7 +96,8 @@ def make_partition(
         raise ConfigError(f"partition.least={cfg.least}: no institution has as many patients")
     _check_holdout(cfg, sorted(holders))
     testing = _testing(cases, cfg)
-    return [_split(name, holders[name], patients, cfg, testing) for name in sorted(holders)]
+    classes = {p: max(labels[name] for name in names) for p, names in patients.items()} if labels else {}
+    return [_split(name, holders[name], patients, cfg, testing, classes) for name in sorted(holders)]
 
 
 def _testing(cases: Sequence[Case], cfg: PartitionConfig) -> frozenset[str] | None:
@@ -120,14 +128,29 @@ def _shuffled(patients: Sequence[str], seed: int, purpose: str) -> list[str]:
     return sorted(patients, key=lambda p: (hashlib.sha256(f"{seed}/{purpose}/{p}".encode()).digest(), p))
 
 
+def _interleaved(order: Sequence[str], classes: Mapping[str, int]) -> list[str]:
+    """The patients in an order of which every beginning holds the classes in their shares, to within one patient."""
+    groups: dict[int, list[str]] = defaultdict(list)
+    for patient in order:
+        groups[classes[patient]].append(patient)
+    places = {
+        patient: ((i + 0.5) / len(group), value)
+        for value, group in groups.items()
+        for i, patient in enumerate(group)
+    }
+    return sorted(order, key=lambda patient: places[patient])
+
+
 def _split(
     name: str,
     members: Sequence[str],
     patients: Mapping[str, list[str]],
     cfg: PartitionConfig,
     testing: Collection[str] | None,
+    classes: Mapping[str, int],
 ) -> Site:
     order = _shuffled(members, cfg.seed, "split")
+    order = _interleaved(order, classes) if classes else order
     n = len(order)
     test = min(max(1, _round(n * cfg.test)), n - 1) if n >= 2 and cfg.test > 0 else 0
     if testing is not None:  # the patients of the table first
@@ -139,7 +162,9 @@ def _split(
     rest = order[test:]
     validates = rest[:val]
     if cfg.fold is not None:
-        validates = rest[cfg.fold :: cfg.folds] if len(rest) >= 2 else []
+        # Dealt class by class: of two classes in turn, two folds would get one each.
+        dealt = sorted(rest, key=lambda patient: classes.get(patient, 0))
+        validates = dealt[cfg.fold :: cfg.folds] if len(dealt) >= 2 else []
 
     def names(part: Collection[str]) -> tuple[str, ...]:
         return tuple(sorted(case for patient in part for case in patients[patient]))

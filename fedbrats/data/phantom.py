@@ -31,7 +31,7 @@ from fedbrats.data.cases import MODALITIES
 from fedbrats.data.phantom_anatomy import draw_anatomy, make_grid
 from fedbrats.data.phantom_scanner import draw_scanner, random_stream, scan
 from fedbrats.devices import left_to_parent
-from fedbrats.files import read_json, write_text
+from fedbrats.files import read_json, write_csv, write_text
 
 FETS2022_SIZES = (511, 382, 47, 35, 35, 34, 33, 30, 22, 15, 14, 13, 12, 11, 9, 8, 8, 7, 6, 6, 5, 4, 4)
 PRESETS: dict[str, dict[str, int]] = {
@@ -43,6 +43,7 @@ PRESETS: dict[str, dict[str, int]] = {
 LARGEST = (240, 240, 155)
 SMALLEST = 24  # voxels along each axis; below, tumours are too few voxels to have parts
 GENERATOR = 1  # raised whenever the same settings give other voxels
+PHANTOM_LABELS = "labels.csv"
 FINISHED, UNFINISHED, LOCK = "phantom.json", "phantom.unfinished.json", ".phantom.lock"
 
 
@@ -55,6 +56,11 @@ class Settings:
     shift: float
     seed: int
     generator: int = GENERATOR
+    label_strength: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `phantom.json`."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 def write_phantom(
@@ -64,6 +70,7 @@ def write_phantom(
     shape: Sequence[int] = (64, 64, 48),
     shift: float = 1.0,
     seed: int = 0,
+    label_strength: float | None = None,
     workers: int = 1,
 ) -> list[Path]:
     """Write a phantom data set in BraTS 2019 naming, or complete one that was interrupted.
@@ -72,7 +79,11 @@ def write_phantom(
     `_seg` (uint8: 0, 1 necrosis or solid tumour, 2 oedema, 4 enhancing tumour). Axes are L, P, S as in BraTS;
     voxels are cubes of 1 mm at 240x240x155 and larger in smaller volumes, because the head keeps its size.
     `phantom.json` is written last, and a finished data set is left as it is. A file depends on seed, shape,
-    shift, institution and case number alone, byte for byte.
+    shift, strength, institution and case number alone, byte for byte.
+
+    With a strength s, `labels.csv` has a label of every case, of every two in a row of an institution one 0 and one 1.
+    With probability s it decides whether the tumour enhances (high grade, 1) or not (0); else the image knows nothing
+    of it. Whoever sees the grade alone has an AUC of (1 + s) / 2 where the grades are balanced.
 
     Args:
         root: folder of the data set; created, or empty, or holding this very phantom.
@@ -80,6 +91,7 @@ def write_phantom(
         shape: voxels along the three axes, 24 each to 240x240x155.
         shift: strength of the differences between institutions; 0 gives all the same scanner and case mix.
         seed: of every random choice.
+        label_strength: of the link between label and image, from 0 to 1; None: no labels.
         workers: processes; at most 1 means this process.
 
     Returns:
@@ -88,7 +100,7 @@ def write_phantom(
     Raises:
         ConfigError: a setting is out of range, or `root` holds anything else.
     """
-    settings = _check(sites, shape, shift, seed)
+    settings = _check(sites, shape, shift, seed, label_strength)
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
     cases = [(site, number) for site, count in settings.sites.items() for number in range(1, count + 1)]
@@ -101,6 +113,9 @@ def write_phantom(
         _claim(root, settings)
         missing = [case for case, folder in zip(cases, folders) if not folder.is_dir()]
         _write_cases(root, settings, missing, workers)
+        if label_strength is not None:
+            rows = ({"case": case_name(*case), "label": label_of(seed, *case)} for case in cases)
+            write_csv(root / PHANTOM_LABELS, ("case", "label"), rows)
         for leftover in root.glob(".writing-*"):
             shutil.rmtree(leftover)
         if (root / UNFINISHED).exists():
@@ -113,7 +128,15 @@ def case_name(institution: str, number: int) -> str:
     return f"BraTS19_{institution}_{number}_1"
 
 
-def _check(sites: Any, shape: Sequence[int], shift: float, seed: int) -> Settings:
+def label_of(seed: int, institution: str, number: int) -> int:
+    """The label of a case, 0 or 1: of two in a row, at random, one of each."""
+    first = int(random_stream(seed, institution, "label", (number - 1) // 2).integers(2))
+    return first if number % 2 else 1 - first
+
+
+def _check(
+    sites: Any, shape: Sequence[int], shift: float, seed: int, strength: float | None = None
+) -> Settings:
     if isinstance(sites, str):
         if sites not in PRESETS:
             raise ConfigError(
@@ -140,8 +163,14 @@ def _check(sites: Any, shape: Sequence[int], shift: float, seed: int) -> Setting
         raise ConfigError(f"data.phantom.shift must be a number from 0 to 5, not {shift!r}")
     if not _whole(seed):
         raise ConfigError(f"data.phantom.seed must be a whole number, not {seed!r}")
+    if strength is not None and not (isinstance(strength, int | float) and 0 <= strength <= 1):
+        raise ConfigError(
+            f"data.phantom.label_strength must be a number from 0 (chance) to 1, or null, not {strength!r}"
+        )
     counts = {str(name): int(count) for name, count in sites.items()}
-    return Settings(counts, (int(shape[0]), int(shape[1]), int(shape[2])), float(shift), int(seed))
+    sides = (int(shape[0]), int(shape[1]), int(shape[2]))
+    said = None if strength is None else float(strength)
+    return Settings(counts, sides, float(shift), int(seed), label_strength=said)
 
 
 def _whole(value: object) -> bool:
@@ -150,7 +179,7 @@ def _whole(value: object) -> bool:
 
 def _claimed(root: Path, settings: Settings) -> str | None:
     """Which note of these settings `root` holds, None if it is empty; ConfigError for anything else."""
-    wanted = json.loads(json.dumps(asdict(settings)))
+    wanted = json.loads(json.dumps(settings.to_json()))
     for note in (root / FINISHED, root / UNFINISHED):
         if not note.exists():
             continue
@@ -176,7 +205,7 @@ def _claimed(root: Path, settings: Settings) -> str | None:
 def _claim(root: Path, settings: Settings) -> None:
     """Leave a note of the settings in `root` before the first case is written there."""
     if _claimed(root, settings) is None:
-        write_text(root / UNFINISHED, json.dumps(asdict(settings), indent=2) + "\n")
+        write_text(root / UNFINISHED, json.dumps(settings.to_json(), indent=2) + "\n")
 
 
 def _write_cases(root: Path, settings: Settings, cases: list[tuple[str, int]], workers: int) -> None:
@@ -217,6 +246,10 @@ def write_case(root: Path, settings: Settings, institution: str, number: int) ->
     start = random_stream(settings.seed, institution, "grades").random()
     high_grade = (start + number * (math.sqrt(5) - 1) / 2) % 1 < scanner.high_grade
     grid = make_grid(settings.shape)
+    if settings.label_strength is not None:
+        link = random_stream(settings.seed, institution, number, "link").random()
+        label = label_of(settings.seed, institution, number)
+        high_grade = bool(label) if link < settings.label_strength else high_grade
     anatomy = draw_anatomy(grid, rng, high_grade, scanner.tumour_size)
     images = scan(anatomy, grid, scanner, rng)
     name = case_name(institution, number)

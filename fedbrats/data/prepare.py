@@ -13,8 +13,10 @@ from typing import Any
 import pandas as pd
 
 from fedbrats.config.schema import DataConfig, PartitionConfig
+from fedbrats.config.task import TaskConfig
 from fedbrats.data.brain import LEAST_BACKGROUND, is_stripped
 from fedbrats.data.cache import CachedCase, prepare_cases
+from fedbrats.data.case_labels import check_classes, task_labels
 from fedbrats.data.cases import Case
 from fedbrats.data.checks import DataCheck, Problem, check_cases
 from fedbrats.data.entries import STALE_SECONDS
@@ -49,6 +51,7 @@ class Prepared:
     warnings: list[dict[str, str]] = field(default_factory=list)
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
     patients: Patients = field(default_factory=lambda: Patients({}))
+    labels: dict[str, int] = field(default_factory=dict)  # of whole cases; none for a segmentation
 
     def to_json(self) -> dict[str, Any]:
         """The content of `partition.json`."""
@@ -68,7 +71,7 @@ def data_root(data: DataConfig, workers: int, say: Say) -> Path:
     """The folder of the cases; for `data.source=phantom` it is generated when it is not there yet."""
     if data.source == "folder":
         return Path(str(data.root)).expanduser()
-    settings = asdict(data.phantom)
+    settings = {key: value for key, value in asdict(data.phantom).items() if value is not None}
     identity = json.dumps([GENERATOR, settings], sort_keys=True)  # another generator, another folder
     name = hashlib.sha256(identity.encode()).hexdigest()[:12]
     root = Path(data.root or Path(data.cache).expanduser() / "phantom" / name)
@@ -83,7 +86,8 @@ def prepare(
     partition: PartitionConfig,
     workers: int,
     say: Say,
-    allow: Callable[[Sequence[Case]], None] = lambda cases: None,
+    allow: Callable[[Sequence[Case], Mapping[str, int]], None] = lambda cases, labels: None,
+    task: TaskConfig | None = None,
 ) -> Prepared:
     """Find, check and preprocess all cases and deal them to the sites.
 
@@ -92,9 +96,11 @@ def prepare(
         partition: how they are dealt.
         workers: threads for reading, processes for writing a phantom.
         say: told what is going on.
-        allow: given the cases before any volume is read; raises what it finds wrong with their names.
+        allow: given the cases and their labels before any volume is read; raises what it finds wrong with their names.
+        task: of the run; None is a segmentation.
 
     Raises:
+        ConfigError: a table of labels that does not fit.
         DataError: cases with errors while `data.on_bad_case=fail`, or no usable case left.
         ValueError: no cases, ambiguous labels, cases without institution.
     """
@@ -103,7 +109,8 @@ def prepare(
     remove_partial(cache, STALE_SECONDS)
     cases = find_cases(root, say, links=data.links)
     bounds = bounds_of(root, data.max_voxels, data.links)
-    allow(cases)
+    labels = task_labels(task or TaskConfig(), root, cases)
+    allow(cases, labels)
     say(f"checking {len(cases)} cases in {root}")
     checked = check_cases(cases, workers, data.labels, memory=cache / "checks", bounds=bounds)
     families = _families(checked)
@@ -124,7 +131,8 @@ def prepare(
     stats = {name: entry.meta for name, entry in cached.items()}
     _say_unstripped(stats, say)
     volumes = {name: meta["volumes_ml"]["WT"] for name, meta in stats.items()}
-    sites = make_partition(usable, partition, volumes)
+    sites = make_partition(usable, partition, volumes, labels)
+    check_classes(task or TaskConfig(), sites, labels)
     _say_left_out(cases, usable, errors, partition, sites, say)
     return Prepared(
         sites=sites,
@@ -136,6 +144,7 @@ def prepare(
         warnings=[{"case": p.case, "file": p.file, "what": p.what} for p in warnings],
         table=partition_table(sites, stats),
         patients=patients_of(usable, partition),
+        labels=labels,
     )
 
 

@@ -43,15 +43,19 @@ _RELEASE = re.compile(
 _EXCEL = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .xls
 
 
-def open_table(path: Path) -> pd.DataFrame:
-    """`partition.table` as text: comma, semicolon or tab separated, with a header line; the encoding is in its `attrs`.
+def open_table(path: Path, key: str = "partition.table") -> pd.DataFrame:
+    """A table as text: comma, semicolon or tab separated, with a header line; the encoding is in its `attrs`.
+
+    Args:
+        path: of the file.
+        key: that names it in the configuration.
 
     Raises:
         ConfigError: no such file, an Excel file, or no table; the message names the fix.
     """
     if not path.is_file():
-        raise ConfigError(f"partition.table: no such file {path}")
-    text, encoding = _text(path)
+        raise ConfigError(f"{key}: no such file {path}")
+    text, encoding = _text(path, key)
     header = text.partition("\n")[0]
     separator = max(",;\t", key=header.count)
     try:
@@ -68,14 +72,12 @@ def open_table(path: Path) -> pd.DataFrame:
     return table
 
 
-def _text(path: Path) -> tuple[str, str]:
+def _text(path: Path, key: str) -> tuple[str, str]:
     """The text of a table and its encoding: UTF-8, UTF-16 with a mark, else that of Excel in western Europe."""
     with path.open("rb") as file:
         start = file.read(8)
     if start.startswith(_EXCEL):
-        raise ConfigError(
-            f"{path}: an Excel file; save it as 'CSV UTF-8' (.csv) and name that file in partition.table"
-        )
+        raise ConfigError(f"{path}: an Excel file; save it as 'CSV UTF-8' (.csv) and name that file in {key}")
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return _decoded(path, "utf-16"), "UTF-16"
     try:

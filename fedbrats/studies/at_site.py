@@ -18,6 +18,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def prepare_study(site: SiteFile, folder: Path) -> Prepared:
         config.partition,
         config.runtime.threads,
         log.info,
-        lambda cases: check_plan(config, log.info, cases),
+        partial(check_plan, config, log.info),
     )
     check_dealt(config, prepared.sites, prepared.patients.of)
     check_same_cases(folder, prepared)

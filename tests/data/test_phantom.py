@@ -263,3 +263,58 @@ def test_default_config_is_the_demo() -> None:
     settings = phantom._check(config.sites, config.shape, config.shift, config.seed)
     assert settings.sites == PRESETS["demo"]
     assert settings.shape == DEMO
+
+
+def enhances(folder: Path) -> bool:
+    return bool((np.asarray(nib.load(folder / f"{folder.name}_seg.nii.gz").dataobj) == 4).any())
+
+
+def labels_in(root: Path) -> dict[str, int]:
+    return {name: int(label) for name, label in (line.split(",") for line in lines(root)[1:])}
+
+
+def lines(root: Path) -> list[str]:
+    return (root / "labels.csv").read_text().split()
+
+
+def test_without_a_strength_there_is_no_label_and_the_note_is_the_old_one(tmp_path: Path) -> None:
+    write_phantom(tmp_path, **SMALL)
+    assert not (tmp_path / "labels.csv").exists()
+    assert json.loads((tmp_path / "phantom.json").read_text()).keys() == {
+        *("sites", "shape", "shift", "seed", "generator")
+    }
+
+
+def test_a_label_of_full_strength_decides_what_enhances(tmp_path: Path) -> None:
+    folders = write_phantom(
+        tmp_path, sites={"CBICA": 6, "TMC": 3}, shape=(32, 32, 24), label_strength=1.0, workers=1
+    )
+    known = labels_in(tmp_path)
+    assert {folder.name: int(enhances(folder)) for folder in folders} == known
+    for site, count in (("CBICA", 6), ("TMC", 2)):  # of every two one each
+        assert sum(known[f"BraTS19_{site}_{n}_1"] for n in range(1, count + 1)) == count // 2
+
+
+def test_a_label_of_no_strength_changes_no_image(tmp_path: Path) -> None:
+    write_phantom(tmp_path / "plain", **SMALL)
+    write_phantom(tmp_path / "labelled", **SMALL, label_strength=0.0)
+    assert contents(tmp_path / "labelled") == contents(tmp_path / "plain")
+    assert lines(tmp_path / "labelled")[0] == "case,label"
+    assert len(labels_in(tmp_path / "labelled")) == 3
+    with pytest.raises(ConfigError, match="label_strength differ"):
+        write_phantom(tmp_path / "labelled", **SMALL, label_strength=0.5)
+
+
+def test_labels_do_not_follow_the_grades_that_they_do_not_decide() -> None:
+    numbers = range(1, 401)
+    labels = np.array([phantom.label_of(0, "CBICA", n) for n in numbers])
+    start = random_stream(0, "CBICA", "grades").random()
+    grades = np.array([(start + n * (np.sqrt(5) - 1) / 2) % 1 < 0.5 for n in numbers])
+    assert labels.mean() == 0.5
+    assert abs(np.corrcoef(labels, grades)[0, 1]) < 0.15  # three standard errors
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, "much", float("nan")])
+def test_a_strength_beyond_its_ends_is_refused(tmp_path: Path, strength: object) -> None:
+    with pytest.raises(ConfigError, match=r"label_strength must be a number from 0 \(chance\) to 1"):
+        write_phantom(tmp_path / "new", **SMALL, label_strength=strength)  # type: ignore[arg-type]
