@@ -70,7 +70,7 @@ def audit_run(
         The content of `audit.json`.
 
     Raises:
-        AuditError: no run folder, or a run without patient-level privacy.
+        AuditError: no run folder, a run without patient-level privacy, or one that classifies.
         ConfigError: its configuration is not of this version, or names what a run folder must not build.
     """
     spent = read_spent(folder)
@@ -78,6 +78,10 @@ def audit_run(
     warm = Warm(folder)
     if not isinstance(warm.parts.privacy, DpSgd):
         raise AuditError(f"{folder}: its config.yaml has no privacy=dp_sgd, though privacy.json tells of it")
+    if warm.parts.classifies:
+        raise AuditError(
+            f"{folder}: its task is classification, and canaries and gradient inversion are made for voxels so far"
+        )
     run = Audited(folder, warm, spent, {one.site: Site(one.site, warm) for one in spent})
     seed_torch(warm.config.seed, "audit")
     say("checks of the accounts")

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fedbrats.algorithms.base import Company
 from fedbrats.checks.by_engine import check_address, check_one_exchange, with_quorum
+from fedbrats.checks.classification import check_classifies
 from fedbrats.checks.privacy import check_privacy
 from fedbrats.checks.scenario import check_with_network
 from fedbrats.checks.secure import check_secure
@@ -29,6 +30,7 @@ from fedbrats.config.schema import (
 from fedbrats.config.secure import mechanism
 from fedbrats.config.survey import check_survey
 from fedbrats.config.targets import ConfigError
+from fedbrats.config.task import check_task
 from fedbrats.config.versions import ANY, SAME
 from fedbrats.data.families import given
 from fedbrats.data.institutions import METHODS, check_options
@@ -116,6 +118,7 @@ def check_config(config: Config) -> None:
     _at_least("rounds", config.rounds, 1)
     _at_least("seed", config.seed, 0)
     _check_data(config.data, config.partition)
+    check_task(config.task, config.data.phantom.label_strength, config.data.source == "phantom")
     _check_train(config.train)
     _check_stopping(config)
     check_one_exchange(config)
@@ -139,7 +142,9 @@ def _check_objective(objective: ObjectiveConfig) -> None:
 def _check_targets(config: Config) -> None:
     """Check and build what the configuration names, the network with a patch through it."""
     parts = parts_of(config)
-    channels, kind = check_network(config, parts.blank), dimensions(parts.blank)
+    check_classifies(config, parts)
+    channels = check_network(config, parts.blank)
+    kind = 0 if parts.classifies else dimensions(parts.blank)
     check_loss(parts.loss, channels, kind)
     check_presence(config, parts.blank, parts.loss)
     check_with_network(config, parts, channels)

@@ -27,7 +27,7 @@ def check_privacy(config: Config, parts: Parts, channels: int, kind: int) -> Non
         config: of the run.
         parts: that it names.
         channels: of the network's output.
-        kind: 2 or 3 dimensions.
+        kind: 2 or 3 dimensions of the output, 0 where it is of whole cases.
 
     Raises:
         ConfigError: it cannot; the message names the key, the reason and the fix.
@@ -73,7 +73,7 @@ def _check_loss(loss: Any, channels: int, kind: int) -> None:
     found = []
     for other in (1.0, -3.0):
         logits[1] *= other
-        labels[1] = labels[1].flip(0)
+        labels[1] = 3 - labels[1]
         value = loss(logits.clone(), targets(labels, channels).float())
         found.append(value[0] if tuple(value.shape) == (2,) else None)
     first, second = found

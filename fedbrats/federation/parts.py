@@ -23,7 +23,9 @@ from fedbrats.models.node import arguments
 from fedbrats.personalization.base import Personalization
 from fedbrats.postprocess.steps import Step, build_steps
 from fedbrats.seeding import seed_torch
-from fedbrats.tasks.segmentation import predicted_regions
+from fedbrats.tasks.classification import CLASSIFICATION, LABEL
+from fedbrats.tasks.segmentation import SEGMENTATION, predicted_regions
+from fedbrats.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Parts:
     postprocess: PostprocessConfig
     metrics: tuple[Metric, ...]  # of the test at the end
     seed: int
+    task: Task = SEGMENTATION
     secure: SecureAggregation | None = None
 
     @cached_property
@@ -63,8 +66,15 @@ class Parts:
 
     @cached_property
     def regions(self) -> tuple[str, ...]:
-        """The regions that the network predicts."""
+        """The regions that the network predicts; of a classification the label."""
+        if self.classifies:
+            return (LABEL,)
         return predicted_regions(self.channels)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the network gives one value per case, and not one per voxel."""
+        return self.task is CLASSIFICATION
 
     @cached_property
     def signature(self) -> arrays.Signature:
@@ -107,6 +117,7 @@ def parts_of(config: Config) -> Parts:
         "metrics": config.metrics.more,
         "train": [config.train.optimizer, config.train.patch],
         "seed": config.seed,
+        "task": config.task.name,
     }
     text = json.dumps(made_of, sort_keys=True)
     if text not in _BUILT:
@@ -124,6 +135,7 @@ def _build(config: Config) -> Parts:
     nodes |= {f"postprocess.steps[{i}]": step for i, step in enumerate(config.postprocess.steps)}
     for key, node in (nodes | {"train.optimizer": config.train.optimizer}).items():
         check_target(key, node)
+    classifies = config.task.name == CLASSIFICATION.name
     built = build_once(nodes, config.train.optimizer)
     return Parts(
         algorithm=built["strategy"],
@@ -136,6 +148,7 @@ def _build(config: Config) -> Parts:
         model=config.model,
         patch=patch_of(config),
         postprocess=config.postprocess,
-        metrics=with_more(config.metrics.more),
+        metrics=() if classifies else with_more(config.metrics.more),
         seed=config.seed,
+        task=CLASSIFICATION if classifies else SEGMENTATION,
     )

@@ -18,6 +18,7 @@ from fedbrats.arrays import Signature, as_numpy, load, signature, travelling
 from fedbrats.config.foreign import foreign_config
 from fedbrats.config.schema import FEDERATED, LOCAL, Config, InferenceConfig, InputConfig
 from fedbrats.config.targets import ConfigError
+from fedbrats.config.task import CLASSIFICATION
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.intensity import Normaliser
 from fedbrats.inference.locate import refine
@@ -164,6 +165,11 @@ def load_member(spec: Spec, device: torch.device, trust: Sequence[str] = ()) -> 
             that cannot be read, or one of another network; the message names the run, what differs, and the fix.
     """
     config = foreign_config(spec.run, f"checkpoint={spec}", trust)
+    if config.task.name == CLASSIFICATION:
+        raise ConfigError(
+            f"checkpoint={spec}: that run classifies whole cases, so its model has no voxels to segment; name a run of "
+            "task=segmentation. The scores of its test cases are in its cases.csv."
+        )
     arrays, round_ = _load(spec, config)
     _check_whole(spec, config, arrays)
     with torch.device("meta"):

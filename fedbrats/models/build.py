@@ -121,10 +121,19 @@ def probe(network: nn.Module, sides: Sequence[int]) -> tuple[int, int]:
     return int(outputs[0].shape[1]), len(outputs)
 
 
-def _outputs(network: nn.Module, sides: Sequence[int]) -> list[Tensor]:
+def _outputs(network: nn.Module, sides: Sequence[int]) -> Sequence[Tensor]:
     with torch.no_grad():
         outputs = network(torch.zeros(1, 4, *sides, device="meta"))
     return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+
+def output_shape(network: nn.Module, sides: Sequence[int]) -> tuple[int, ...]:
+    """Shape of the output of `network`, on the meta device, for one sample: [1, C, ...], or [1, C] of a whole case.
+
+    Raises:
+        ValueError: what the network itself says about a patch that it cannot take.
+    """
+    return tuple(_outputs(network, sides)[0].shape)
 
 
 def output_channels(network: nn.Module, sides: Sequence[int]) -> int:
@@ -179,6 +188,8 @@ def check_network(config: Config, network: nn.Module) -> int:
 def check_loss(loss: Any, channels: int, kind: int) -> None:
     """Check that `loss` takes an output of so many channels and gives one value per sample, or one for all.
 
+    `kind` is the number of its dimensions in space, 0 where it is of whole cases.
+
     Raises:
         ConfigError: naming the fix.
     """
@@ -189,7 +200,7 @@ def check_loss(loss: Any, channels: int, kind: int) -> None:
             f"loss: the network has {channels} channels, {activation}; the loss has the other kind."
         )
     labels = torch.zeros(2, *(16,) * kind, dtype=torch.uint8)
-    labels[:, 4:8, 4:8] = 3
+    labels[(slice(None), *[slice(4, 8)] * min(kind, 2))] = 3
     try:
         value = loss(torch.zeros(2, channels, *labels.shape[1:]), targets(labels, channels).float())
     except Exception as error:

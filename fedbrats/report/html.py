@@ -14,6 +14,7 @@ from fedbrats.report.sections import (
     aggregates,
     attendance,
     boxes,
+    classification,
     cost,
     cross,
     curves,
@@ -65,6 +66,23 @@ SECTIONS: dict[Callable[[Results], Section | None], bool] = {  # in the order of
     environment.section: STAYS,  # the command line and the configuration with its paths
 }
 
+CLASSIFIED: dict[Callable[[Results], Section | None], bool] = {  # the same of a run that classifies
+    classification.section: LEAVES,
+    attendance.section: LEAVES,
+    privacy.section: LEAVES,
+    survey.section: STAYS,
+    partition.section: STAYS,
+    cost.section: LEAVES,
+    problems.section: STAYS,
+    environment.section: STAYS,
+}
+OF_VOXELS = ("Metrics", "Lesions", "Labels")  # facts of the head that mean nothing there
+
+
+def sections_of(results: Results) -> dict[Callable[[Results], Section | None], bool]:
+    """The sections of the task, and whether each leaves."""
+    return CLASSIFIED if results.run.classifies else SECTIONS
+
 
 def write_report(run_folder: Path) -> Path:
     """Build `report.html` in a run folder from its files, replacing an older one at once.
@@ -78,7 +96,7 @@ def write_report(run_folder: Path) -> Path:
         RunFolderError: the folder is no run folder, or a file in it cannot be read.
     """
     results = Results(read_run(run_folder))
-    sections = [found for section in SECTIONS if (found := section(results)) is not None]
+    sections = [found for section in sections_of(results) if (found := section(results)) is not None]
     return write_page(results.run.path / REPORT_NAME, "report.html.j2", head(results), sections, private=True)
 
 
@@ -94,8 +112,13 @@ def head(results: Results) -> dict[str, Any]:
         "alarm": (alarm := headline(results.taking_part, results.missed_share)),
         "finished": run.status == "finished" and not alarm,
         "missing": [*run.missing, *([NO_EPSILON] if lost else [])],
-        "facts": [*words.facts(run), *_protection(results)],
+        "facts": [*_facts(results), *_protection(results)],
     }
+
+
+def _facts(results: Results) -> list[tuple[str, str]]:
+    known = words.facts(results.run)
+    return [fact for fact in known if fact[0] not in OF_VOXELS] if results.run.classifies else known
 
 
 def _protection(results: Results) -> list[tuple[str, str]]:

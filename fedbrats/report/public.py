@@ -36,7 +36,7 @@ def write_public_report(run_folder: Path) -> Path:
         RunFolderError: the folder is no run folder, or a file in it cannot be read.
     """
     results = Results(read_run(run_folder), public=True)
-    chosen = [section for section, leaves in html.SECTIONS.items() if leaves]
+    chosen = [section for section, leaves in html.sections_of(results).items() if leaves]
     sections = [found for section in chosen if (found := section(results)) is not None]
     return write_page(results.run.path / PUBLIC_NAME, "report.html.j2", head(results), sections)
 

@@ -24,10 +24,12 @@ from fedbrats.report.spent import read_spent
 from fedbrats.report.style import shorten
 from fedbrats.report.tables import EVERY_SITE, institution_table, worst_institution
 from fedbrats.report.words import listed
+from fedbrats.runs.classified import read_institutions
 from fedbrats.runs.privacy_files import asks_for_privacy
 from fedbrats.runs.run_folder import RunFolder, read_run
 from fedbrats.runs.taking_part import TakingPart, headline, missed_share, taking_part
 from fedbrats.tasks import segmentation as task
+from fedbrats.tasks.classification import verdict
 
 
 def plain(text: object) -> Text:
@@ -45,6 +47,10 @@ def print_result_table(run: RunFolder | Path, console: Console) -> None:
         RunFolderError: `run` is a path that cannot be read as a run folder.
     """
     run = run if isinstance(run, RunFolder) else read_run(run)
+    if run.classifies:
+        _print_classified(run, console)
+        _print_rest(run, console)
+        return
     table = institution_table(run)
     whole, told = table[table["site"] == EVERY_SITE], told_by_sites(run, public=False)
     if len(whole):
@@ -52,6 +58,22 @@ def print_result_table(run: RunFolder | Path, console: Console) -> None:
     elif not told:
         console.print("No test case was scored, so there is no result table.")
     _print_told(told, console)
+    _print_rest(run, console)
+
+
+def _print_classified(run: RunFolder, console: Console) -> None:
+    """AUC of every arm over all test cases, and whether it is chance."""
+    table = read_institutions(run.path)
+    if not len(table):
+        console.print("No test case was scored, so there is no result.")
+    for row in table[table["site"] == EVERY_SITE].to_dict("records"):
+        known = "" if pd.isna(row["auc_low"]) else f" [{row['auc_low']:.2f}, {row['auc_high']:.2f}]"
+        text = f"{arm_title(row['arm'])}, {plural(int(row['n']), 'test case')}{known}: {verdict(row)}"
+        console.print(plain(text), soft_wrap=True)
+
+
+def _print_rest(run: RunFolder, console: Console) -> None:
+    """What is said below the result of any task."""
     if said := secure_sentence(run.path, run.config, run.rounds):
         console.print(plain(said))
     for line in privacy_lines(run):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from fedbrats.tasks import segmentation as task
+from fedbrats.tasks.classification import CLASSIFICATION
 
 AXES = {
     "round": "Rounds",
@@ -25,9 +26,9 @@ def curve_of(rounds: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per arm and validated round: arm, round, in_a_row (steps of the longest site, added up), together (steps
         of all sites), mb (megabytes that had travelled), hours (of the simulated clock), then the main scores by
-        region; NaN where nothing is told.
+        region, of a run that classifies also that of the label; NaN where nothing is told.
     """
-    parts = []
+    values, parts = [*VALUES, *(c for c in CLASSIFICATION.columns.values() if c in rounds)], []
     for arm, mine in rounds[~rounds["arm"].str.contains(":")].groupby("arm"):
         train = mine[(mine["phase"] == "train") & (mine["status"] == "ok")].groupby("round")["steps"]
         sent = (
@@ -35,7 +36,7 @@ def curve_of(rounds: pd.DataFrame) -> pd.DataFrame:
             .groupby("round")[["bytes_down", "bytes_up"]]
             .sum()
         )
-        whole = mine[mine["phase"] == "round"].set_index("round")[list(VALUES)]
+        whole = mine[mine["phase"] == "round"].set_index("round")[values]
         found = whole.assign(
             arm=arm,
             in_a_row=train.max().reindex(whole.index).cumsum(),
@@ -43,6 +44,6 @@ def curve_of(rounds: pd.DataFrame) -> pd.DataFrame:
             hours=mine[mine["phase"] == "round"].set_index("round")["hours"],
             mb=sent.sum(axis=1).reindex(whole.index).cumsum() / 1e6,
         )
-        parts.append(found[found[list(VALUES)].notna().any(axis=1)].rename_axis("round").reset_index())
-    columns = ["arm", *AXES, *VALUES]
+        parts.append(found[found[values].notna().any(axis=1)].rename_axis("round").reset_index())
+    columns = ["arm", *AXES, *values]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)

@@ -19,10 +19,13 @@ from fedbrats.config.targets import ConfigError
 from fedbrats.files import read_yaml
 from fedbrats.metrics.table import BY_NAME, METRICS, Facts, facts_of
 from fedbrats.runs.case_tables import AGGREGATES, cases_table
+from fedbrats.runs.classified import CASES
 from fedbrats.runs.environment import SCHEMA_VERSION, own_metrics, schema_version
 from fedbrats.runs.reading import RunFolderError, natural, read_json
 from fedbrats.runs.rounds import read_rounds
 from fedbrats.tasks import segmentation as task
+from fedbrats.tasks.classification import CLASSIFICATION, LABEL
+from fedbrats.tasks.task import Task
 
 SIMULATION_ENGINES = ("local", "ray")
 UNKNOWN = "unknown"
@@ -47,6 +50,16 @@ class RunFolder:
     summary: dict[str, Any]
     metrics: dict[str, Facts]
     missing: tuple[str, ...]
+
+    @property
+    def classifies(self) -> bool:
+        """Whether its task is a label of the case; `cases` then has a score and a label, and no metric."""
+        return _classifies(self.config)
+
+    @property
+    def task(self) -> Task:
+        """What sites told in every round, and what it is worth."""
+        return CLASSIFICATION if self.classifies else task.SEGMENTATION
 
     @property
     def convention(self) -> str:
@@ -91,8 +104,10 @@ class RunFolder:
     def regions(self) -> tuple[str, ...]:
         """The regions that were scored or, without any score, validated, in the order of `REGIONS`; else all of them.
 
-        A network may predict the whole tumour alone.
+        A network may predict the whole tumour alone; of one that classifies it is the label.
         """
+        if self.classifies:
+            return (LABEL,)
         arms = self.summary.get("arms") or {}
         found = {*self.cases["region"], *(region for arm in arms.values() for region in arm.get("all", {}))}
         if not task.in_order(found):
@@ -155,6 +170,8 @@ def _read_scores(
     missing: list[str],
 ) -> tuple[pd.DataFrame, dict[str, Facts]]:
     """`cases.csv`, and the metrics of which it or the summary has a score; of one that nobody here knows the name."""
+    if _classifies(config):
+        return CASES.read(folder, missing).assign(region=LABEL), {}
     own, summed = own_metrics(environment), _summed(summary)
     cases = cases_table(dict.fromkeys((*BY_NAME, *own, *summed))).read(folder, missing)
     try:
@@ -165,6 +182,10 @@ def _read_scores(
         known = own
     told = {m: facts for m, facts in known.items() if cases[m].notna().any() or m in summed}
     return cases, told | {metric: Facts(metric) for metric in summed if metric not in known}
+
+
+def _classifies(config: dict[str, Any]) -> bool:
+    return (config.get("task") or {}).get("name") == CLASSIFICATION.name
 
 
 def _object(folder: Path, name: str, missing: list[str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedbrats.data.cache import CachedCase
@@ -22,6 +22,7 @@ class SiteCases:
     val: tuple[CachedCase, ...]
     test: tuple[CachedCase, ...]
     patients: Mapping[str, str]  # by case
+    labels: Mapping[str, int] = field(default_factory=dict)  # of whole cases, for a classification
 
     def by_patient(self, split: str) -> list[tuple[CachedCase, ...]]:
         """The cases of a split, those of one patient together, in the order of the list."""
@@ -37,12 +38,17 @@ def site_folder(run_folder: Path, site: str) -> Path:
 
 
 def write_site_cases(
-    run_folder: Path, site: Site, cached: Mapping[str, CachedCase], patients: Mapping[str, str]
+    run_folder: Path,
+    site: Site,
+    cached: Mapping[str, CachedCase],
+    patients: Mapping[str, str],
+    labels: Mapping[str, int] | None = None,
 ) -> None:
-    """Write the case list of `site` atomically; `patients` names the patient of each case."""
+    """Write the case list of `site` atomically; `patients` names the patient of each case, `labels` its label."""
     splits = {
         name: [
             {"name": case, "folder": str(cached[case].folder.resolve()), "patient": patients[case]}
+            | ({"label": labels[case]} if labels else {})
             for case in getattr(site, name)
         ]
         for name in SPLITS
@@ -66,7 +72,8 @@ def read_site_cases(run_folder: Path, site: str) -> SiteCases:
         for name in SPLITS
     }
     patients = {entry["name"]: entry["patient"] for name in SPLITS for entry in splits[name]}
-    return SiteCases(**cases, patients=patients)
+    labels = {e["name"]: int(e["label"]) for name in SPLITS for e in splits[name] if "label" in e}
+    return SiteCases(**cases, patients=patients, labels=labels)
 
 
 def pseudonym(site: str, index: int) -> str:

@@ -23,6 +23,7 @@ from fedbrats.data.regions import BACKGROUND, ED, ET, NCR, REGIONS, labels_from_
 from fedbrats.metrics.hd95 import Spacing
 from fedbrats.metrics.overlap import dice
 from fedbrats.metrics.table import BY_NAME, Masks
+from fedbrats.tasks.task import Task
 
 WHOLE, REGION, CLASS = 1, len(REGIONS), 4  # numbers of output channels
 EDGE = 1e-6  # probabilities are kept this far from 0 and 1 where a logarithm is taken
@@ -35,6 +36,7 @@ BY_CONVENTION = "HD95 and empty masks"  # what `metrics.convention` settles
 CONVENTION_TITLE = "HD95 convention"
 MAIN_TITLE = BY_NAME[MAIN].title
 COLUMNS = {region: f"{MAIN}_{region.lower()}" for region in REGIONS}  # of the main scores in `rounds.csv`
+SEGMENTATION = Task("segmentation", MAIN, MAIN_TITLE, COLUMNS)
 MEANINGS = {WHOLE: ("WT",), REGION: REGIONS, CLASS: REGIONS}  # regions that can be read from the channels
 
 
@@ -131,14 +133,9 @@ def shown_scores(
 
 def reply_key(region: str) -> str:
     """Under which a site tells the main score of `region`."""
-    return f"{MAIN}-{region.lower()}"
+    return SEGMENTATION.reply_key(region)
 
 
 def round_columns(scores: Mapping[str, float]) -> dict[str, float]:
     """Main scores by region as columns of `rounds.csv`."""
-    return {COLUMNS[region]: value for region, value in scores.items()}
-
-
-def worth(scores: Mapping[str, float]) -> float:
-    """What a model is worth by its main scores by region; the best round is the first with the largest."""
-    return sum(scores.values()) / len(scores)
+    return SEGMENTATION.round_columns(scores)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from fedbrats.data.augment import augment
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.intensity import Normaliser
 from fedbrats.data.patches import draw_batch
+from fedbrats.data.whole import draw_whole
 
 Batch = tuple[Tensor, Tensor]
 
@@ -28,31 +29,51 @@ def batches(
     steps: int,
     device: torch.device,
     normalise: Normaliser | None = None,
+    known: Mapping[str, int] | None = None,
 ) -> Iterator[Batch]:
     """`steps` batches of images float32 [B, 4, *patch] and canonical labels uint8 [B, *patch] on `device`.
 
-    The patch is `train.patch`, else that of the network's `rules`; one of two sides is cut from slices.
+    The patch is `train.patch`, else that of the network's `rules`; one of two sides is cut from slices. With labels of
+    whole cases (`known`) the images are whole cases resized to it, and the labels uint8 [B].
     """
-    patch, planes = train.patch or rules.patch, rules.planes
 
     def make() -> Iterator[Batch]:
         for _ in range(steps):
-            drawn = draw_batch(
-                cases,
-                rng,
-                patch=patch,
-                batch=train.batch,
-                tumour_share=train.tumour_share,
-                tumour_centre=train.tumour_centre,
-                planes=planes,
-                normalise=normalise,
-            )
-            images, labels = torch.from_numpy(drawn[0]), torch.from_numpy(drawn[1])
-            yield augment(images, labels, rng, train.augment)
+            yield draw(cases, rng, train, rules, train.batch, normalise, known)
 
     if device.type != "cuda":
         return make()
     return _prefetched(make(), device)
+
+
+def draw(
+    cases: Sequence[CachedCase],
+    rng: np.random.Generator,
+    train: TrainConfig,
+    rules: InputConfig,
+    batch: int,
+    normalise: Normaliser | None = None,
+    known: Mapping[str, int] | None = None,
+) -> Batch:
+    """One batch of `batch` images and labels on the CPU, augmented; arguments and values as of `batches`."""
+    sides = train.patch or rules.patch
+    if known:
+        whole, labels = draw_whole(
+            cases, known, rng, sides=sides, batch=batch, planes=rules.planes, normalise=normalise
+        )
+        nowhere = torch.zeros(batch, *sides, dtype=torch.uint8)  # what augmentation moves with the images
+        return augment(whole, nowhere, rng, train.augment)[0], labels
+    drawn = draw_batch(
+        cases,
+        rng,
+        patch=sides,
+        batch=batch,
+        tumour_share=train.tumour_share,
+        tumour_centre=train.tumour_centre,
+        planes=rules.planes,
+        normalise=normalise,
+    )
+    return augment(torch.from_numpy(drawn[0]), torch.from_numpy(drawn[1]), rng, train.augment)
 
 
 def _prefetched(source: Iterator[Batch], device: torch.device, depth: int = 2) -> Iterator[Batch]:

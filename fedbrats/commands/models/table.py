@@ -25,6 +25,7 @@ from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.models import facts
 from fedbrats.models.build import build_network, channels_last, dimensions, output_channels, patch_of
 from fedbrats.models.node import has_small
+from fedbrats.tasks.classification import CLASSIFICATION, LABEL
 from fedbrats.tasks.segmentation import predicted_regions
 
 GB = 1e9
@@ -109,7 +110,9 @@ def look_at(name: str, config: Config) -> ModelRow:
         name=name,
         size=str(config.model["size"]),
         kind=f"{dimensions(network)}D",
-        regions=", ".join(predicted_regions(output_channels(network, patch))),
+        regions=LABEL
+        if _classifies(config)
+        else ", ".join(predicted_regions(output_channels(network, patch))),
         parameters=facts.parameter_count(network),
         megabytes=facts.travelling_bytes(network) / 1e6,
         norms=facts.norm_layers(network),
@@ -120,6 +123,10 @@ def look_at(name: str, config: Config) -> ModelRow:
         gigabytes=facts.training_bytes(network, patch, batch) / GB,
         source=_source(config.model),
     )
+
+
+def _classifies(config: Config) -> bool:
+    return config.task.name == CLASSIFICATION.name
 
 
 def _source(model: Mapping[str, Any]) -> str:
@@ -145,7 +152,8 @@ def measure(config: Config, steps: int = 5, on: str = "cuda") -> tuple[float, fl
     optimizer, loss = instantiate(config.train.optimizer)(network.parameters()), instantiate(config.loss)
     patch, batch = patch_of(config), config.train.batch
     images = torch.randn(batch, 4, *patch, device=on)
-    labels = torch.randint(0, 4, (batch, *patch), device=on, dtype=torch.uint8)
+    shape = (batch,) if _classifies(config) else (batch, *patch)
+    labels = torch.randint(0, 2 if _classifies(config) else 4, shape, device=on, dtype=torch.uint8)
     started = 0.0
     for step in range(steps + 2):
         if step == 2:  # the first ones choose algorithms

@@ -22,6 +22,7 @@ from fedbrats.commands.run.phase import IN_ROUNDS, Asked, Counted, Phase, merged
 from fedbrats.config.names import shown
 from fedbrats.report.words import duration
 from fedbrats.tasks import segmentation as task
+from fedbrats.tasks.classification import CLASSIFICATION, LABEL
 
 SILENCE = 25.0  # seconds without a line before the log says where it is: with the ticks below, never 30
 TICKS = 10  # looks at the clock in that time
@@ -189,8 +190,10 @@ class Progress:
 
     def _table(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0))
-        regions = task.in_order({n for known in self._scores.values() for n in known}) or task.REGIONS
-        for name in ("Arm", "Loss", *(f"val {task.MAIN_TITLE} {region}" for region in regions)):
+        found = {n for known in self._scores.values() for n in known}
+        regions = (LABEL,) if LABEL in found else task.in_order(found) or task.REGIONS
+        title = CLASSIFICATION.title if LABEL in found else task.MAIN_TITLE
+        for name in ("Arm", "Loss", *(f"val {title} {region}" for region in regions)):
             table.add_column(name, justify="left" if name == "Arm" else "right")
         for arm in self._arms:
             known = self._scores.get(arm, {})
@@ -211,7 +214,7 @@ def scores(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
             continue
         arm = merged([str(row["arm"])])[0]
         weight = as_number(row.get("cases"))
-        names = {"loss": "loss"} if row["phase"] == "train" else task.COLUMNS
+        names = {"loss": "loss"} if row["phase"] == "train" else {**task.COLUMNS, **CLASSIFICATION.columns}
         for name, column in names.items():
             value = as_number(row.get(column))
             if value is not None and weight:
@@ -238,6 +241,8 @@ def in_words(known: Mapping[str, float]) -> str:
     """Loss and scores of an arm in one phrase."""
     loss = f"loss {number(known.get('loss'))}"
     regions = task.in_order(known)
+    if LABEL in known:
+        return f"{loss}, val {CLASSIFICATION.title} {number(known[LABEL])}"
     if not regions:
         return loss
     found = "/".join(number(known[region]) for region in regions)

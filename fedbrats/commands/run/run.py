@@ -81,7 +81,7 @@ def run(
         if isinstance(config, DictConfig) and not resumed and (said := why_this_size(config)):
             progress.message(said)
         allow = partial(check_plan, settled, progress.message)
-        prepared = prepare(settled.data, settled.partition, cores(), progress.message, allow)
+        prepared = prepare(settled.data, settled.partition, cores(), progress.message, allow, settled.task)
         check_init(settled, prepared.cached, prepared.sites, private=bool(mechanism(settled.privacy)))
         check_dealt(settled, prepared.sites, prepared.patients.of)
         check_baselines(settled, prepared)
@@ -157,9 +157,9 @@ def write_inputs(folder: Path, config: Config, prepared: Prepared, overrides: Se
     write_json(folder / "partition.json", prepared.to_json(), private=True)
     training = [site for site in prepared.sites if not site.holdout]
     for site in prepared.sites:
-        write_site_cases(folder, site, prepared.cached, prepared.patients.of)
+        write_site_cases(folder, site, prepared.cached, prepared.patients.of, prepared.labels)
     pooled = arms.pooled_site(prepared.sites)
-    write_site_cases(folder, pooled, prepared.cached, prepared.patients.of)
+    write_site_cases(folder, pooled, prepared.cached, prepared.patients.of, prepared.labels)
     members = {site.name: len(site.train) for site in training}
     write_json(site_folder(folder, pooled.name) / "members.json", members, private=True)
 

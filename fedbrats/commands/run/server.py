@@ -31,11 +31,11 @@ from fedbrats.report.public import write_public_report
 from fedbrats.runs import rounds, secure
 from fedbrats.runs.case_tables import cases_table
 from fedbrats.runs.checkpoint import Model, load_checkpoint
+from fedbrats.runs.classified import write_scores
 from fedbrats.runs.curves import curve_of
 from fedbrats.scenario.clock import HOUR, Clock, convergence, site_times, work_of
 from fedbrats.scenario.participation import Participation
 from fedbrats.studies.baselines import shared_arms
-from fedbrats.tasks import segmentation as task
 from fedbrats.training.amount import BOTH
 from fedbrats.training.schedule import plateau_factor
 
@@ -51,7 +51,7 @@ def federation(
     for cohort in cohorts if not snapshot else ():
         start = initial_arrays(parts, config.train.init, config.run.trust)
         models[cohort.arm] = Model(parts.without_stays(start) if cohort.federated else start)
-    rounds.start(folder, finished)
+    rounds.start(folder, finished, parts.task)
     if parts.secure is not None:
         secure.start(folder, finished)
     privacy = parts.privacy
@@ -63,6 +63,7 @@ def federation(
         folder=folder,
         rounds=config.rounds,
         observer=observer,
+        task=parts.task,
         regions=parts.regions,
         metrics=metrics_of(config),
         trainable=parts.trainable,
@@ -145,14 +146,16 @@ def write_results(
     skipped: Sequence[dict[str, str]] = (),
 ) -> None:
     """Write `cases.csv` and the summary of a run that came to its end; `skipped`: cases that were left out."""
-    metrics = metrics_of(config)
-    cases_table(metrics).write(folder, rows, private=True)
-    facts = _facts(config, skipped)
+    metrics, facts = metrics_of(config), _facts(config, skipped)
+    if parts_of(config).classifies:
+        facts |= write_scores(folder, rows)
+    else:
+        cases_table(metrics).write(folder, rows, private=True)
     if config.run.baselines:
         facts |= {"baselines": {"run": Path(config.run.baselines).name, "arms": shared_arms(config)}}
     if config.scenario.clock.enabled:
         facts["clock"] = clock_facts(folder, config)
-    if rows:
+    if rows and metrics:
         facts |= arms_summary(rows, metrics, config.metrics.convention)
     write_summary(folder, "finished", **facts, wall_seconds=round(seconds, 1))
 
@@ -162,7 +165,7 @@ def clock_facts(folder: Path, config: Config) -> dict[str, float]:
     curve = curve_of(rounds.read_rounds(folder))
     mine = curve[(curve["arm"] == FEDERATED) & curve["hours"].notna()]
     horizon = config.scenario.clock.horizon / HOUR
-    worth = mine[list(task.COLUMNS.values())].mean(axis=1)
+    worth = parts_of(config).task.worths(mine)
     score = convergence(mine["hours"].tolist(), worth.tolist(), horizon)
     return {"hours": rounds.simulated_hours(folder), "horizon_hours": horizon, "convergence": round(score, 6)}
 

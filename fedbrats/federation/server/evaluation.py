@@ -17,7 +17,6 @@ from fedbrats.federation.server.state import Federation
 from fedbrats.federation.wire import VALIDATION
 from fedbrats.runs import rounds
 from fedbrats.runs.checkpoint import save_best
-from fedbrats.tasks import segmentation as task
 
 
 def _question(fed: Federation, kind: str, split: str) -> Question[EvaluateReply]:
@@ -29,6 +28,7 @@ def _question(fed: Federation, kind: str, split: str) -> Question[EvaluateReply]
             fed.regions,
             getattr(fed.members[request.site], split),
             fed.metrics if split == "test" else None,
+            fed.task,
         ),
     )
 
@@ -91,7 +91,7 @@ def validate(
         scores[arm] = {r: sum(x.cases * x.scores[r] for x in replies) / cases for r in fed.regions}
         if len(replies) == asked[arm]:  # a mean over fewer sites would not be comparable between rounds
             fed.models[arm].val_losses.append(sum(x.cases * x.loss for x in replies) / cases)
-            _keep_if_best(fed, arm, round_, task.worth(scores[arm]))
+            _keep_if_best(fed, arm, round_, fed.task.worth(scores[arm]))
     return rows, scores
 
 

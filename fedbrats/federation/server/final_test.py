@@ -66,6 +66,9 @@ def test_all(
             more, replies = score_model(grid, fed, asked, model_record, chosen, parameters, whole=is_whole)
             rounds.append(fed.folder, more)
             of = [s for s in sites if asked.arm != PERSONAL or s.name in cohort.sites]
+            if parts.classifies:
+                rows += results.classified_rows(asked.arm, of, replies)
+                continue
             scored = results.case_rows(asked.arm, of, replies, metrics, fed.regions)
             aggregates += results.aggregate_rows(asked.arm, replies, scored, tuple(metrics))
             rows += scored

@@ -14,12 +14,14 @@ from torch import Tensor
 from fedbrats.algorithms.base import Transfer
 from fedbrats.arrays import BadArrays, Signature, require_finite
 from fedbrats.federation.server.reply_aggregates import read_aggregates
+from fedbrats.federation.server.reply_rows import classified, read_rows
 from fedbrats.federation.server.reply_rows import forms as forms_of_rows
-from fedbrats.federation.server.reply_rows import read_rows
 from fedbrats.federation.transfer import forms, restored
 from fedbrats.federation.wire import PROGRESS, from_record, size_bytes
 from fedbrats.metrics.table import Facts
-from fedbrats.tasks import segmentation as task
+from fedbrats.tasks.classification import CLASSIFICATION
+from fedbrats.tasks.segmentation import SEGMENTATION
+from fedbrats.tasks.task import Task
 
 REASON_LENGTH = 300
 UNREACHABLE = (3, 4, 5)  # flwr.common.constant.ErrorCode: a message, a reply, a node that is not to be had
@@ -92,6 +94,7 @@ class EvaluateReply:
     loss: float
     scores: dict[str, float]  # main score by region
     seconds: float
+    task: Task = SEGMENTATION
     rows: list[dict[str, Any]] = field(default_factory=list)  # one per case and region, under pseudonyms
     steps: list[dict[str, Any]] = field(default_factory=list)  # scores after each step of post-processing
     reliability: list[dict[str, Any]] = field(default_factory=list)  # by region and bin of the probability
@@ -100,7 +103,7 @@ class EvaluateReply:
 
     def columns(self) -> dict[str, Any]:
         """Of `rounds.csv`."""
-        values = {"cases": self.cases, "loss": self.loss, **task.round_columns(self.scores)}
+        values = {"cases": self.cases, "loss": self.loss, **self.task.round_columns(self.scores)}
         return values | {"seconds": round(self.seconds, 4), "bytes_up": 0}
 
 
@@ -208,6 +211,7 @@ def check_evaluate_reply(
     regions: tuple[str, ...],
     registered_cases: int,
     metrics: Mapping[str, Facts] | None = None,
+    task: Task = SEGMENTATION,
 ) -> EvaluateReply:
     """Decode an evaluation reply.
 
@@ -217,13 +221,19 @@ def check_evaluate_reply(
         registered_cases: cases of this split the site registered when it joined; its weight must equal them.
         metrics: that every row of the test at the end must hold, one per case and region, or that are summed up where
             a site keeps its cases' results at home; None: there are no rows.
+        task: of the run.
 
     Raises:
         BadReply: site error, missing or unexpected records, a loss beyond `LOSSES`, a main score outside [0, 1], a
             weight that is not the registered number of cases, rows that are not what `cases.csv` needs or beyond what
             their metric can be.
     """
-    summed = metrics is not None and message.has_content() and "aggregates" in message.content
+    summed = (
+        metrics is not None
+        and task is not CLASSIFICATION
+        and message.has_content()
+        and "aggregates" in message.content
+    )
     table = {} if metrics is None else {"aggregates" if summed else "cases": ConfigRecord}
     content = content_of(message, metrics=MetricRecord, **table)
     found = content["metrics"]
@@ -231,21 +241,22 @@ def check_evaluate_reply(
     scores = {region: number_of(found, task.reply_key(region)) for region in regions}
     for region, value in scores.items():
         if not 0 <= value <= 1:
-            raise BadReply(f"{task.MAIN_TITLE} {region} is {value}, expected a value in [0, 1]")
+            raise BadReply(f"{task.title} {region} is {value}, expected a value in [0, 1]")
     tables: dict[str, list[Any]] = {}
     try:
         if summed:
             told = read_aggregates(content["aggregates"], metrics or {}, regions, registered_cases)
             tables = {"aggregates": told.rows, "reliability": told.reliability, "withheld": told.withheld}
         elif metrics is not None:
-            for name, form in forms_of_rows(metrics, regions, registered_cases).items():
+            rows_of = classified if task is CLASSIFICATION else forms_of_rows
+            for name, form in rows_of(metrics, regions, registered_cases).items():
                 tables[name] = read_rows(content["cases"].get(name), form, regions)
     except ValueError as error:
         raise BadReply(f"case rows cannot be used: {error}"[:REASON_LENGTH]) from error
     for row in tables.get("rows", []):
         row["status"] = row["status"][:REASON_LENGTH]
     loss, seconds = number_of(found, "loss", *LOSSES), number_of(found, "seconds", *SECONDS)
-    return EvaluateReply(registered_cases, loss, scores, seconds, **tables)
+    return EvaluateReply(registered_cases, loss, scores, seconds, task, **tables)
 
 
 def take_progress(message: Message, validation_cases: int) -> tuple[float, float]:

@@ -60,6 +60,13 @@ def forms(metrics: Mapping[str, Facts], regions: Collection[str], cases: int) ->
     }
 
 
+def classified(metrics: Mapping[str, Facts], regions: Collection[str], cases: int) -> dict[str, Form]:
+    """The table of a test of so many `cases` that have one label each."""
+    share = (0.0, 1.0)
+    numbers = {"score": share, "label": share}
+    return {"rows": Form(("case", "region", "status"), numbers, ("case", "region"), cases * len(regions))}
+
+
 def read_rows(text: Any, form: Form, regions: Collection[str]) -> list[dict[str, Any]]:
     """Rows that travel as JSON.
 

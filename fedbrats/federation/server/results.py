@@ -48,6 +48,25 @@ def case_rows(
     return rows
 
 
+def classified_rows(
+    arm: str, sites: list[Site], replies: Mapping[str, EvaluateReply]
+) -> list[dict[str, Any]]:
+    """Rows of `cases.csv` of one model that classifies, one per test case, with real case names.
+
+    A case without an answer has its reason and no score: only its site knows the label that would make one the worst.
+    """
+    rows = []
+    for site in sites:
+        answered = replies.get(site.name)
+        found = {row["case"]: row for row in answered.rows} if answered else {}
+        reason = "failed: no result for this case" if answered else "failed: the site did not answer"
+        for index, case in enumerate(site.test):
+            told = found.get(pseudonym(site.name, index), {"score": "", "label": "", "status": reason})
+            values = {key: told[key] for key in ("score", "label", "status")}
+            rows.append({"arm": arm, "site": site.name, "case": case, **values})
+    return rows
+
+
 def aggregate_rows(
     arm: str, replies: Mapping[str, EvaluateReply], rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]
 ) -> list[dict[str, Any]]:

@@ -34,7 +34,6 @@ from fedbrats.runs import rounds
 from fedbrats.runs.checkpoint import save_checkpoint
 from fedbrats.scenario.clock import HOUR
 from fedbrats.scenario.participation import Asked
-from fedbrats.tasks import segmentation as task
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +93,7 @@ def _validated(grid: Grid, fed: Federation, trained: Trained) -> list[rounds.Row
         val_rows, scores = validate(grid, fed, trained.round, trained.told)
         rows = rows + val_rows
         for arm, by_region in scores.items():
-            trained.summaries[arm].update(task.round_columns(by_region))
+            trained.summaries[arm].update(fed.task.round_columns(by_region))
     return rows + list(trained.summaries.values())
 
 

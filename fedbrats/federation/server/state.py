@@ -19,7 +19,8 @@ from fedbrats.metrics.table import CONVENTIONS, METRICS, Facts, facts_of
 from fedbrats.runs.checkpoint import Model
 from fedbrats.runs.rounds import Row
 from fedbrats.scenario.participation import Asked, Participation
-from fedbrats.tasks import segmentation as task
+from fedbrats.tasks.segmentation import REGIONS, SEGMENTATION
+from fedbrats.tasks.task import Task
 from fedbrats.training.schedule import stopped_early
 
 
@@ -80,7 +81,8 @@ class Federation:
     folder: Path  # run folder
     rounds: int
     observer: Observer
-    regions: tuple[str, ...] = task.REGIONS  # that the network predicts
+    task: Task = SEGMENTATION
+    regions: tuple[str, ...] = REGIONS  # that the network predicts
     # Of the test at the end.
     metrics: dict[str, Facts] = field(default_factory=lambda: facts_of(METRICS, CONVENTIONS[0]))
     trainable: frozenset[str] = frozenset()  # the arrays that are trained; others are running statistics

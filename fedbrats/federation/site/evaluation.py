@@ -18,6 +18,7 @@ from fedbrats.data.families import lesions_of
 from fedbrats.data.nifti import Source, write_labels
 from fedbrats.data.regions import LabelSystem, to_source
 from fedbrats.federation.arms import TRIGGERED
+from fedbrats.federation.site.classifying import classified_cases, score_and_loss
 from fedbrats.federation.site.site import Site
 from fedbrats.federation.site.tables import Tables, step_rows, uncertainties
 from fedbrats.federation.site.unseen import served
@@ -36,6 +37,7 @@ from fedbrats.privacy.scores import noisy_scores, patient_means
 from fedbrats.runs.site_cases import pseudonym
 from fedbrats.scenario.poison import with_trigger
 from fedbrats.tasks import segmentation as task
+from fedbrats.tasks.classification import loss_of
 from fedbrats.tasks.segmentation import deactivate, labels_from_probabilities, targets
 
 log = logging.getLogger(__name__)
@@ -81,7 +83,10 @@ def _prediction(
 
 def _metrics(site: Site, per_case: list[list[float]], losses: list[float]) -> Metrics:
     means = np.mean(per_case, axis=0)
-    named = {task.reply_key(region): float(v) for region, v in zip(site.parts.regions, means, strict=True)}
+    named = {
+        site.parts.task.reply_key(region): float(v)
+        for region, v in zip(site.parts.regions, means, strict=True)
+    }
     return {"num-examples": len(per_case), "loss": float(np.mean(losses)), **named}
 
 
@@ -102,6 +107,11 @@ def validation_scores(site: Site, arm: str, round_: int) -> Metrics:
     """The scores of `validate`, of the loaded model."""
     loss, per_case, losses = in_round(site.parts.loss, round_, site.config.rounds), [], []
     for case in site.cases.val:
+        if site.parts.classifies:
+            score, value = score_and_loss(site, case, loss)
+            losses.append(value)
+            per_case.append([loss_of(score, site.cases.labels[case.name])])
+            continue
         probabilities = quick_prediction(site, case).probabilities
         truth = np.asarray(case.label)
         losses.append(_loss(loss, probabilities, truth))
@@ -151,6 +161,9 @@ def test(site: Site, content: RecordDict) -> dict[str, Any]:
 def test_scores(site: Site, arm: str, round_: int, steps: list[Step]) -> tuple[Metrics, Tables]:
     """The scores of `test`, of the loaded model of `round_` in `arm`, after `steps` of post-processing."""
     loss, convention = in_round(site.parts.loss, round_, site.config.rounds), site.config.metrics.convention
+    if site.parts.classifies:
+        mains, values, rows = classified_cases(site, loss)
+        return _metrics(site, mains, values or [0.0]), Tables(rows)
     regions, per_case, losses, tables = site.parts.regions, [], [], Tables()
     for index, case in enumerate(site.cases.test):
         name = pseudonym(site.name, index)

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from fedbrats.algorithms.base import Beside, Left, Penalty
 from fedbrats.config.schema import FEDERATED
-from fedbrats.data.augment import augment
-from fedbrats.data.patches import draw_batch
 from fedbrats.federation import arms
 from fedbrats.federation.site import state
 from fedbrats.federation.site.site import Site
@@ -27,6 +25,7 @@ from fedbrats.privacy.noise import secret_numbers, secret_stream
 from fedbrats.scenario.poison import poisoned_batch
 from fedbrats.seeding import generator, seed_torch
 from fedbrats.training.batches import Batch, batches
+from fedbrats.training.batches import draw as draw_batch
 from fedbrats.training.loop import train_locally
 from fedbrats.training.optimizers import (
     clip_in_steps,
@@ -141,6 +140,7 @@ class SiteWork:
             self.steps if steps is None else steps,
             site.warm.device,
             site.normalise,
+            site.cases.labels,
         )
         return map(self._as_had, drawn)
 
@@ -218,19 +218,8 @@ class SiteWork:
         patients, normalise = site.cases.by_patient("train"), site.normalise
 
         def draw(patient: int) -> Batch:
-            drawn = draw_batch(
-                patients[patient],
-                rng,
-                patch=train.patch or rules.patch,
-                batch=patches,
-                tumour_share=train.tumour_share,
-                tumour_centre=train.tumour_centre,
-                planes=rules.planes,
-                normalise=normalise,
-            )
-            images, labels = (torch.from_numpy(array) for array in drawn)
-            images, labels = augment(images, labels, rng, train.augment)
-            images, labels = self._as_had((images, labels))
+            cases, known = patients[patient], site.cases.labels
+            images, labels = self._as_had(draw_batch(cases, rng, train, rules, patches, normalise, known))
             return images.to(site.warm.device), labels.to(site.warm.device)
 
         return draw

@@ -1,0 +1,76 @@
+"""What a classification refuses before it begins: all that speaks of voxels, each with the fix."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from fedbrats.config.objective import ObjectiveConfig
+from fedbrats.config.scenario import ScenarioConfig
+from fedbrats.config.schema import Config, InferenceConfig, MetricsConfig, ReportConfig, TrainConfig
+from fedbrats.config.survey import SurveyConfig
+from fedbrats.config.targets import ConfigError
+from fedbrats.federation.parts import Parts
+from fedbrats.models.build import output_shape
+from fedbrats.tasks.classification import CHANNELS
+
+# Options of voxels, by group: they would do nothing, or what they do to labels has no meaning for one label of a case.
+OF_VOXELS: tuple[tuple[str, type, tuple[str, ...]], ...] = (
+    ("train", TrainConfig, ("tumour_share", "tumour_centre", "deep_supervision")),
+    ("inference", InferenceConfig, ("window", "flips", "mc_passes", "locate")),
+    ("metrics", MetricsConfig, ("more",)),
+    ("report", ReportConfig, ("predictions", "published")),
+    ("scenario", ScenarioConfig, ("poisoned", "wrong_labels", "unlabelled", "turned")),
+    ("objective", ObjectiveConfig, ("region",)),
+    ("survey", SurveyConfig, ("enabled",)),
+)
+
+
+def check_classifies(config: Config, parts: Parts) -> None:
+    """Check that network and task fit together, and that a classification asks for nothing of voxels.
+
+    Args:
+        config: of the run.
+        parts: that it names.
+
+    Raises:
+        ConfigError: naming the key and the fix.
+    """
+    try:
+        shape = output_shape(parts.blank.eval(), parts.patch)
+    except Exception:
+        return  # `check_network` says why the network does not take its patch
+    if (len(shape) == 2) != parts.classifies:
+        if parts.classifies:
+            raise ConfigError(
+                "task=classification: the network gives a value for every voxel; choose one that classifies, "
+                "model=efficientnet3d, or task=segmentation."
+            )
+        raise ConfigError(
+            "task=segmentation: the network gives one value for a case, none for its voxels; choose another model, or "
+            "task=classification."
+        )
+    if not parts.classifies:
+        return
+    if shape[1] != CHANNELS:
+        raise ConfigError(f"model.out_channels={shape[1]}: a label that is 0 or 1 has {CHANNELS}.")
+    if config.runtime.engine == "superlink":
+        raise ConfigError(
+            "task=classification and runtime.engine=superlink exclude each other: what may leave a hospital is decided "
+            "for scores of regions so far; use runtime.engine=local or ray."
+        )
+    if config.postprocess.steps:
+        raise ConfigError("postprocess: there are no voxels to process; set postprocess=none.")
+    for group, kind, names in OF_VOXELS:
+        defaults = {field.name: field for field in fields(kind)}
+        for name in names:
+            value = getattr(getattr(config, group), name)
+            if value != _default(defaults[name]):
+                raise ConfigError(
+                    f"{group}.{name}={value} and task=classification exclude each other: it is about voxels, and there "
+                    f"is one label of a whole case; leave it at {_default(defaults[name])}."
+                )
+
+
+def _default(field: Any) -> Any:
+    return field.default_factory() if callable(field.default_factory) else field.default

@@ -1,0 +1,108 @@
+"""The task: one label of a case, 0 or 1, such as MGMT methylation. What sites tell of it, and what it is worth.
+
+A network that classifies gives one logit per case [batch, 1]. Every round, sites tell their mean Brier score, that is
+a mean over cases and can be put together from those of sites. An AUC cannot, and a site with few cases has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fedbrats.metrics.classification import LEVEL, SCORES, chance, intervals
+from fedbrats.metrics.summary import ALL_SITES
+from fedbrats.tasks.task import Task
+
+LABEL = "label"  # what stands where a segmentation has a region
+CHANNELS = 1  # of the output
+CLASSIFICATION = Task("classification", "brier", "Brier score", {LABEL: "brier"}, lower_is_better=True)
+MAIN = "auc"  # by which arms are compared at the end
+NUMBERS = (
+    *("n", "positives", "failed"),
+    *(name for score in SCORES for name in (score, f"{score}_low", f"{score}_high")),
+    "p_chance",
+)
+
+
+def loss_of(score: float, label: int) -> float:
+    """The main score of one case: its squared distance from the label, in [0, 1]."""
+    return (score - label) ** 2
+
+
+def failed_score(label: int) -> float:
+    """The score of a case that could not be predicted: as wrong as can be, so that nobody gains from failing."""
+    return 1.0 - label
+
+
+def by_institution(cases: pd.DataFrame) -> pd.DataFrame:
+    """The scores of every arm at every institution and over all of them.
+
+    Over all, the cases of all institutions are ranked together, so an arm whose scores mean something else at each
+    institution (`local`) pays for it.
+
+    Args:
+        cases: columns arm, site, score, label and status, one row per case; a score is NaN where a site has not
+            answered, and that case is then in n and failed and in no score.
+
+    Returns:
+        Columns arm, site and `NUMBERS`: n test cases, positives among those with a score, failed; every score with its
+        95 % interval; p_chance as `metrics.classification.chance`. NaN where it cannot be known. Site "all" first.
+    """
+    rows: list[dict[str, Any]] = []
+    for arm, of_arm in cases.groupby("arm", sort=False):
+        parts = [(ALL_SITES, of_arm), *((str(site), part) for site, part in of_arm.groupby("site"))]
+        rows += [{"arm": arm, "site": site, **_numbers(part)} for site, part in parts]
+    return pd.DataFrame(rows, columns=["arm", "site", *NUMBERS])
+
+
+def _numbers(part: pd.DataFrame) -> dict[str, float]:
+    told = part[part["score"].notna()].sort_values(
+        ["site", "score", "label"]
+    )  # the same draws for any order of rows
+    scores, labels = told["score"].to_numpy(float), told["label"].to_numpy(float).astype(int)
+    found: dict[str, float] = {
+        "n": len(part),
+        "positives": int(labels.sum()),
+        "failed": int((part["status"] != "ok").sum()),
+    }
+    ends = intervals(scores, labels)
+    for name, score in SCORES.items():
+        low, high = ends[name]
+        found |= {name: score(scores, labels), f"{name}_low": low, f"{name}_high": high}
+    return {**found, "p_chance": chance(scores, labels)}
+
+
+def verdict(row: Any) -> str:
+    """Whether a row of `by_institution` differs from chance, in a sentence.
+
+    One p value among several of a report is below the level by chance, too; the sentence says what a single one means.
+    """
+    auc, p = float(row["auc"]), float(row["p_chance"])
+    if np.isnan(p):
+        return "No AUC: the test cases have one label only."
+    if p < LEVEL:
+        return f"AUC {auc:.3f} is above chance (permutation test, p {told(p)})."
+    return f"AUC {auc:.3f} is not to be told from chance, 0.5 (permutation test, p {told(p)})."
+
+
+def told(p: float) -> str:
+    """A p value in words."""
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def local_at_home(cases: pd.DataFrame, prefix: str = "local:") -> pd.DataFrame:
+    """The models that each institution trained alone, each on its own cases, as one arm "local"; others as they are."""
+    mine = [
+        arm.removeprefix(prefix) if arm.startswith(prefix) else site
+        for arm, site in zip(cases["arm"], cases["site"], strict=True)
+    ]
+    kept = cases[[of == site for of, site in zip(mine, cases["site"], strict=True)]]
+    return kept.assign(arm=["local" if arm.startswith(prefix) else arm for arm in kept["arm"]])
+
+
+def arms_of(table: pd.DataFrame) -> Sequence[str]:
+    """The arms of `by_institution`, in its order."""
+    return list(dict.fromkeys(table["arm"]))
