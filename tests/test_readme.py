@@ -18,6 +18,7 @@ from fedbrats.checks.config import checked
 from fedbrats.commands import audit, cite, compare, report, server
 from fedbrats.commands.compose import composed, own_folder
 from fedbrats.commands.evaluate import arguments as evaluate_arguments
+from fedbrats.commands.export import arguments as export
 from fedbrats.commands.federation import command as federation
 from fedbrats.commands.models import command as models
 from fedbrats.commands.predict import arguments as predict
@@ -110,6 +111,7 @@ def parse_fedbrats(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         "check-data": lambda words: composed(words),
         "models": models.read_arguments,
         "predict": predict.read_arguments,
+        "export": export.read_arguments,
         "evaluate": evaluate_arguments.read_arguments,
         "bench": parse_bench,
         "site": lambda words: parse_with(site_main(words[0]), words[1:], monkeypatch),

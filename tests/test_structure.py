@@ -24,6 +24,7 @@ FLOORS = (
     ("inference", "personalization", "privacy", "report"),
     ("checks", "federation"),
     ("engines", "audit", "studies"),
+    ("export",),
     ("commands",),
     ("bench",),
     ("__main__",),

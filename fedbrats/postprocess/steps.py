@@ -9,8 +9,8 @@ the fitted numbers travel.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 from hydra.utils import instantiate
@@ -25,6 +25,7 @@ __all__ = [
     "Parameters",
     "Step",
     "apply_steps",
+    "as_config",
     "build_steps",
     "check_parameters",
     "check_steps",
@@ -93,6 +94,14 @@ def build_steps(config: PostprocessConfig) -> list[Step]:
                 "steps before it; put it first."
             )
     return steps
+
+
+def as_config(steps: Sequence[Step]) -> list[dict[str, Any]]:
+    """Nodes from which `build_steps` makes the same `steps`, with the values that they have now."""
+    return [
+        {"_target_": f"{type(step).__module__}.{type(step).__qualname__}", **asdict(cast(Any, step))}
+        for step in steps
+    ]
 
 
 def check_steps(steps: Sequence[Step], channels: int) -> None:

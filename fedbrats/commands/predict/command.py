@@ -4,7 +4,8 @@
 
 checkpoint: RUN is a run folder; ARM is federated (default), pooled, local:<site>, or local for the models of all
 sites; WHICH is best, last or the number of a round (default: what the run itself tested). Several models are an
-ensemble: checkpoint=[A,B,...], put together by inference.combine=average, vote or staple.
+ensemble: checkpoint=[A,B,...], put together by inference.combine=average, vote or staple. What `fedbrats export` made
+is a model too: checkpoint=<bundle> or <folder of model.onnx>.
 
 data: any layout that a run reads; labels are optional, and cases that have them are scored.
 

@@ -103,7 +103,7 @@ def open_folder(config: PredictConfig, cache: Path, run: Path, say: Say) -> Fold
         read = [as_labelled(case, _numbers(case, bounds)) for case in cases]
     except ValueError as error:
         raise ConfigError(str(error).replace("data.root", "data")) from error
-    families = settle(read, "labels", config.labels, _trained_on(run))
+    families = settle(read, "labels", config.labels, trained_on(run))
     lost = [
         case.name for case in cases if case.name not in families.by_case and case.name not in families.odd
     ]
@@ -124,7 +124,7 @@ def _numbers(case: Case, bounds: Bounds) -> set[int] | None:
         return None  # said when its turn comes
 
 
-def _trained_on(run: Path) -> Family | None:
+def trained_on(run: Path) -> Family | None:
     """The numbers of the data of a run, None if it names none or several."""
     try:
         system = LabelSystem.from_json(read_json(run / "partition.json")["label_system"])

@@ -18,6 +18,7 @@ from fedbrats.config.targets import ConfigError
 from fedbrats.data.cache import CachedCase
 from fedbrats.data.intensity import Normaliser, matched_to, normaliser, read_reference
 from fedbrats.devices import pick_device
+from fedbrats.export.exported import check_asked, load_exported, root_of
 from fedbrats.files import read_json
 from fedbrats.inference.ensemble import combine
 from fedbrats.inference.members import Member, Spec, load_localiser, load_member, parse_spec
@@ -124,11 +125,7 @@ def load_system(config: PredictConfig, own: Path | None = None) -> System:
         ConfigError: anything that would fail at the first case; the message names the key and the fix.
     """
     device = _device(config.device)
-    specs = [spec for text in config.checkpoint for spec in parse_spec(text)]
-    twice = sorted({str(spec) for spec in specs if specs.count(spec) > 1})
-    if twice:
-        raise ConfigError(f"checkpoint: {', '.join(twice)} named twice.")
-    members = [load_member(spec, device, config.trust) for spec in specs]
+    members = _members(config, device)
     first = members[0].config
     # A window belongs to a network; one for all is only what the command line asks for.
     inference = inference_settings(replace(first.inference, window=None), config.inference)
@@ -144,11 +141,27 @@ def load_system(config: PredictConfig, own: Path | None = None) -> System:
     scored_by = with_more(metrics.more)
     facts_of(scored_by, metrics.convention)
     settled = replace(first, inference=inference, postprocess=chosen, metrics=metrics)
-    steps = _steps(settled, specs[0], config.postprocess, WHOLE if len(regions) == WHOLE else REGION)
+    steps = _steps(settled, members[0].spec, config.postprocess, WHOLE if len(regions) == WHOLE else REGION)
     system = System(members, localiser, steps, settled, regions, scored_by)
     if config.histogram and not system.needs_histogram:
         raise ConfigError("histogram: no model here matches histograms; leave it out.")
     return system
+
+
+def _members(config: PredictConfig, device: torch.device) -> list[Member]:
+    """The models that `checkpoint` names: of runs, and exported ones."""
+    exports = {text: root for text in config.checkpoint if (root := root_of(text))}
+    specs = {text: parse_spec(text) for text in config.checkpoint if text not in exports}
+    named = [str(exports.get(text) or spec) for text in config.checkpoint for spec in specs.get(text, [text])]
+    if twice := sorted({name for name in named if named.count(name) > 1}):
+        raise ConfigError(f"checkpoint: {', '.join(twice)} named twice.")
+    members = []
+    for text in config.checkpoint:
+        if text in exports:
+            members.append(load_exported(text, exports[text], device, config.trust))
+        else:
+            members += [load_member(spec, device, config.trust) for spec in specs[text]]
+    return members
 
 
 def check_inference(member: Member, inference: InferenceConfig) -> None:
@@ -157,6 +170,7 @@ def check_inference(member: Member, inference: InferenceConfig) -> None:
     Raises:
         ConfigError: naming the model, the key and the fix.
     """
+    check_asked(member, inference)
     window = inference.window or member.config.inference.window
     try:
         check_config(replace(member.config, inference=replace(inference, window=window)))

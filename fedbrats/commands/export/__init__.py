@@ -1,0 +1,1 @@
+"""`export`: a trained model as a MONAI bundle or an ONNX file."""

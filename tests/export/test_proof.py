@@ -1,0 +1,62 @@
+"""The proof: differences by hand, and the limits that refuse an export."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fedbrats.config.targets import ConfigError
+from fedbrats.data.regions import REGIONS
+from fedbrats.export.proof import Found, compare
+
+TRUTH = np.zeros((1, 1, 4), np.uint8)
+TRUTH[..., :2] = 3
+WORSE = np.array([[[3, 0, 0, 0]]], np.uint8)  # Dice of every region 2 * 1 / (1 + 2)
+
+
+def found(labels: np.ndarray, probability: float = 0.5) -> Found:
+    return Found(np.full((3, 1, 1, 4), probability, np.float32), labels)
+
+
+def test_dice_lost_is_that_of_the_case_that_loses_most() -> None:
+    cases = {"equal": TRUTH, "worse": WORSE}
+    proof = compare(
+        cases, lambda case: found(TRUTH), lambda case: found(cases[case], 0.625), lambda case: TRUTH, REGIONS
+    )
+    assert (proof.cases, proof.labelled, proof.largest_difference) == (2, 2, 0.125)
+    assert proof.dice_lost == pytest.approx(dict.fromkeys(REGIONS, 1 - 2 / 3))
+
+
+def test_a_gain_is_no_loss_and_a_case_without_labels_is_held_against_the_original() -> None:
+    gain = compare([0], lambda case: found(WORSE), lambda case: found(TRUTH), lambda case: TRUTH, ["WT"])
+    assert gain.dice_lost == {"WT": 0.0}
+    blind = compare([0], lambda case: found(WORSE), lambda case: found(TRUTH), lambda case: None, ["WT"])
+    assert blind.dice_lost == pytest.approx({"WT": 1 / 3})
+    assert blind.labelled == 0
+
+
+def test_over_a_limit_nothing_is_exported() -> None:
+    for value, labels, word in ((0.6, TRUTH, "max_difference=0.01"), (0.5, WORSE, "max_dice_lost=0.02")):
+        proof = compare(
+            [0],
+            lambda case: found(TRUTH),
+            lambda case, v=value, seen=labels: found(seen, v),  # type: ignore[misc]
+            lambda case: TRUTH,
+            ["WT"],
+            (0.01, 0.02),
+        )
+        with pytest.raises(ConfigError, match=rf"{word}.*nothing was exported"):
+            proof.require()
+
+
+def test_probabilities_that_are_no_numbers_pass_no_limit() -> None:
+    proof = compare(
+        [0], lambda case: found(TRUTH), lambda case: found(TRUTH, np.nan), lambda case: None, ["WT"]
+    )
+    with pytest.raises(ConfigError, match="max_difference"):
+        proof.require()
+
+
+def test_without_a_case_there_is_no_proof() -> None:
+    with pytest.raises(ConfigError, match=r"data: no case"):
+        compare([], lambda case: found(TRUTH), lambda case: found(TRUTH), lambda case: None, ["WT"])
