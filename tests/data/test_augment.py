@@ -122,6 +122,10 @@ def test_none_returns_the_inputs_and_draws_nothing() -> None:
     assert rng.bit_generator.state == np.random.default_rng(0).bit_generator.state
 
 
+def test_a_configuration_may_name_just_the_recipes_that_there_are() -> None:
+    assert tuple(RECIPES) == AUGMENTS
+
+
 def test_unknown_recipe_is_refused() -> None:
     with pytest.raises(ValueError, match=f"augment=heavy: choose one of {', '.join(AUGMENTS)}"):
         augment(*marked_batch(1), np.random.default_rng(0), "heavy")

@@ -139,10 +139,11 @@ class HarDNetBTS(nn.Module):
         first, second = stem
         self.stem = nn.Sequential(_convolution(in_channels, first, stride=2), _convolution(first, second))
         self.encoder, self.narrow = nn.ModuleList(), nn.ModuleList()
+        skips = list[int]()
         for before, k, depth, width in zip([second, *channels], growth, layers, channels):
             self.encoder.append(block := HarDNetBlock(before, k, depth, multiplier))
             self.narrow.append(_convolution(block.width, width, kernel=1))
-        skips = [block.width for block in self.encoder]
+            skips.append(block.width)
         self.pool = SoftPool()
         # Decoder levels from the deepest to the shallowest.
         self.join, self.decoder = nn.ModuleList(), nn.ModuleList()
