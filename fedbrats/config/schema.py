@@ -93,6 +93,7 @@ class InputConfig:
     multiple: int = 1  # sides of patch and window are multiples of this
     planes: list[str] = field(default_factory=lambda: ["axial"])  # 2D: axial | coronal | sagittal
     resize: list[int] | None = None  # 2D: slices are resized to this before the network, its output back
+    modalities: list[str] | None = None  # of t1, t1ce, t2, flair, those that the network sees; None: all
     normalise: str = "zscore"  # a kind of data/intensity.py
 
 

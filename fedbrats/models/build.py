@@ -17,7 +17,7 @@ from fedbrats.data.intensity import KINDS
 from fedbrats.data.patches import NORMAL
 from fedbrats.losses.semantic import is_presence
 from fedbrats.models.facts import has_dropout
-from fedbrats.models.node import arguments
+from fedbrats.models.node import arguments, channels_of
 from fedbrats.tasks.segmentation import is_softmax, predicted_regions, targets
 
 
@@ -36,6 +36,20 @@ class Resized(nn.Module):
         if isinstance(outputs, Tensor):
             return interpolate(outputs, images.shape[2:], **options)
         return [interpolate(outputs[0], images.shape[2:], **options), *outputs[1:]]
+
+
+class Chosen(nn.Module):
+    """A network that sees some channels of the images only; those it does not see may hold anything."""
+
+    def __init__(self, network: nn.Module, channels: Sequence[int]) -> None:
+        """`channels` are counted in the order of `MODALITIES`."""
+        super().__init__()
+        self.network, self.channels = network, list(channels)
+
+    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
+        """What the network makes of those channels of `images` [batch, 4, ...]."""
+        outputs: Tensor | list[Tensor] = self.network(images[:, self.channels])
+        return outputs
 
 
 def input_rules(model: Mapping[str, Any]) -> InputConfig:
@@ -59,6 +73,7 @@ def input_rules(model: Mapping[str, Any]) -> InputConfig:
         )
     if rules.resize and (len(rules.patch) != 2 or len(rules.resize) != 2 or min(rules.resize) < 8):
         raise ConfigError(f"model.input.resize={rules.resize}: two sides of a 2D network, or null.")
+    channels_of(model)
     if rules.normalise not in KINDS:
         raise ConfigError(f"model.input.normalise={rules.normalise}: choose one of {', '.join(KINDS)}.")
     return rules
@@ -70,8 +85,10 @@ def build_network(model: Mapping[str, Any]) -> nn.Module:
 
 
 def wrapped(network: nn.Module, model: Mapping[str, Any]) -> nn.Module:
-    """`network` behind the fixed size of its `model` node, if it has one."""
-    resize = input_rules(model).resize
+    """`network` behind the modalities and the fixed size of its `model` node, if it has any."""
+    resize, seen = input_rules(model).resize, channels_of(model)
+    if seen is not None:
+        network = Chosen(network, seen)
     return Resized(network, resize) if resize else network
 
 

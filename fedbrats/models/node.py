@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.cases import MODALITIES
 
 AUTO, FULL, SMALL = "auto", "full", "small"
 SIZES = (AUTO, FULL, SMALL)
@@ -23,8 +24,44 @@ ABOUT = ("input", "size")  # keys that are no arguments of the network
 
 
 def arguments(model: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a `model` node is instantiated: the `_target_` and its arguments."""
-    return {key: value for key, value in model.items() if key not in ABOUT}
+    """What of a `model` node is instantiated: the `_target_` and its arguments.
+
+    A network that sees some of the modalities only has as many `in_channels`.
+
+    Raises:
+        ConfigError: `model.input.modalities` names something else than modalities, or `in_channels` another number.
+    """
+    given = {key: value for key, value in model.items() if key not in ABOUT}
+    seen = channels_of(model)
+    if seen is not None:
+        said = given.get("in_channels", len(MODALITIES))
+        if said not in (len(MODALITIES), len(seen)):
+            raise ConfigError(
+                f"model.in_channels={said}: model.input.modalities names {len(seen)}; leave model.in_channels out."
+            )
+        given["in_channels"] = len(seen)
+    return given
+
+
+def channels_of(model: Mapping[str, Any]) -> list[int] | None:
+    """Which channels of an image the network of a `model` node sees, in the order of `MODALITIES`; None: all of them.
+
+    `model.input.modalities` is a set: in whatever order it is written, the network is the same.
+
+    Raises:
+        ConfigError: it is no list of one or more modalities, each once.
+    """
+    names = (model.get("input") or {}).get("modalities")
+    if names is None:
+        return None
+    known = [str(name) for name in names] if not isinstance(names, str) else []
+    if not known or set(known) - set(MODALITIES) or len(set(known)) < len(known):
+        raise ConfigError(
+            f"model.input.modalities={names}: a list of one or more of {', '.join(MODALITIES)}, each once, or null "
+            "for all."
+        )
+    seen = sorted(MODALITIES.index(name) for name in known)
+    return seen if len(seen) < len(MODALITIES) else None
 
 
 def sized(full: Any, small: Any, *, _root_: DictConfig) -> Any:

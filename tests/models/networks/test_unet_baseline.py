@@ -126,7 +126,10 @@ def test_configurations_build() -> None:
     with torch.device("meta"):
         network, rules = configured("unet_baseline")
     assert count(network) == 16_474_469
-    assert rules == {"patch": [128, 128, 128], "multiple": 16, "normalise": "histogram"}
+    assert rules == {
+        **{"patch": [128, 128, 128], "multiple": 16},
+        **{"modalities": None, "normalise": "histogram"},
+    }
     network, rules = configured("unet_baseline", "small")
     assert head_modules(network, rules["patch"]) == ("head",)
     assert 20_000 < count(network) < 500_000
