@@ -12,10 +12,12 @@ from fedbrats.arrays import travelling
 from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cache import CachedCase
+from fedbrats.data.cases import MODALITIES
 from fedbrats.data.patients import same
 from fedbrats.federation.parts import Parts
 from fedbrats.files import read_json
 from fedbrats.inference.members import check_arrays, load_arrays, one_spec
+from fedbrats.models.node import channels_of
 from fedbrats.runs.run_folder import read_config
 
 
@@ -28,7 +30,7 @@ def initial_arrays(parts: Parts, init: str | None, trust: Sequence[str] = ()) ->
         trust: packages of the user's own that the configuration of that run may name.
 
     Raises:
-        ConfigError: `init` names no trained model, or one of another network.
+        ConfigError: `init` names no trained model, or one of another network or of other modalities.
     """
     if init is None:
         return {name: tensor.detach().clone() for name, tensor in travelling(parts.network).items()}
@@ -36,9 +38,20 @@ def initial_arrays(parts: Parts, init: str | None, trust: Sequence[str] = ()) ->
     try:
         found = load_arrays(spec, trust)
         check_arrays(spec, travelling(parts.blank), found)
+        theirs = read_config(spec.run / "config.yaml").get("model") or {}
+        if channels_of(theirs) != channels_of(parts.model):
+            raise ConfigError(
+                f"its network sees {_seen_by(theirs)}, this one {_seen_by(parts.model)} (model.input.modalities); give "
+                "both the same."
+            )
     except ConfigError as error:
         raise ConfigError(f"train.init={init}: {error}") from error
     return found
+
+
+def _seen_by(model: Mapping[str, Any]) -> str:
+    channels = channels_of(model)
+    return ", ".join(MODALITIES if channels is None else [MODALITIES[channel] for channel in channels])
 
 
 def check_init(config: Config, cached: Mapping[str, CachedCase], sites: Iterable[Any], private: bool) -> None:
