@@ -70,6 +70,7 @@ AUGMENTS = (
     "mining",
     "nnunet",
     "turns",
+    "axes",
 )
 
 

@@ -24,6 +24,7 @@ from monai.transforms import (
 from torch import Tensor
 
 from fedbrats.data.artefacts import artefacts
+from fedbrats.data.axes import axes
 from fedbrats.data.channel_drop import channel_drop
 from fedbrats.data.elastic import elastic
 from fedbrats.data.flipping import flipped
@@ -58,6 +59,7 @@ def augment(
     - mining: a modality dropped, intensities rescaled, flips, all but the tumour taken away (`mining.mining`).
     - nnunet: rotation, scaling, noise, blur, brightness, contrast, low resolution, gamma and flips of nnU-Net.
     - turns: flips, quarter turns and gamma (`turns.turns`).
+    - axes: axes exchanged and mirrored, a modality replaced by noise (`axes.axes`).
 
     Voxels that are exactly 0 are background, which inference also sees as 0. They stay 0, except that channel_drop,
     masks and mining put zeros into the brain as well. In elastic, moves and nnunet, which mix brain with background,
@@ -274,4 +276,5 @@ RECIPES: dict[str, Callable[[Tensor, Tensor, State], tuple[Tensor, Tensor]]] = {
     "mining": mining,
     "nnunet": _nnunet,
     "turns": turns,
+    "axes": axes,
 }

@@ -15,7 +15,7 @@ from tests.losses.samples import SHAPES, sample
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "loss"
 NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))
-SIGMOID_ONLY = {"dice_bce_per_region"}
+SIGMOID_ONLY = {"dice_bce_per_region", "dice_region_weights"}
 CASES = [
     pytest.param(name, channels, sides, id=f"{name}-{channels}-{kind}")
     for name in NAMES
@@ -56,6 +56,7 @@ def test_the_files_are_those_that_are_promised() -> None:
         "topk",
         "dice_topk",
         "dice_bce_per_region",
+        "dice_region_weights",
         "dice_boundary",
         "dice_semantic",
         "topology_aware",
