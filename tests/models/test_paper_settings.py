@@ -127,6 +127,13 @@ PRINTED = {
         "train.batch": (4, 4),  # section 3.5
         "train.optimizer.lr": (1e-4, 3e-3),  # section 3.5
     },
+    "cmm_net": {
+        "model.input.patch": ([128, 128, 128], [32, 32, 32]),  # section 2.1
+        "train.augment": ("turns", "turns"),  # section 2.1
+        "train.schedule": ("poly", "poly"),  # Eq. 4
+        "train.optimizer.lr": (1e-4, 3e-3),  # section 2.4.2
+        "loss.squared": (True, True),  # Eq. 3
+    },
 }
 
 
