@@ -134,6 +134,16 @@ PRINTED = {
         "train.optimizer.lr": (1e-4, 3e-3),  # section 2.4.2
         "loss.squared": (True, True),  # Eq. 3
     },
+    "maab_unet": {
+        "model.input.patch": ([72, 72, 72], [24, 24, 24]),  # section 2.5
+        "model.dropout": (0.2, 0.1),  # section 2.3
+        "train.batch": (2, 2),
+        "train.tumour_share": (1.0, 0.5),
+        "train.augment": ("axes", "axes"),
+        "train.optimizer.lr": (1e-4, 1e-3),
+        "loss.ET.weights": ({"dice": 1.02}, {"dice": 1.02}),  # Eq. 3
+        "loss.WT.weights": ({"dice": 0.99}, {"dice": 0.99}),
+    },
 }
 
 
