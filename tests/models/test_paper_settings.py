@@ -144,6 +144,13 @@ PRINTED = {
         "loss.ET.weights": ({"dice": 1.02}, {"dice": 1.02}),  # Eq. 3
         "loss.WT.weights": ({"dice": 0.99}, {"dice": 0.99}),
     },
+    "modality_interaction": {
+        "model.layers": (6, 1),  # section 2.3
+        "model.input.patch": ([192, 160, 112], [32, 32, 32]),  # section 2.6: 192x160x108
+        "train.batch": (1, 2),  # section 2.6
+        "train.schedule": ("poly", "poly"),  # section 2.6
+        "train.optimizer.lr": (1e-3, 3e-3),  # section 2.6
+    },
 }
 
 

@@ -44,6 +44,7 @@ def node(path: str, **settings: object) -> dict:
         ("et_minimum", [InsideBrain(), MinimumVolume("ET")]),
         ("et_minimum_600", [InsideBrain(), MinimumVolume("ET", voxels=600)]),
         ("et_minimum_ml", [InsideBrain(), MinimumVolume("ET", ml=0.6)]),
+        ("et_components", [InsideBrain(), SmallComponents("ET", 0.05)]),
         ("largest_component", [InsideBrain(), LargestComponent("WT")]),
         ("nnsegnet", [SequentialThresholds(), InsideBrain(), EtSuppression()]),
         (
@@ -73,6 +74,7 @@ def test_every_file_is_tested() -> None:
         "et_minimum",
         "et_minimum_ml",
         "et_minimum_600",
+        "et_components",
         "largest_component",
         "nnsegnet",
         "cleanup",

@@ -88,8 +88,8 @@ class CBAM(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features [batch, width, A, B], same shape out."""
-        mean, largest = (pool(features, dim=(2, 3), keepdim=True) for pool in (torch.mean, torch.amax))
-        weights = self.channel(mean) + self.channel(largest)
+        mean, most = (pool((2, 3), keepdim=True) for pool in (features.mean, features.amax))
+        weights = self.channel(mean) + self.channel(most)
         features = features * weights.sigmoid()
         seen = torch.cat([features.mean(1, keepdim=True), features.amax(1, keepdim=True)], dim=1)
         return features * self.spatial(seen).sigmoid()
