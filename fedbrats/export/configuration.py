@@ -18,7 +18,6 @@ from fedbrats.tasks.segmentation import CLASS, IN_WORDS, WHOLE, predicted_region
 
 GRAPH, WEIGHTS = "models/model.pt2", "models/model.safetensors"
 NEEDED = ("nibabel", "scipy")  # besides MONAI itself, torch and NumPy
-OPTIONAL = {"pytorch-ignite": "0.4.11"}  # for `evaluator` alone
 PURPOSE = (
     "Research on the segmentation of gliomas in four aligned, skull-stripped MRI sequences of 1 mm (T1, T1 with "
     "contrast, T2, FLAIR). Not a medical device."
@@ -129,7 +128,6 @@ def metadata(model: Model, name: str, references: Sequence[str], said: Mapping[s
         "pytorch_version": version("torch").split("+")[0],
         "numpy_version": version("numpy"),
         "required_packages_version": {package: version(package) for package in NEEDED},
-        "optional_packages_version": OPTIONAL,
         "name": name,
         "task": "Brain tumour segmentation in MRI",
         "description": f"{', '.join(IN_WORDS[region] for region in model.regions)}, trained by {model.arm}",

@@ -7,6 +7,7 @@ nnSegNet and Swin UNETR. `torch.export` takes all of them.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -57,9 +58,12 @@ def graph_of(network: nn.Module, window: Sequence[int]) -> ExportedProgram:
 
 def write_graph(program: ExportedProgram, file: Path) -> None:
     """Write a graph with its weights as `.pt2`: JSON and raw numbers, no pickle."""
-    with replacing(file) as unfinished, warnings.catch_warnings(), quiet():
+    stream = io.BytesIO()  # into a file torch would write that file's passing name
+    with warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore")
-        torch.export.save(program, unfinished)
+        torch.export.save(program, stream)
+    with replacing(file) as unfinished:
+        unfinished.write_bytes(stream.getvalue())
 
 
 @contextlib.contextmanager
