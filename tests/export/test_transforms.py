@@ -26,9 +26,7 @@ from fedbrats.postprocess.steps import Step
 from tests.commands.predict.small_cases import write_case
 
 REAL = os.environ.get("FEDBRATS_REAL_DATA")
-STEP = (
-    2.0**-10
-)  # the largest step of float16, relative; on a real case 0.02 % of the voxels are one step apart
+STEP = 2.0**-10  # the largest step of float16, relative; on eight real cases 0.08 % of the voxels at most
 
 
 def both(root: Path, cache: Path, normalise: str) -> tuple[np.ndarray, np.ndarray]:
