@@ -7,7 +7,14 @@ from typing import Any
 
 from fedbrats.config.objective import ObjectiveConfig
 from fedbrats.config.scenario import ScenarioConfig
-from fedbrats.config.schema import Config, InferenceConfig, MetricsConfig, ReportConfig, TrainConfig
+from fedbrats.config.schema import (
+    Config,
+    InferenceConfig,
+    MetricsConfig,
+    ReportConfig,
+    RunConfig,
+    TrainConfig,
+)
 from fedbrats.config.survey import SurveyConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.federation.parts import Parts
@@ -22,6 +29,7 @@ OF_VOXELS: tuple[tuple[str, type, tuple[str, ...]], ...] = (
     ("report", ReportConfig, ("predictions", "published")),
     ("scenario", ScenarioConfig, ("poisoned", "wrong_labels", "unlabelled", "turned")),
     ("objective", ObjectiveConfig, ("region",)),
+    ("run", RunConfig, ("baselines",)),
     ("survey", SurveyConfig, ("enabled",)),
 )
 
@@ -67,8 +75,8 @@ def check_classifies(config: Config, parts: Parts) -> None:
             value = getattr(getattr(config, group), name)
             if value != _default(defaults[name]):
                 raise ConfigError(
-                    f"{group}.{name}={value} and task=classification exclude each other: it is about voxels, and there "
-                    f"is one label of a whole case; leave it at {_default(defaults[name])}."
+                    f"{group}.{name}={value} and task=classification exclude each other: it is about voxels and their "
+                    f"scores, and there is one label of a whole case; leave it at {_default(defaults[name])}."
                 )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from fedbrats.config.schema import FEDERATED, LOCAL, POOLED, POOLED_ROW, Config, load_config
 from fedbrats.config.targets import ConfigError
+from fedbrats.config.task import CLASSIFICATION
 from fedbrats.config.versions import ANY
 from fedbrats.data.prepare import Prepared
 from fedbrats.environment import made_by
@@ -54,7 +55,7 @@ def find_baselines(sweep: Path, config: Config) -> Path | None:
 
     `config`: settled.
     """
-    if not shared_arms(config):
+    if not shared_arms(config) or config.task.name == CLASSIFICATION:
         return None
     for folder in find_jobs(sweep) if any(sweep.glob("*/config.yaml")) else []:
         if not list(problems(folder, config)):

@@ -91,6 +91,10 @@ def read_job(folder: Path, sweep: Path) -> Job:
             flat_settings(read_config(config if complete else folder / ".hydra" / "config.yaml"))
         )
         run = read_run(folder)
+        if run.classifies:
+            raise RunFolderError(
+                f"{folder}: it classifies, and runs are compared by regions; see its institutions.csv"
+            )
         if run.finished:
             table, cases, privacy = institution_table(run), _scores(run), _privacy(run)
             epsilon, insecure = (

@@ -16,9 +16,18 @@ from fedbrats.config.targets import ConfigError
 from fedbrats.runs.rounds import SERVER
 from fedbrats.studies.jobs import flat_settings
 from fedbrats.tasks import segmentation as task
+from fedbrats.tasks.classification import CLASSIFICATION
 
 EXTRA = "pip install 'fedbrats[tracking]'"
-NUMBERS = ("loss", *task.COLUMNS.values(), "seconds", "bytes_down", "bytes_up", "hours")
+NUMBERS = (
+    "loss",
+    *task.COLUMNS.values(),
+    *CLASSIFICATION.columns.values(),
+    "seconds",
+    "bytes_down",
+    "bytes_up",
+    "hours",
+)
 MLFLOW = "mlruns.db"
 
 
