@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+import torch
+
 from fedbrats.config.objective import ObjectiveConfig
 from fedbrats.config.scenario import ScenarioConfig
 from fedbrats.config.schema import (
@@ -18,6 +20,7 @@ from fedbrats.config.schema import (
 from fedbrats.config.survey import SurveyConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.federation.parts import Parts
+from fedbrats.losses.in_round import in_round
 from fedbrats.models.build import output_shape
 from fedbrats.tasks.classification import CHANNELS
 
@@ -62,6 +65,7 @@ def check_classifies(config: Config, parts: Parts) -> None:
         return
     if shape[1] != CHANNELS:
         raise ConfigError(f"model.out_channels={shape[1]}: a label that is 0 or 1 has {CHANNELS}.")
+    _check_loss(parts.loss)
     if config.runtime.engine == "superlink":
         raise ConfigError(
             "task=classification and runtime.engine=superlink exclude each other: what may leave a hospital is decided "
@@ -78,6 +82,21 @@ def check_classifies(config: Config, parts: Parts) -> None:
                     f"{group}.{name}={value} and task=classification exclude each other: it is about voxels and their "
                     f"scores, and there is one label of a whole case; leave it at {_default(defaults[name])}."
                 )
+
+
+def _check_loss(loss: Any) -> None:
+    """A loss of overlap finds no voxels to sum over, and takes the cases of a batch for them without saying so."""
+    value, logits, target = in_round(loss, 1, 1), torch.tensor([[0.5], [-1.0]]), torch.tensor([[1.0], [0.0]])
+    try:
+        first, second = value(logits, target), value(logits * torch.tensor([[1.0], [3.0]]), target)
+        alone = tuple(first.shape) == (2,) and bool(first[0] == second[0])
+    except Exception:
+        alone = False
+    if not alone:
+        raise ConfigError(
+            "loss: one value per case has no overlap, and this loss is not one of each case by itself; choose "
+            "loss=cross_entropy, focal or topk."
+        )
 
 
 def _default(field: Any) -> Any:

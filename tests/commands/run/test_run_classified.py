@@ -118,6 +118,7 @@ def test_patients_are_protected(finished: Path, tmp_path: Path) -> None:
         (["task=segmentation"], "one value for a case, none for its voxels"),
         (["model=segresnet", "task=classification"], "a value for every voxel; choose one that classifies"),
         (["postprocess=inside_brain"], "set postprocess=none"),
+        (["loss=dice_ce"], r"not one of each case by itself; choose loss=cross_entropy"),
         (["inference.flips=true"], r"inference\.flips=True and task=classification exclude"),
         (["train.tumour_share=1.0"], r"train\.tumour_share=1\.0"),
         (["report.predictions=true"], r"report\.predictions"),
