@@ -23,13 +23,13 @@ from monai.transforms import (
 )
 from torch import Tensor
 
-from fedbrats.data.artefacts import artefacts
-from fedbrats.data.axes import axes
-from fedbrats.data.channel_drop import channel_drop
-from fedbrats.data.elastic import elastic
-from fedbrats.data.flipping import flipped
-from fedbrats.data.mining import mining
-from fedbrats.data.turns import turns
+from fedbrats.data.augmentation.artefacts import artefacts
+from fedbrats.data.augmentation.axes import axes
+from fedbrats.data.augmentation.channel_drop import channel_drop
+from fedbrats.data.augmentation.elastic import elastic
+from fedbrats.data.augmentation.flipping import flipped
+from fedbrats.data.augmentation.mining import mining
+from fedbrats.data.augmentation.turns import turns
 
 FLIP = 0.5  # probability, for each axis on its own
 SCALE = 0.1  # light: intensities are multiplied by 1 + U(-SCALE, SCALE), drawn for each modality

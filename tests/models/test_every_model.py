@@ -28,7 +28,24 @@ SMALL = model_names(size="small")
 CLASSIFIERS = ("efficientnet3d",)  # of whole cases
 PAPERS = (
     *("dr_unet104", "localization_unet", "residual_encoder", "jonsson_resunet"),
-    *("swin_unetr", "nnunet", "nnsegnet", "brainmage_resunet", "resunet3d", "vox2vox_unet", "hardnet_bts", "cbam_unet", "unce", "unet_baseline", "cascade_unet", "cotrnet", "msfr_net", "cmm_net", "maab_unet", "modality_interaction"),
+    *(
+        "swin_unetr",
+        "nnunet",
+        "nnsegnet",
+        "brainmage_resunet",
+        "resunet3d",
+        "vox2vox_unet",
+        "hardnet_bts",
+        "cbam_unet",
+        "unce",
+        "unet_baseline",
+        "cascade_unet",
+        "cotrnet",
+        "msfr_net",
+        "cmm_net",
+        "maab_unet",
+        "modality_interaction",
+    ),
 )
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedbrats.data import channel_drop as module
-from fedbrats.data.channel_drop import channel_drop
+from fedbrats.data.augmentation import channel_drop as module
+from fedbrats.data.augmentation.channel_drop import channel_drop
 from tests.data.augment_batches import brain_batch, marked_batch
 
 

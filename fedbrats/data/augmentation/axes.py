@@ -7,7 +7,7 @@ import torch
 from monai.transforms import RandFlip
 from torch import Tensor
 
-from fedbrats.data.flipping import flipped
+from fedbrats.data.augmentation.flipping import flipped
 
 FLIP = 0.5  # probability, for each axis on its own
 REPLACE = 0.1  # probability that a modality becomes noise

@@ -7,7 +7,7 @@ import torch
 from monai.transforms import AdjustContrast, RandFlip
 from torch import Tensor
 
-from fedbrats.data.flipping import flipped
+from fedbrats.data.augmentation.flipping import flipped
 
 FLIP, TURN, CONTRAST = 0.4, 0.4, 0.5  # probabilities
 GAMMA = (0.7, 1.5)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedbrats.data import axes as module
 from fedbrats.data.augment import augment
+from fedbrats.data.augmentation import axes as module
 from tests.data.augment_batches import marked_batch
 
 

@@ -7,7 +7,7 @@ import torch
 from monai.transforms import RandFlip
 from torch import Tensor
 
-from fedbrats.data.flipping import flipped
+from fedbrats.data.augmentation.flipping import flipped
 
 DROPOUT, RESCALING, FLIP, MINING = 0.2, 0.5, 0.3, 0.1  # probabilities
 FACTORS = (0.9, 1.1)  # of the intensities

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedbrats.data import artefacts as module
-from fedbrats.data.artefacts import artefacts
+from fedbrats.data.augmentation import artefacts as module
+from fedbrats.data.augmentation.artefacts import artefacts
 
 ALL = ("P_THICK", "P_BLUR", "P_NOISE", "P_BIAS")
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedbrats.data import mining as module
 from fedbrats.data.augment import augment
-from fedbrats.data.mining import resized
+from fedbrats.data.augmentation import mining as module
+from fedbrats.data.augmentation.mining import resized
 
 SIDES = (6, 7, 8)
 

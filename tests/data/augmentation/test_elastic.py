@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedbrats.data import elastic as module
-from fedbrats.data.elastic import elastic
+from fedbrats.data.augmentation import elastic as module
+from fedbrats.data.augmentation.elastic import elastic
 from tests.data.augment_batches import brain_batch
 
 

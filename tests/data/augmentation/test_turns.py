@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedbrats.data import turns as module
 from fedbrats.data.augment import augment
+from fedbrats.data.augmentation import turns as module
 from tests.data.augment_batches import marked_batch
 
 
