@@ -13,8 +13,8 @@ from fedbrats.tasks.segmentation import targets
 
 
 def is_presence(logits: Tensor) -> bool:
-    """Whether logits [B, C, ...] have one voxel, so that they speak of the whole patch."""
-    return all(side == 1 for side in logits.shape[2:])
+    """Whether logits [B, C, ...] have one voxel, so that they speak of the whole patch; [B, C] have none."""
+    return logits.ndim > 2 and all(side == 1 for side in logits.shape[2:])
 
 
 def presence(labels: Tensor, logits: Tensor) -> Tensor:
