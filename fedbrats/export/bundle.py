@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from monai.bundle import ConfigParser
+from monai.data import get_track_meta, set_track_meta
 
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import MODALITIES, Case
@@ -38,6 +40,17 @@ def write_bundle(
     write_json(root / "configs" / "metadata.json", metadata(model, "brats_federated", references, said))
 
 
+@contextmanager
+def _tracking() -> Iterator[None]:
+    """With MONAI's meta tracking, which a process that has trained has switched off (`data/augment.py`)."""
+    before = get_track_meta()
+    set_track_meta(True)
+    try:
+        yield
+    finally:
+        set_track_meta(before)
+
+
 def by_bundle(root: Path, model: Model) -> Callable[[Case], Found]:
     """What the bundle in `root` says of a case, by MONAI from the files on, as `run` of its configuration does it."""
     parser = ConfigParser()
@@ -46,6 +59,7 @@ def by_bundle(root: Path, model: Model) -> Callable[[Case], Found]:
     parser["bundle_root"], parser["output_dir"] = str(root), folder.name
     parser["device"] = "$torch.device('cpu')"
 
+    @_tracking()
     def found(case: Case, folder: Any = folder) -> Found:
         if any(file.channel is not None for file in case.images.values()):
             raise ConfigError(

@@ -67,7 +67,7 @@ def choosing(file: str) -> list[str]:
     group, name = file.rsplit("/", 1)
     extra = ["data.root=cases"] if group == "data" and name != "phantom" else []
     extra += REHEARSAL if file.startswith("experiment/") and name in PUBLISHED else []
-    extra += ["model=jonsson_resunet", "model.size=small"] if name == "mc_dropout" else []
+    extra += ["model=jonsson_resunet", "model.size=small"] if name.startswith("mc_dropout") else []
     extra += ["train/optimizer=sgd_plain"] if name in ("scaffold", "fednova", "qfedavg") else []
     extra += ["model=efficientnet3d"] if file == "task/classification" else []
     extra += ["model.norm=batch"] if name in ("bn_local", "bn_stats_local") else []

@@ -54,9 +54,10 @@ WORDS = {
         "runtime.address",
         "runtime.device",
     ),
+    *("task.name", "task.case_column", "task.label_column", "task.one_class"),
 }
 ARGUMENTS = {  # text that a `_target_` of conf/ takes and that is no place on the disk
-    *("model.norm", "postprocess.region", "privacy.engine", "privacy.validation"),
+    *("model.norm", "model.activation", "postprocess.region", "privacy.engine", "privacy.validation"),
     *(
         "personalization.layers",
         "personalization.unseen",

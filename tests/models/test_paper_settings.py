@@ -79,6 +79,7 @@ PRINTED = {
         "train.batch": (6, 2),
         "train.augment": ("channel_drop", "light"),  # section 2.3
         "train.deep_supervision": ([1.0] * 4, [1.0] * 3),  # section 2.4: the average
+        "train.optimizer._target_": ("fedbrats.training.ranger.ranger",) * 2,  # section 3
         "train.optimizer.lr": (1e-4, 5e-3),  # section 3
         "inference.flips": (True, False),  # section 2.6
     },

@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from monai.data import get_track_meta, set_track_meta
 
 from fedbrats.commands.export.arguments import read_arguments
 from fedbrats.commands.export.command import main
@@ -65,6 +66,16 @@ def bundle(home: Path) -> Path:
     proof = export(home / "run", home / "data", home / "bundle")
     assert (proof.cases, proof.labelled) == (2, 1)
     return home / "bundle"
+
+
+def test_a_process_that_has_trained_exports_too_and_can_train_on(home: Path, tmp_path: Path) -> None:
+    before = get_track_meta()
+    set_track_meta(False)  # as augmentation leaves it
+    try:
+        assert export(home / "run", home / "data", tmp_path / "bundle", "cases=1").cases == 1
+        assert not get_track_meta()
+    finally:
+        set_track_meta(before)
 
 
 def test_monai_alone_writes_the_labels_of_the_run(home: Path, bundle: Path, tmp_path: Path) -> None:

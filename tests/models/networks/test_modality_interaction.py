@@ -139,6 +139,7 @@ def test_memory_format_does_not_matter() -> None:
     assert largest_difference_in_channels_last(small(), (8, 16, 12)) < 1e-9
 
 
+@pytest.mark.slow
 def test_steps_lower_the_loss() -> None:
     network = small()
     losses = losses_of_steps(network, (16, 16, 16))
