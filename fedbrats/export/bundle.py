@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from monai.bundle import ConfigParser
-from monai.data import get_track_meta, set_track_meta
 
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import MODALITIES, Case
@@ -20,6 +18,7 @@ from fedbrats.data.regions import to_canonical
 from fedbrats.export.configuration import GRAPH, Model, inference_config, metadata
 from fedbrats.export.graph import graph_of, quiet, write_graph
 from fedbrats.export.proof import Found
+from fedbrats.export.transforms import tracking
 from fedbrats.files import write_json
 from fedbrats.inference.members import Member
 from fedbrats.models.build import window_of
@@ -40,17 +39,6 @@ def write_bundle(
     write_json(root / "configs" / "metadata.json", metadata(model, "brats_federated", references, said))
 
 
-@contextmanager
-def _tracking() -> Iterator[None]:
-    """With MONAI's meta tracking, which a process that has trained has switched off (`data/augment.py`)."""
-    before = get_track_meta()
-    set_track_meta(True)
-    try:
-        yield
-    finally:
-        set_track_meta(before)
-
-
 def by_bundle(root: Path, model: Model) -> Callable[[Case], Found]:
     """What the bundle in `root` says of a case, by MONAI from the files on, as `run` of its configuration does it."""
     parser = ConfigParser()
@@ -59,7 +47,7 @@ def by_bundle(root: Path, model: Model) -> Callable[[Case], Found]:
     parser["bundle_root"], parser["output_dir"] = str(root), folder.name
     parser["device"] = "$torch.device('cpu')"
 
-    @_tracking()
+    @tracking()
     def found(case: Case, folder: Any = folder) -> Found:
         if any(file.channel is not None for file in case.images.values()):
             raise ConfigError(

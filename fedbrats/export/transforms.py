@@ -6,10 +6,12 @@ a process that has no fedbrats. Numbers are those of the cache to one step of fl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from monai.data import get_track_meta, set_track_meta
 
 from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
@@ -27,6 +29,7 @@ LOWEST, HIGHEST = (
     -127 * 3 / 128,
     127 * 3 / 128,
 )  # z-scores of the grey values 0 and 254, see intensity.clipped
+SAYABLE = ("zscore", "clip")  # of model.input.normalise
 INSIDE = "postprocess=inside_brain or postprocess=none"
 FILLED = "$lambda x: x.new_tensor(ndimage.binary_fill_holes((x != 0).any(0).numpy()))[None]"
 
@@ -39,10 +42,10 @@ def check_sayable(config: Config, steps: Sequence[Step]) -> None:
     """
     rules, inference = input_rules(config.model), config.inference
     onnx = "or export format=onnx, which fedbrats predict runs with all of it"
-    if rules.normalise == "histogram":
+    if rules.normalise not in SAYABLE:
         raise ConfigError(
-            "model.input.normalise=histogram: images are matched to a histogram that stays at its site, so a bundle "
-            "cannot hold it; train with model.input.normalise=zscore, or export format=onnx."
+            f"model.input.normalise={rules.normalise}: goes by a histogram of the image or of a site, not said in a "
+            f"bundle; train with model.input.normalise={' or '.join(SAYABLE)}, {onnx}."
         )
     if len(rules.planes) > 1 and len(window_of(config)) == 2:
         raise ConfigError(
@@ -56,6 +59,17 @@ def check_sayable(config: Config, steps: Sequence[Step]) -> None:
         raise ConfigError(
             f"postprocess ({'; '.join(others)}): not said in MONAI's transforms; export with {INSIDE}, {onnx}."
         )
+
+
+@contextmanager
+def tracking() -> Iterator[None]:
+    """With MONAI's meta tracking, which a process that has trained has switched off (`data/augment.py`)."""
+    before = get_track_meta()
+    set_track_meta(True)
+    try:
+        yield
+    finally:
+        set_track_meta(before)
 
 
 def preprocessing(normalise: str) -> list[Node]:

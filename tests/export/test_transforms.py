@@ -19,7 +19,7 @@ from fedbrats.data.family_table import BRATS_2017
 from fedbrats.data.finding import find_cases
 from fedbrats.data.intensity import clipped
 from fedbrats.data.regions import labels_from_regions, to_source
-from fedbrats.export.transforms import _labels, check_sayable, preprocessing
+from fedbrats.export.transforms import _labels, check_sayable, preprocessing, tracking
 from fedbrats.postprocess.inside_brain import InsideBrain
 from fedbrats.postprocess.minimum_volume import MinimumVolume
 from fedbrats.postprocess.steps import Step
@@ -38,7 +38,8 @@ def both(root: Path, cache: Path, normalise: str) -> tuple[np.ndarray, np.ndarra
         ours = clipped(cached, ours)
     parser = ConfigParser({"imports": ["$import torch"], "all": {"_target_": "Compose"}})
     parser["all"]["transforms"] = preprocessing(normalise)
-    theirs = parser.get_parsed_content("all")({name: str(case.images[name].path) for name in MODALITIES})
+    with tracking():
+        theirs = parser.get_parsed_content("all")({name: str(case.images[name].path) for name in MODALITIES})
     return ours, theirs["image"].numpy()
 
 
@@ -88,6 +89,12 @@ def config(planes: Sequence[str] = ("axial",), normalise: str = "zscore", **infe
     ("asked", "steps", "words"),
     [
         (config(normalise="histogram"), [], r"model\.input\.normalise=histogram.*format=onnx"),
+        (
+            config(normalise="minmax"),
+            [],
+            r"model\.input\.normalise=minmax.*zscore or clip, or export format=onnx",
+        ),
+        (config(normalise="percentiles"), [], r"model\.input\.normalise=percentiles"),
         (config(planes=("axial", "coronal")), [], r"model\.input\.planes.*one plane"),
         (config(flips=True), [], r"inference\.flips=true.*inference\.flips=false"),
         (config(), [InsideBrain(), MinimumVolume(ml=1.0)], r"ET minimum 1 mL.*postprocess=inside_brain"),

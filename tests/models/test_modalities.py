@@ -20,6 +20,9 @@ from tests.models.test_build import config_of
 TWO = "+model.input.modalities=[flair,t1ce]"
 
 
+PAIRS = "modality_interaction"  # a network of all four
+
+
 def inputs_of(network: nn.Module) -> int:
     """Channels that the first convolution reads."""
     first = next(m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d))
@@ -27,7 +30,7 @@ def inputs_of(network: nn.Module) -> int:
 
 
 @pytest.mark.slow  # all of its cases together
-@pytest.mark.parametrize("name", model_names(size="small"))
+@pytest.mark.parametrize("name", [name for name in model_names(size="small") if name != PAIRS])
 def test_every_network_sees_what_it_is_given_and_nothing_else(name: str) -> None:
     model = node(name, "small")
     model["input"] = {**model["input"], "modalities": ["flair", "t1ce"]}
@@ -42,6 +45,13 @@ def test_every_network_sees_what_it_is_given_and_nothing_else(name: str) -> None
         assert torch.equal(network(images), before)
         images[:, MODALITIES.index("t1ce")] += 1
         assert not torch.equal(network(images), before)
+
+
+def test_a_network_of_all_four_says_so() -> None:
+    model = node(PAIRS, "small")
+    model["input"] = {**model["input"], "modalities": ["flair", "t1ce"]}
+    with pytest.raises(Exception, match=r"model\.in_channels=2: the network pairs four sequences"):
+        build_network(model)
 
 
 def test_the_order_of_the_names_does_not_matter_and_all_are_all() -> None:

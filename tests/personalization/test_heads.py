@@ -22,8 +22,10 @@ def test_every_configured_network(name: str) -> None:
     network, sides = configured(name), own_patch(name)
     channels = output_channels(network.eval(), sides)
     heads = [network.get_submodule(head) for head in head_modules(network, sides)]
-    assert heads
-    assert {next(head.parameters(recurse=False)).shape[0] for head in heads} == {channels}
+    made = [next(head.parameters(recurse=False)).shape[0] for head in heads]
+    assert set(made) == {channels} or (
+        name == "cascade_unet" and made == [1] * channels
+    )  # a U-Net for each region
 
 
 class Wired(nn.Module):

@@ -75,7 +75,7 @@ def test_a_missing_modality_is_zero_after_whatever_else_is_done() -> None:
         ({"scaled": {"A": 0.0}}, r"scenario\.scaled\.A=0\.0"),
         ({"turned": {"A": ["w"]}}, r"scenario\.turned\.A=\['w'\]: a list of some of x, y, z"),
         ({"turned": {"A": []}}, r"scenario\.turned\.A"),
-        ({"normalise": {"A": "minmax"}}, r"scenario\.normalise\.A=minmax: choose one of zscore"),
+        ({"normalise": {"A": "decimal"}}, r"scenario\.normalise\.A=decimal: choose one of zscore"),
         ({"missing_modalities": {"A": []}}, r"scenario\.missing_modalities\.A"),
         ({"missing_modalities": {"A": list(MODALITIES)}}, "not of all"),
     ],
