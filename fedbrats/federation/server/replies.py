@@ -94,12 +94,12 @@ class EvaluateReply:
     loss: float
     scores: dict[str, float]  # main score by region
     seconds: float
-    task: Task = SEGMENTATION
     rows: list[dict[str, Any]] = field(default_factory=list)  # one per case and region, under pseudonyms
     steps: list[dict[str, Any]] = field(default_factory=list)  # scores after each step of post-processing
     reliability: list[dict[str, Any]] = field(default_factory=list)  # by region and bin of the probability
     aggregates: list[dict[str, Any]] = field(default_factory=list)  # in place of rows that stay at the site
     withheld: list[str] = field(default_factory=list)  # what else stays there, and by which rule of the site
+    task: Task = SEGMENTATION
 
     def columns(self) -> dict[str, Any]:
         """Of `rounds.csv`."""
@@ -256,7 +256,7 @@ def check_evaluate_reply(
     for row in tables.get("rows", []):
         row["status"] = row["status"][:REASON_LENGTH]
     loss, seconds = number_of(found, "loss", *LOSSES), number_of(found, "seconds", *SECONDS)
-    return EvaluateReply(registered_cases, loss, scores, seconds, task, **tables)
+    return EvaluateReply(registered_cases, loss, scores, seconds, **tables, task=task)
 
 
 def take_progress(message: Message, validation_cases: int) -> tuple[float, float]:

@@ -29,7 +29,7 @@ def section(results: Results) -> Section:
     ]
     drawn = len(table) > 0 and not results.public  # every step of a curve is a case
     context: dict[str, Any] = {
-        "sentences": sentences(table[~hidden]) or ["No test case was scored, so there is no result."],
+        "sentences": _sentences(table[~hidden]) or ["No test case was scored, so there is no result."],
         "titles": [TITLES[name] for name in SCORES],
         "whole": [row for row in rows if row["site"] == EVERY_SITE],
         "sites": [row for row in rows if row["site"] != EVERY_SITE],
@@ -40,7 +40,7 @@ def section(results: Results) -> Section:
     return Section("classification", "Result", context, nav="Result")
 
 
-def sentences(table: pd.DataFrame) -> list[str]:
+def _sentences(table: pd.DataFrame) -> list[str]:
     """For each arm whether it differs from chance over all test cases, and how many cases have no score."""
     whole = table[table["site"] == EVERY_SITE]
     out = [f"{arm_title(arm)}: {verdict(whole[whole['arm'] == arm].iloc[0])}" for arm in arms_of(whole)]

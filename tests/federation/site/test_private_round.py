@@ -57,7 +57,7 @@ def test_the_patches_of_a_patient_do_not_follow_from_the_public_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else another patient in the step would change, for all to work out, the patches of those drawn after it."""
-    seen: list[np.ndarray] = []
+    seen: list[torch.Tensor] = []
     real = site_work.draw_batch
 
     def drawn(*args: Any, **options: Any) -> Any:
@@ -69,7 +69,7 @@ def test_the_patches_of_a_patient_do_not_follow_from_the_public_seed(
         seen.clear()
         all_drawn = {"expected_patients": 4, "patches": 8}  # q = 1
         train(runtime(tmp_path / name, {**DP, **all_drawn, **privacy}))
-        return seen[0].copy()
+        return seen[0].numpy().copy()
 
     monkeypatch.setattr(site_work, "draw_batch", drawn)
     assert not np.array_equal(first_patches("a"), first_patches("b"))
@@ -123,9 +123,9 @@ def test_the_step_is_made_of_the_plan_and_each_patient_of_its_own_scans(
         draws.append(args)
         return real_draws(*args)
 
-    def batch(cases: Any, *args: Any, **options: Any) -> Any:
-        scans.append((*(case.name for case in cases), str(options["batch"])))
-        return real_batch(cases, *args, **options)
+    def batch(cases: Any, rng: Any, train: Any, rules: Any, number: int, *args: Any) -> Any:
+        scans.append((*(case.name for case in cases), str(number)))
+        return real_batch(cases, rng, train, rules, number, *args)
 
     monkeypatch.setattr(site_work, "PrivateStep", step)
     monkeypatch.setattr(site_work, "poisson_draws", drawn)
