@@ -123,6 +123,7 @@ def write_card(file: Path, card: Card, model: Model, proof: Proof, format: str) 
         proof=proof,
         purpose=PURPOSE,
         references=references(card),
+        title=task.MAIN_TITLE,
         version=__version__,
         window=window,
     )

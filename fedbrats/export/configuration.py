@@ -14,7 +14,7 @@ from fedbrats.data.regions import LabelSystem
 from fedbrats.export.transforms import inferer, postprocessing, preprocessing
 from fedbrats.models.build import input_rules, window_of
 from fedbrats.postprocess.steps import Step
-from fedbrats.tasks.segmentation import CLASS, IN_WORDS, WHOLE, predicted_regions
+from fedbrats.tasks.segmentation import CLASS, IN_WORDS, LEADING, WHOLE, predicted_regions
 
 GRAPH, WEIGHTS = "models/model.pt2", "models/model.safetensors"
 NEEDED = ("nibabel", "scipy")  # besides MONAI itself, torch and NumPy
@@ -118,7 +118,7 @@ def metadata(model: Model, name: str, references: Sequence[str], said: Mapping[s
     if model.channels != WHOLE:
         labels |= {str(numbers.ncr): "NCR (necrosis)", str(numbers.et): "ET (enhancing tumour)"}
     else:
-        labels[str(numbers.ed)] = "WT (whole tumour)"
+        labels[str(numbers.ed)] = f"{LEADING} ({IN_WORDS[LEADING]})"
     channels = ["background", "NCR", "ED", "ET"] if model.channels == CLASS else list(model.regions)
     return {
         "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json",

@@ -30,16 +30,16 @@ class Proof:
     """How far an exported model is from the original, and how far it may be.
 
     cases: that were predicted by both; labelled: those with a reference. largest_difference: of two probabilities of a
-    voxel. dice_lost: region -> the largest loss in a case; where a case has a reference, the original's Dice less the
+    voxel. score_lost: region -> the largest loss in a case; where a case has a reference, the original's Dice less the
     exported one's, else 1 less the Dice between the two.
     """
 
     cases: int
     labelled: int
     largest_difference: float
-    dice_lost: dict[str, float]
+    score_lost: dict[str, float]
     limit_difference: float
-    limit_dice_lost: float
+    limit_score_lost: float
 
     def to_json(self) -> dict[str, Any]:
         """The content of `proof.json`."""
@@ -57,10 +57,11 @@ class Proof:
                 f"max_difference={self.limit_difference:g}: probabilities of the exported model differ by "
                 f"{self.largest_difference:.3g} from the original's; {fix}."
             )
-        for region, lost in self.dice_lost.items():
-            if not lost <= self.limit_dice_lost:
+        for region, lost in self.score_lost.items():
+            if not lost <= self.limit_score_lost:
                 raise ConfigError(
-                    f"max_dice_lost={self.limit_dice_lost:g}: the exported model loses {lost:.3g} of {region} Dice "
+                    f"max_score_lost={self.limit_score_lost:g}: the exported model loses {lost:.3g} of {region} "
+                    f"{task.MAIN_TITLE} "
                     f"in a case; {fix}."
                 )
 

@@ -24,19 +24,19 @@ def test_dice_lost_is_that_of_the_case_that_loses_most() -> None:
         cases, lambda case: found(TRUTH), lambda case: found(cases[case], 0.625), lambda case: TRUTH, REGIONS
     )
     assert (proof.cases, proof.labelled, proof.largest_difference) == (2, 2, 0.125)
-    assert proof.dice_lost == pytest.approx(dict.fromkeys(REGIONS, 1 - 2 / 3))
+    assert proof.score_lost == pytest.approx(dict.fromkeys(REGIONS, 1 - 2 / 3))
 
 
 def test_a_gain_is_no_loss_and_a_case_without_labels_is_held_against_the_original() -> None:
     gain = compare([0], lambda case: found(WORSE), lambda case: found(TRUTH), lambda case: TRUTH, ["WT"])
-    assert gain.dice_lost == {"WT": 0.0}
+    assert gain.score_lost == {"WT": 0.0}
     blind = compare([0], lambda case: found(WORSE), lambda case: found(TRUTH), lambda case: None, ["WT"])
-    assert blind.dice_lost == pytest.approx({"WT": 1 / 3})
+    assert blind.score_lost == pytest.approx({"WT": 1 / 3})
     assert blind.labelled == 0
 
 
 def test_over_a_limit_nothing_is_exported() -> None:
-    for value, labels, word in ((0.6, TRUTH, "max_difference=0.01"), (0.5, WORSE, "max_dice_lost=0.02")):
+    for value, labels, word in ((0.6, TRUTH, "max_difference=0.01"), (0.5, WORSE, "max_score_lost=0.02")):
         proof = compare(
             [0],
             lambda case: found(TRUTH),

@@ -27,7 +27,7 @@ class ExportConfig:
     cases: int = 2  # of them, the first by name
     output: str = "export"
     max_difference: float = DIFFERENCE  # of two probabilities of a voxel
-    max_dice_lost: float = LOST  # in any of the cases
+    max_score_lost: float = LOST  # in any of the cases
     cache: str | None = None  # of preprocessed volumes
     postprocess: str | None = None  # name of a file of conf/postprocess
     histogram: str | None = None  # reference histogram of the site, JSON; None makes one of the cases
@@ -63,7 +63,7 @@ def read_arguments(arguments: Sequence[str]) -> ExportConfig:
         raise ConfigError(f"format={config.format}: choose one of {', '.join(FORMATS)}.")
     if config.cases < 1:
         raise ConfigError(f"cases={config.cases}: an export needs at least one case for its proof.")
-    for key in ("max_difference", "max_dice_lost"):
+    for key in ("max_difference", "max_score_lost"):
         if not 0 <= getattr(config, key) < 1:
             raise ConfigError(f"{key}={getattr(config, key)}: must lie in [0, 1).")
     given(config.labels, "labels")

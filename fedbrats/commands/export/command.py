@@ -6,7 +6,7 @@ RUN is a run folder, ARM and WHICH as for `fedbrats predict`. format=bundle: a M
 format=onnx: one file for onnxruntime (pip install 'fedbrats[export]').
 
 data: cases of any layout that a run reads; the first `cases` (2) of them are predicted by the original and by what was
-exported. Over max_difference=0.001 of a probability or max_dice_lost=0.001 in a case nothing is exported.
+exported. Over max_difference=0.001 of a probability or max_score_lost=0.001 in a case nothing is exported.
 
 inference.flips=false inference.overlap=0.5 postprocess=<file of conf/postprocess> ...: the default is what the run was
 configured with; what a bundle cannot say is refused by name.
@@ -34,6 +34,7 @@ def main(arguments: list[str]) -> int:
     from fedbrats.commands.export.arguments import read_arguments
     from fedbrats.commands.export.export_model import export_model
     from fedbrats.config.names import shown
+    from fedbrats.tasks.segmentation import MAIN_TITLE
 
     try:
         own, words = own_folder(arguments)
@@ -43,10 +44,10 @@ def main(arguments: list[str]) -> int:
         logging.getLogger(__name__).debug("failed", exc_info=True)
         print(f"fedbrats: {shown(str(error))}", file=sys.stderr)
         return 2
-    lost = ", ".join(f"{region} {value:.2g}" for region, value in proof.dice_lost.items())
+    lost = ", ".join(f"{region} {value:.2g}" for region, value in proof.score_lost.items())
     print(
         f"{proof.cases} cases, {proof.labelled} with labels: probabilities differ by {proof.largest_difference:.2g} at "
-        f"most, Dice lost at most: {lost}"
+        f"most, {MAIN_TITLE} lost at most: {lost}"
     )
     print(config.output)
     return 0

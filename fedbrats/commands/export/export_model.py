@@ -178,5 +178,5 @@ def _prove(config: ExportConfig, system: System, model: Model, cases: _Cases, ro
         say(f"case {next(number)} of {len(cases.chosen)}, by the original and by the export")
         return by(system.normalised(site, reference))(case)
 
-    limits = (config.max_difference, config.max_dice_lost)
+    limits = (config.max_difference, config.max_score_lost)
     return compare(cases.chosen, original, exported, cases.truth, model.regions, limits)

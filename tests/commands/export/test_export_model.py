@@ -141,7 +141,7 @@ def test_monte_carlo_passes_need_a_dropout_that_a_graph_does_not_have(home: Path
         (["run", "data=x", "format=pickle"], "format=pickle: choose one of bundle, onnx"),
         (["run"], "missing: data="),
         (["run", "data=x", "cases=0"], "cases=0"),
-        (["run", "data=x", "max_dice_lost=1"], r"max_dice_lost=1.0: must lie in \[0, 1\)"),
+        (["run", "data=x", "max_score_lost=1"], r"max_score_lost=1.0: must lie in \[0, 1\)"),
         (["run", "data=x", "inference.flip=true"], "inference.flip"),
         (["run", "data=x", "colour=red"], "colour"),
     ],
