@@ -76,7 +76,7 @@ def toy_client_app(floats: int) -> ClientApp:
     @app.evaluate(questions.VALIDATE.partition(".")[2])
     def _(message: Message, context: Context) -> Message:
         take(message)
-        scores = {task.reply_key(region): 1.0 for region in task.REGIONS}
+        scores = {task.SEGMENTATION.reply_key(region): 1.0 for region in task.REGIONS}
         metrics = MetricRecord({"num-examples": 1, "loss": 0.0, "seconds": 0.0, **scores})
         return Message(RecordDict({"metrics": metrics}), reply_to=message)
 

@@ -49,7 +49,7 @@ def check_classifies(config: Config, parts: Parts) -> None:
     """
     try:
         shape = output_shape(parts.blank.eval(), parts.patch)
-    except Exception:
+    except (ValueError, RuntimeError):
         return  # `check_network` says why the network does not take its patch
     if (len(shape) == 2) != parts.classifies:
         if parts.classifies:
@@ -73,6 +73,11 @@ def check_classifies(config: Config, parts: Parts) -> None:
         )
     if config.postprocess.steps:
         raise ConfigError("postprocess: there are no voxels to process; set postprocess=none.")
+    if config.train.augment == "mining":
+        raise ConfigError(
+            "train.augment=mining and task=classification exclude each other: it leaves nothing but the tumour, which "
+            "nobody has drawn there; choose another, such as flips."
+        )
     for group, kind, names in OF_VOXELS:
         defaults = {field.name: field for field in fields(kind)}
         for name in names:

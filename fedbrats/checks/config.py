@@ -32,6 +32,7 @@ from fedbrats.config.survey import check_survey
 from fedbrats.config.targets import ConfigError
 from fedbrats.config.task import check_task
 from fedbrats.config.versions import ANY, SAME
+from fedbrats.data.augmentation import AUGMENTS
 from fedbrats.data.families import given
 from fedbrats.data.institutions import METHODS, check_options
 from fedbrats.data.patches import CENTRES
@@ -54,24 +55,6 @@ STOP_NEVER = "train.stop_patience=null"
 def _require(ok: bool, message: str) -> None:
     if not ok:
         raise ConfigError(message)
-
-
-# The recipes of data/augment.py, whose MONAI takes seconds that reading a configuration need not wait for.
-AUGMENTS = (
-    "none",
-    "flips",
-    "light",
-    "noise",
-    "artefacts",
-    "channel_drop",
-    "elastic",
-    "moves",
-    "masks",
-    "mining",
-    "nnunet",
-    "turns",
-    "axes",
-)
 
 
 def _choice(key: str, value: str, allowed: tuple[str, ...]) -> None:

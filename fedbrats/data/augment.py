@@ -14,7 +14,6 @@ from monai.transforms import (
     Affine,
     GaussianSmooth,
     RandCoarseDropout,
-    RandFlip,
     RandGaussianNoise,
     RandScaleIntensity,
     RandShiftIntensity,
@@ -27,8 +26,10 @@ from fedbrats.data.augmentation.artefacts import artefacts
 from fedbrats.data.augmentation.axes import axes
 from fedbrats.data.augmentation.channel_drop import channel_drop
 from fedbrats.data.augmentation.elastic import elastic
-from fedbrats.data.augmentation.flipping import flipped
+from fedbrats.data.augmentation.flipping import flipped, flips_of
 from fedbrats.data.augmentation.mining import mining
+from fedbrats.data.augmentation.moves import moves
+from fedbrats.data.augmentation.noise import noise
 from fedbrats.data.augmentation.turns import turns
 
 FLIP = 0.5  # probability, for each axis on its own
@@ -50,11 +51,11 @@ def augment(
       section 3.1): left-right and anterior-posterior, each with 50 %.
     - light: flips, then the intensities of each modality are scaled by 0.9 to 1.1 and shifted by up to 0.1 standard
       deviations (Myronenko, "3D MRI brain tumor segmentation using autoencoder regularization", BrainLes 2018).
-    - noise: uniform noise on every brain voxel (UNCE, BrainLes 2021).
+    - noise: uniform noise on every voxel of the brain (`noise.noise`).
     - artefacts: thick slices, blur, noise and a bias field (`artefacts.artefacts`).
     - channel_drop: intensities scaled and noisy, a modality dropped, axes turned (`channel_drop.channel_drop`).
     - elastic: a smooth random deformation (`elastic.elastic`).
-    - moves: flips, rotation and a random crop brought back to size (COTRNet and MSFR-Net, BrainLes 2021).
+    - moves: flips, rotation and a random crop brought back to size (`moves.moves`).
     - masks: flips, masked parts and noise of the Monte Carlo dropout ResU-Net, the same for the whole batch.
     - mining: a modality dropped, intensities rescaled, flips, all but the tumour taken away (`mining.mining`).
     - nnunet: rotation, scaling, noise, blur, brightness, contrast, low resolution, gamma and flips of nnU-Net.
@@ -92,60 +93,16 @@ def _flips_and_scale(
     images: Tensor, labels: Tensor, state: State, *, intensity: bool
 ) -> tuple[Tensor, Tensor]:
     """The recipes flips and light."""
-    flips = [RandFlip(FLIP, spatial_axis=axis) for axis in range(labels.ndim - 1)]
+    flips = flips_of(FLIP, labels.ndim - 1, state)
     scale = RandScaleIntensity(SCALE, prob=1.0, channel_wise=True)
     shift = RandShiftIntensity(SHIFT, prob=1.0, channel_wise=True)
-    for transform in (*flips, scale, shift):
+    for transform in (scale, shift):
         transform.set_random_state(state=state)
     new_images, new_labels = torch.empty_like(images), torch.empty_like(labels)
     for index in range(len(images)):
         image, label = flipped(flips, images[index], labels[index][None])
         new_images[index] = shift(scale(image)).masked_fill_(image == 0, 0) if intensity else image
         new_labels[index] = label[0]
-    return new_images, new_labels
-
-
-AMPLITUDE = 0.1  # noise: largest, in standard deviations; "limited amplitude" in print, no number
-
-
-def _noise(images: Tensor, labels: Tensor, state: State) -> tuple[Tensor, Tensor]:
-    """The recipe noise: U(-AMPLITUDE, AMPLITUDE) on each voxel and modality ("uniform white noise", section 2.3)."""
-    drawn = torch.from_numpy(state.uniform(-AMPLITUDE, AMPLITUDE, images.shape)).to(images)
-    return (images + drawn).masked_fill_(images == 0, 0), labels.clone()
-
-
-ANGLE, CROP = 15, 0.8  # moves: largest angle in degrees, least share of each side; no number is printed
-
-
-def _moves(images: Tensor, labels: Tensor, state: State) -> tuple[Tensor, Tensor]:
-    """The recipe moves: "random flip, random rotation, random crop" (COTRNet, section 3; MSFR-Net, section 3.3).
-
-    Chosen: every sample is turned by U(-ANGLE, ANGLE) about its middle (about the z axis in 3D), and a part of it,
-    U(CROP, 1) of each side, placed anywhere inside, is brought back to size, in one interpolation (linear, labels
-    nearest).
-    Background is set to 0 as in nnunet.
-    """
-    flips = [RandFlip(FLIP, spatial_axis=axis) for axis in range(labels.ndim - 1)]
-    for flip in flips:
-        flip.set_random_state(state=state)
-    new_images, new_labels = torch.empty_like(images), torch.empty_like(labels)
-    for index in range(len(images)):
-        both = torch.stack([labels[index], (images[index] != 0).any(0).to(labels.dtype)])
-        image, both = flipped(flips, images[index], both)
-        sides, share = image.shape[1:], state.uniform(CROP, 1)
-        angle = math.radians(state.uniform(-ANGLE, ANGLE))
-        room = [(1 - share) / 2 * (side - 1) for side in sides]
-        move = partial(
-            Affine,
-            rotate_params=[angle] if len(sides) == 2 else [0.0, 0.0, angle],
-            translate_params=[state.uniform(-free, free) for free in room],
-            scale_params=[share] * len(sides),
-            padding_mode="zeros",
-            image_only=True,
-        )
-        image = move(mode="bilinear")(image)
-        both = move(mode="nearest")(both.float()).to(labels.dtype)
-        new_images[index], new_labels[index] = image.masked_fill(both[1] == 0, 0), both[0]
     return new_images, new_labels
 
 
@@ -164,18 +121,18 @@ def _masks(images: Tensor, labels: Tensor, state: State) -> tuple[Tensor, Tensor
     sides are drawn up to the root of 20 % of the image's, set all modalities to 0; labels are not masked. Noise goes
     to every voxel of the brain, also where it is masked (masking is printed first), and background stays 0.
     """
-    flips = [RandFlip(MASKS_FLIP, spatial_axis=axis) for axis in range(2)]
+    flips = flips_of(MASKS_FLIP, 2, state)
     root = MASK_SHARE ** (1 / (labels.ndim - 1))
     # A side of 1 is the least that MONAI can draw; it makes each box no smaller than the one before.
     largest = [max(1, math.floor(side * root)) for side in labels.shape[1:]]
     mask = RandCoarseDropout(1, 1, fill_value=0, max_holes=MASKS, max_spatial_size=largest, prob=MASKING)
-    noise = RandGaussianNoise(NOISE, NOISE_MEAN, NOISE_VARIANCE**0.5, sample_std=False)
-    for transform in (*flips, mask, noise):
+    spots = RandGaussianNoise(NOISE, NOISE_MEAN, NOISE_VARIANCE**0.5, sample_std=False)
+    for transform in (mask, spots):
         transform.set_random_state(state=state)
     # The batch as one image with many channels, which is transformed as one.
     image, label = flipped(flips, images.flatten(0, 1), labels.clone())
     background = image == 0
-    image = noise(mask(image.clone())).masked_fill_(background, 0)  # MONAI masks in place
+    image = spots(mask(image.clone())).masked_fill_(background, 0)  # MONAI masks in place
     return image.unflatten(0, images.shape[:2]).contiguous(), label.contiguous()
 
 
@@ -200,9 +157,7 @@ def _nnunet(images: Tensor, labels: Tensor, state: State) -> tuple[Tensor, Tenso
     the mean, as in the release (the note only says "multiplied"). nnU-Net, too, sets what lies outside its mask of the
     brain to 0 where images were normalised inside that mask.
     """
-    flips = [RandFlip(FLIP, spatial_axis=axis) for axis in range(labels.ndim - 1)]
-    for flip in flips:
-        flip.set_random_state(state=state)
+    flips = flips_of(FLIP, labels.ndim - 1, state)
     new_images, new_labels = torch.empty_like(images), torch.empty_like(labels)
     for index in range(len(images)):
         # The brain mask travels as a second channel of the label.
@@ -238,8 +193,8 @@ def _moved(image: Tensor, label: Tensor, state: State) -> tuple[Tensor, Tensor]:
 def _intensities(image: Tensor, state: State) -> Tensor:
     """Noise to gamma, [4, *S]; each modality has its own draws but for noise, whose variance is the sample's."""
     if state.uniform() < P_NOISE:
-        noise = RandGaussianNoise(1.0, std=state.uniform(0, MAX_NOISE_VARIANCE) ** 0.5, sample_std=False)
-        image = noise.set_random_state(state=state)(image)
+        spots = RandGaussianNoise(1.0, std=state.uniform(0, MAX_NOISE_VARIANCE) ** 0.5, sample_std=False)
+        image = spots.set_random_state(state=state)(image)
     cubic = "bicubic" if image.ndim == 3 else "trilinear"
     low = RandSimulateLowResolution(1.0, upsample_mode=cubic).set_random_state(state=state)
 
@@ -267,11 +222,11 @@ RECIPES: dict[str, Callable[[Tensor, Tensor, State], tuple[Tensor, Tensor]]] = {
     "none": lambda images, labels, _: (images, labels),
     "flips": partial(_flips_and_scale, intensity=False),
     "light": partial(_flips_and_scale, intensity=True),
-    "noise": _noise,
+    "noise": noise,
     "artefacts": artefacts,
     "channel_drop": channel_drop,
     "elastic": elastic,
-    "moves": _moves,
+    "moves": moves,
     "masks": _masks,
     "mining": mining,
     "nnunet": _nnunet,

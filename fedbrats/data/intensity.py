@@ -91,9 +91,15 @@ def limited(case: CachedCase, values: np.ndarray) -> np.ndarray:
     Returns:
         New values float32, the same shape.
     """
-    own = quantiles(case.folder, LEVELS).astype(np.float32)  # a level each per cent
-    low, high = (own[:, level].reshape(-1, *[1] * (values.ndim - 1)) for level in (1, LEVELS - 2))
+    low, high = _ends(case, values.ndim)
     return np.where(values == 0, values, np.clip(values, low, high))
+
+
+def _ends(case: CachedCase, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
+    """The 1st and the 99th percentile of each modality, float32 [4, 1, ...] of so many dimensions."""
+    own = quantiles(case.folder, LEVELS).astype(np.float32)  # a level for each per cent
+    low, high = (own[:, level].reshape(-1, *[1] * (dimensions - 1)) for level in (1, LEVELS - 2))
+    return low, high
 
 
 def stretched(case: CachedCase, values: np.ndarray) -> np.ndarray:
@@ -110,8 +116,7 @@ def stretched(case: CachedCase, values: np.ndarray) -> np.ndarray:
     Returns:
         New values float32, the same shape.
     """
-    own = quantiles(case.folder)  # a level for each per cent
-    low, high = (own[:, level].reshape(-1, *[1] * (values.ndim - 1)) for level in (1, LEVELS - 2))
+    low, high = _ends(case, values.ndim)
     width = np.where(high > low, high - low, 1)  # an image of one value
     found = np.clip((values - low) / width, 0, 1).astype(np.float32)
     found[values == 0] = 0

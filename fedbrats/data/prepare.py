@@ -109,7 +109,8 @@ def prepare(
     remove_partial(cache, STALE_SECONDS)
     cases = find_cases(root, say, links=data.links)
     bounds = bounds_of(root, data.max_voxels, data.links)
-    labels = task_labels(task or TaskConfig(), root, cases)
+    task = task or TaskConfig()
+    labels = task_labels(task, root, cases)
     allow(cases, labels)
     say(f"checking {len(cases)} cases in {root}")
     checked = check_cases(cases, workers, data.labels, memory=cache / "checks", bounds=bounds)
@@ -132,7 +133,7 @@ def prepare(
     _say_unstripped(stats, say)
     volumes = {name: meta["volumes_ml"]["WT"] for name, meta in stats.items()}
     sites = make_partition(usable, partition, volumes, labels)
-    check_classes(task or TaskConfig(), sites, labels)
+    check_classes(task, sites, labels)
     _say_left_out(cases, usable, errors, partition, sites, say)
     return Prepared(
         sites=sites,

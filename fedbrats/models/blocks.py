@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 NORMS: dict[str, tuple[str, dict[str, object]]] = {
     "batch": ("batch", {}),
@@ -49,6 +50,14 @@ def stage(before: int, widths: Sequence[int], stride: int = 1, dropout: float = 
             for index, (i, o) in enumerate(zip([before, *widths[:-1]], widths))
         )
     )
+
+
+def upsampled(features: Tensor, sides: Sequence[int]) -> Tensor:
+    """Features [batch, C, *S] to [batch, C, *sides], linearly along each axis; untouched where they have them."""
+    if features.shape[2:] == tuple(sides):
+        return features
+    mode = "trilinear" if len(sides) == 3 else "bilinear"
+    return interpolate(features, size=tuple(sides), mode=mode, align_corners=False)
 
 
 def he_initialise(module: nn.Module) -> None:

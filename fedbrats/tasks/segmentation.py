@@ -13,7 +13,7 @@ What a network's output channels mean is told by their number, so nothing has to
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -129,13 +129,3 @@ def shown_scores(
     """The metrics `SHOWN` of one region, from its bool masks [X, Y, Z]."""
     pair = Masks(prediction, reference, spacing, convention)
     return {name: BY_NAME[name].of(pair) for name in SHOWN}
-
-
-def reply_key(region: str) -> str:
-    """Under which a site tells the main score of `region`."""
-    return SEGMENTATION.reply_key(region)
-
-
-def round_columns(scores: Mapping[str, float]) -> dict[str, float]:
-    """Main scores by region as columns of `rounds.csv`."""
-    return SEGMENTATION.round_columns(scores)

@@ -34,7 +34,9 @@ def test_columns_are_the_promised_ones(tmp_path: Path) -> None:
 
 
 def test_what_is_not_given_stays_empty_and_an_unknown_column_is_refused() -> None:
-    row = rounds.row(1, "federated", "A", "val", **task.round_columns({"WT": 0.9, "TC": 0.8, "ET": 0.7}))
+    row = rounds.row(
+        1, "federated", "A", "val", **task.SEGMENTATION.round_columns({"WT": 0.9, "TC": 0.8, "ET": 0.7})
+    )
     assert (row["status"], row["dice_wt"], row["dice_tc"], row["dice_et"]) == ("ok", 0.9, 0.8, 0.7)
     assert row["loss"] == ""
     with pytest.raises(KeyError, match="dise"):

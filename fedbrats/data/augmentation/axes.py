@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from monai.transforms import RandFlip
 from torch import Tensor
 
-from fedbrats.data.augmentation.flipping import flipped
+from fedbrats.data.augmentation.flipping import flipped, flips_of
 
 FLIP = 0.5  # probability, for each axis on its own
 REPLACE = 0.1  # probability that a modality becomes noise
@@ -31,9 +30,7 @@ def axes(images: Tensor, labels: Tensor, state: np.random.RandomState) -> tuple[
     Returns:
         New tensors of the same shapes.
     """
-    flips = [RandFlip(FLIP, spatial_axis=axis) for axis in range(labels.ndim - 1)]
-    for flip in flips:
-        flip.set_random_state(state=state)
+    flips = flips_of(FLIP, labels.ndim - 1, state)
     new_images, new_labels = torch.empty_like(images), torch.empty_like(labels)
     for index in range(len(images)):
         order = [0, *(1 + axis for axis in _permutation(labels.shape[1:], state))]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from monai.transforms import RandFlip
 from torch import Tensor
 
-from fedbrats.data.augmentation.flipping import flipped
+from fedbrats.data.augmentation.flipping import flipped, flips_of
 
 DROPOUT, RESCALING, FLIP, MINING = 0.2, 0.5, 0.3, 0.1  # probabilities
 FACTORS = (0.9, 1.1)  # of the intensities
@@ -34,9 +33,7 @@ def mining(images: Tensor, labels: Tensor, state: np.random.RandomState) -> tupl
     Returns:
         New tensors of the same shapes.
     """
-    flips = [RandFlip(FLIP, spatial_axis=axis) for axis in range(labels.ndim - 1)]
-    for flip in flips:
-        flip.set_random_state(state=state)
+    flips = flips_of(FLIP, labels.ndim - 1, state)
     new_images, new_labels = torch.empty_like(images), torch.empty_like(labels)
     for index in range(len(images)):
         image, label = images[index].clone(), labels[index][None]

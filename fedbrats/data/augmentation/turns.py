@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from monai.transforms import AdjustContrast, RandFlip
+from monai.transforms import AdjustContrast
 from torch import Tensor
 
-from fedbrats.data.augmentation.flipping import flipped
+from fedbrats.data.augmentation.flipping import flipped, flips_of
 
 FLIP, TURN, CONTRAST = 0.4, 0.4, 0.5  # probabilities
 GAMMA = (0.7, 1.5)
@@ -32,9 +32,7 @@ def turns(images: Tensor, labels: Tensor, state: np.random.RandomState) -> tuple
     Returns:
         New tensors of the same shapes.
     """
-    flips = [RandFlip(FLIP, spatial_axis=axis) for axis in range(labels.ndim - 1)]
-    for flip in flips:
-        flip.set_random_state(state=state)
+    flips = flips_of(FLIP, labels.ndim - 1, state)
     new_images, new_labels = torch.empty_like(images), torch.empty_like(labels)
     square = labels.shape[1] == labels.shape[2]
     for index in range(len(images)):

@@ -53,8 +53,8 @@ def main(arguments: list[str]) -> None:
         from fedbrats.engines.superlink import supernode
 
         supernode.ask_more_often()
-        supernode.hand_on_at_once()
         supernode.answer_what_was_taken()
+        supernode.hand_on_at_once()  # around it: what cannot be stored is answered, too
         supernode.answer_failed_tasks()
         flower_supernode()
     elif role == "superexec":

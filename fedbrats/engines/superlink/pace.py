@@ -21,10 +21,8 @@ def ask_again_sooner() -> None:
     """
     from flwr.supercore.inflatable import inflatable_utils as module
 
-    for pull in (
-        module.pull_objects,
-        module.pull_and_inflate_object_from_tree,
-    ):  # the second has a second of its own
+    # The second hands the first a default of its own.
+    for pull in (module.pull_objects, module.pull_and_inflate_object_from_tree):
         pull.__kwdefaults__["initial_backoff"] = FIRST
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, max_pool3d
+from torch.nn.functional import max_pool3d
 
 from fedbrats.data.regions import REGIONS
-from fedbrats.models.blocks import check_widths
+from fedbrats.models.blocks import check_widths, upsampled
 from fedbrats.models.prior import set_output_prior
 from fedbrats.models.sides import check_sides
 
@@ -103,8 +103,7 @@ class UNet(nn.Module):
             features = block(features if level == 0 else max_pool3d(features, 2))
             skips.append(features)
         for block, skip in zip(self.decoder, skips[-2::-1]):
-            upsampled = interpolate(features, size=skip.shape[2:], mode="trilinear", align_corners=False)
-            features = block(torch.cat([skip, upsampled], dim=1))
+            features = block(torch.cat([skip, upsampled(features, skip.shape[2:])], dim=1))
         return self.head(features)
 
 

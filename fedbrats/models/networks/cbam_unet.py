@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from monai.networks.blocks import Convolution
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
-from fedbrats.models.blocks import check_group_widths, check_widths, norm_layer
+from fedbrats.models.blocks import check_group_widths, check_widths, norm_layer, upsampled
 from fedbrats.models.prior import set_output_prior
 from fedbrats.models.sides import check_sides
 
@@ -136,16 +135,10 @@ class CBAMUNet(nn.Module):
         found = [self.dilated(features)]
         found.append(self.join(torch.cat([skips[-1], found[0]], dim=1)))
         for stage, skip in zip(self.decoder, skips[-2::-1]):
-            found.append(stage(torch.cat([skip, _upsampled(found[-1], skip.shape[2:])], dim=1)))
+            found.append(stage(torch.cat([skip, upsampled(found[-1], skip.shape[2:])], dim=1)))
         if not self.training:
             return self.heads[-1](found[-1])
-        return [_upsampled(head(map_), images.shape[2:]) for head, map_ in zip(self.heads, found)][::-1]
-
-
-def _upsampled(features: Tensor, sides: Sequence[int]) -> Tensor:
-    if features.shape[2:] == tuple(sides):
-        return features
-    return interpolate(features, size=tuple(sides), mode="trilinear", align_corners=False)
+        return [upsampled(head(map_), images.shape[2:]) for head, map_ in zip(self.heads, found)][::-1]
 
 
 def _convolutions(before: int, widths: Sequence[int], norm: str, dilation: int = 1) -> nn.Sequential:

@@ -7,8 +7,9 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool3d, interpolate, max_pool3d
+from torch.nn.functional import adaptive_avg_pool3d, max_pool3d
 
+from fedbrats.models.blocks import upsampled
 from fedbrats.models.prior import set_output_prior
 from fedbrats.models.sides import check_sides
 
@@ -89,7 +90,7 @@ class PyramidPooling(nn.Module):
         """[batch, width, X, Y, Z] to the same shape."""
         sides = features.shape[2:]
         levels = [conv(adaptive_avg_pool3d(features, n)) for n, conv in zip(self.pyramid, self.convolutions)]
-        return torch.cat([_upsampled(level, sides) for level in levels], dim=1)
+        return torch.cat([upsampled(level, sides) for level in levels], dim=1)
 
 
 class CMMNet(nn.Module):
@@ -144,12 +145,8 @@ class CMMNet(nn.Module):
             features = max_pool3d(skips[-1], 2)
         features = self.bottleneck(features)
         for block, skip in zip(self.decoder, skips[::-1]):
-            features = block(torch.cat([skip, _upsampled(features, skip.shape[2:])], dim=1))
+            features = block(torch.cat([skip, upsampled(features, skip.shape[2:])], dim=1))
         return self.head(features)
-
-
-def _upsampled(features: Tensor, sides: Sequence[int]) -> Tensor:
-    return interpolate(features, size=tuple(sides), mode="trilinear", align_corners=False)
 
 
 def _block(before: int, width: int, dilation: int) -> nn.Sequential:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from monai.networks.layers.utils import get_norm_layer
 from torch import Tensor, nn
@@ -68,33 +71,30 @@ def unet_baseline(
         raise ValueError(f"model.activation={activation}: choose one of {', '.join(ACTIVATIONS)}.")
     if norm == "group" and filters % 8:
         raise ValueError(f"model.filters={filters}: must be a multiple of 8 for model.norm=group.")
-    make = _Maker(norm, activation, preactivation)
+    make = partial(_convolution, norm=norm, activation=activation, preactivation=preactivation)
     network = UNetBaseline(in_channels, out_channels, [filters * 2**level for level in range(blocks)], make)
     set_output_prior(network, out_channels, prior)
     return network
 
 
-class _Maker:
-    """Makes convolutions with their norm and activation, in the order asked for."""
-
-    def __init__(self, norm: str, activation: str, preactivation: bool) -> None:
-        self.norm, self.activation, self.preactivation = norm_layer(norm), activation, preactivation
-
-    def __call__(self, before: int, width: int, first: bool = False) -> nn.Sequential:
-        """3x3x3 from `before` to `width` channels; the very `first` of a network has no norm."""
-        convolution, activation = nn.Conv3d(before, width, 3, padding=1), ACTIVATIONS[self.activation]()
-        if first:
-            return nn.Sequential(convolution, activation)
-        norm = get_norm_layer(self.norm, spatial_dims=3, channels=before if self.preactivation else width)
-        if self.preactivation:
-            return nn.Sequential(norm, activation, convolution)
-        return nn.Sequential(convolution, norm, activation)
+def _convolution(
+    before: int, width: int, first: bool = False, *, norm: str, activation: str, preactivation: bool
+) -> nn.Sequential:
+    """3x3x3 from `before` to `width` channels, norm and activation in order; the very `first` has no norm."""
+    convolution, active = nn.Conv3d(before, width, 3, padding=1), ACTIVATIONS[activation]()
+    if first:
+        return nn.Sequential(convolution, active)
+    channels = before if preactivation else width
+    normed = get_norm_layer(norm_layer(norm), spatial_dims=3, channels=channels)
+    return nn.Sequential(*((normed, active, convolution) if preactivation else (convolution, normed, active)))
 
 
 class UNetBaseline(nn.Module):
     """Two convolutions per block, max pooling down, trilinear up, skips concatenated."""
 
-    def __init__(self, in_channels: int, out_channels: int, widths: list[int], make: _Maker) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, widths: list[int], make: Callable[..., nn.Sequential]
+    ) -> None:
         """`widths` of the first convolution of each block."""
         super().__init__()
         self.multiple = 2 ** (len(widths) - 1)

@@ -17,6 +17,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from fedbrats.engines.superlink import copies
 
 PIECE = 1000  # bytes
+HEADER = 128  # bytes before the numbers of an array
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +34,11 @@ def as_it_comes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def record() -> ArrayRecord:
-    """Two arrays, one of pieces that are all alike but the first and the last, which are then sent once."""
+    """Two arrays, one of which has a piece between others that are all alike and so sent once."""
     random = np.random.default_rng(0).standard_normal(700)
-    return ArrayRecord({"random": Array(random), "zeros": Array(np.zeros(5 * PIECE, np.uint8))})
+    zeros = np.zeros(5 * PIECE, np.uint8)
+    zeros[2 * PIECE - HEADER : 3 * PIECE - HEADER] = 1
+    return ArrayRecord({"random": Array(random), "zeros": Array(zeros)})
 
 
 def on_the_wire() -> dict[str, bytes]:

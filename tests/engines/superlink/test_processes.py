@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -117,3 +118,35 @@ def test_memory_is_used_again_unless_the_user_says_otherwise(monkeypatch: pytest
     monkeypatch.setenv(name, "1")
     processes.Program("a", (), None).start({})
     assert found[name] == "1"
+
+
+FAULTS = """
+import resource, threading
+
+def use() -> None:
+    bytearray(100 * 2**20)
+
+def faults() -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for act in (use, lambda: (thread := threading.Thread(target=use), thread.start(), thread.join())):
+        act()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(faults(), faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="names of glibc's own")
+def test_a_large_block_is_not_asked_for_again_by_whatever_thread() -> None:
+    def pages(**heap: str) -> tuple[int, int]:
+        own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+        done = subprocess.run(
+            [sys.executable, "-c", FAULTS], env={**own, **heap}, capture_output=True, text=True, check=True
+        )
+        first, again = map(int, done.stdout.split())
+        return first, again
+
+    first, again = pages()
+    assert again > 0.8 * first  # glibc as it is
+    first, again = pages(**processes.HEAP)
+    assert again < 0.1 * first

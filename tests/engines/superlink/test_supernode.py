@@ -157,6 +157,19 @@ def test_the_worker_has_an_object_as_soon_as_it_has_come(ours: bool, unpatched: 
     assert {name: store.get(name) for name in contents} == contents
 
 
+def test_a_message_whose_object_is_not_what_its_name_says_is_answered(unpatched: Any) -> None:
+    tree, contents = tree_and_contents()
+    last = list(contents)[-1]
+    supernode.answer_what_was_taken()
+    supernode.hand_on_at_once()  # in this order, as `flower.main` has it
+    how = given(pull_object=lambda run, name: contents[last], object_store=InMemoryObjectStore())
+    message, _ = how["receive"]()
+    message.metadata.__dict__["_message_id"] = tree.object_id
+    assert start_client_internal._pull_and_store_message(**{**how, "receive": lambda: (message, tree)}) == 7
+    (reply,) = replies(how)
+    assert "could not be fetched (ValueError)" in reply.error.reason
+
+
 def test_of_a_message_that_breaks_off_nothing_stays(unpatched: Any) -> None:
     tree, contents = tree_and_contents()
     store, last = InMemoryObjectStore(), list(contents)[-1]

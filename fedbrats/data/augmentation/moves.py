@@ -1,0 +1,54 @@
+"""Flips, a rotation and a random crop brought back to size."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import numpy as np
+import torch
+from monai.transforms import Affine
+from torch import Tensor
+
+from fedbrats.data.augmentation.flipping import flipped, flips_of
+
+FLIP = 0.5  # probability, for each axis on its own
+ANGLE, CROP = 15, 0.8  # largest angle in degrees, least share of each side
+
+
+def moves(images: Tensor, labels: Tensor, state: np.random.RandomState) -> tuple[Tensor, Tensor]:
+    """The recipe moves (COTRNet, BrainLes 2021, section 3; MSFR-Net, BrainLes 2021, section 3.3), 2D and 3D.
+
+    Printed: "random flip, random rotation, random crop", no number. Chosen: every sample is turned by U(-ANGLE, ANGLE)
+    about its middle (about the z axis in 3D), and a part of it, U(CROP, 1) of each side, placed anywhere inside, is
+    brought back to size, in one interpolation (linear, labels nearest). What lies outside the brain mask (any modality
+    not 0), which moves with the labels, is set to 0.
+
+    Args:
+        images: float32 [B, 4, *S], S of two or three sides.
+        labels: uint8 [B, *S].
+        state: what is drawn from; each sample has draws of its own.
+
+    Returns:
+        New tensors of the same shapes and dtypes.
+    """
+    flips = flips_of(FLIP, labels.ndim - 1, state)
+    new_images, new_labels = torch.empty_like(images), torch.empty_like(labels)
+    for index in range(len(images)):
+        both = torch.stack([labels[index], (images[index] != 0).any(0).to(labels.dtype)])
+        image, both = flipped(flips, images[index], both)
+        sides, share = image.shape[1:], state.uniform(CROP, 1)
+        angle = math.radians(state.uniform(-ANGLE, ANGLE))
+        room = [(1 - share) / 2 * (side - 1) for side in sides]
+        move = partial(
+            Affine,
+            rotate_params=[angle] if len(sides) == 2 else [0.0, 0.0, angle],
+            translate_params=[state.uniform(-free, free) for free in room],
+            scale_params=[share] * len(sides),
+            padding_mode="zeros",
+            image_only=True,
+        )
+        image = move(mode="bilinear")(image)
+        both = move(mode="nearest")(both.float()).to(labels.dtype)
+        new_images[index], new_labels[index] = image.masked_fill(both[1] == 0, 0), both[0]
+    return new_images, new_labels
