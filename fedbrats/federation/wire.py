@@ -42,8 +42,9 @@ def to_record(tensors: Mapping[str, Tensor]) -> ArrayRecord:
     """Flower's record of the tensors (NumPy's .npy bytes, one copy of each tensor)."""
     record = ArrayRecord()
     for name, tensor in tensors.items():
-        plain = tensor.detach().to("cpu").contiguous()
-        array = (plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain).numpy()
+        plain = tensor.detach().to("cpu")
+        values = (plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain).numpy()
+        array = np.ascontiguousarray(values).reshape(values.shape)  # of channels last in half of torch's time
         dtype = str(plain.dtype).removeprefix("torch.")
         header = _npy_header(_sent_as(dtype), array.shape)
         data = b"".join((header, array.reshape(-1).view(np.uint8).data))

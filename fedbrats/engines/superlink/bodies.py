@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-LARGEST = 32 * 2**20  # bytes of a body; Flower sends objects in pieces of 5 MB
+LARGEST = 32 * 2**20  # bytes of a body; objects come in pieces of 16 MiB (`processes.PIECES`)
 
 log = logging.getLogger(__name__)
 

@@ -51,14 +51,14 @@ def bound_replies() -> None:
         response = pull(request=request, state=state)
         with lock:
             down = exchanges[request.node.node_id].down
-            down[request.object_id] = len(response.object_content)
+            down[request.object_id] = response.ByteSize()  # its content would be copied to be measured
             largest[request.run_id] = max(largest[request.run_id], sum(down.values()))
         return response
 
     def pushed(request: Any, state: Any) -> Any:
         node, limit = request.node.node_id, SPARE + TIMES * largest[request.run_id]
         with lock:
-            exchanges[node].up += len(request.object_content)
+            exchanges[node].up += request.ByteSize()
             if exchanges[node].up > limit:
                 log.warning("node %s sends more than %d bytes for one reply: refused", node, limit)
                 return PushObjectResponse(stored=False)

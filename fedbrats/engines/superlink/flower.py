@@ -38,6 +38,7 @@ def main(arguments: list[str]) -> None:
     threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
     pace.ask_again_sooner()
     pace.read_in_large_pieces()
+    pace.write_without_copies()
     bodies.take_whole_bodies()
     if role == "superlink":
         from flwr.superlink.cli import flower_superlink

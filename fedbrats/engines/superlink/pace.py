@@ -50,3 +50,18 @@ def read_in_large_pieces() -> None:
 
     SyncStream.read = filled  # type: ignore[method-assign]
     HTTP11Connection.READ_NUM_BYTES = PIECE
+
+
+def write_without_copies() -> None:
+    """Let HTTP clients of this process keep what they send where it is.
+
+    A socket takes a part of a body at a time, and httpcore copies all the rest after each of them.
+    """
+    from httpcore._backends.sync import SyncStream
+
+    write = SyncStream.write
+
+    def written(self: Any, buffer: bytes, timeout: float | None = None) -> None:
+        write(self, memoryview(buffer), timeout)  # type: ignore[arg-type]
+
+    SyncStream.write = written  # type: ignore[method-assign]

@@ -23,6 +23,8 @@ HEALTH = "127.0.0.1:8082"  # where a program that runs alone answers Flower's qu
 # Of glibc: memory of a message is used again for the next one, whatever its size and its thread. Asked of the kernel
 # anew each time, it has to be mapped page by page, which for large models takes longer than all copying.
 HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+# Of Flower: bytes of an array in one request, each of which takes some milliseconds at both ends whatever its size.
+PIECES = {"FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": str(2**24)}
 GRACE = 20.0  # seconds that a process has to end by itself
 
 log = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ class Program:
         with self._log() as stream:
             return subprocess.Popen(
                 command,
-                env={**HEAP, **os.environ, **environment},
+                env={**HEAP, **PIECES, **os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,

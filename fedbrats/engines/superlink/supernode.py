@@ -54,17 +54,25 @@ def ask_more_often() -> None:
 def hand_on_at_once() -> None:
     """Let the worker have each object of a message as soon as the SuperNode of this process has it.
 
-    Flower stores them when the last has come, and the worker waits until then.
+    Flower stores them when the last has come, and the worker waits until then. It also hashes what the worker hands
+    over, as the SuperLink does again; here only what comes from outside is compared with its name.
     """
+    from flwr.supercore.inflatable.inflatable_object import get_object_id
+    from flwr.supercore.inflatable.inflatable_utils import validate_object_content
+    from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
     from flwr.supernode import start_client_internal as module
 
     fetch = module._pull_and_store_message
+    InMemoryObjectStore.__init__.__defaults__ = (False,)  # verify
 
     def fetched(**given: Any) -> int | None:
         pull, store, come = given["pull_object"], given["object_store"], set[str]()
 
         def pull_object(run_id: int, name: str) -> Any:
             content = pull(run_id, name)
+            if get_object_id(content) != name:
+                raise ValueError("an object under the name of another")
+            validate_object_content(content)
             store.put(name, content)
             come.add(name)
             return content

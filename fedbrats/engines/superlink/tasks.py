@@ -65,6 +65,7 @@ def begin() -> None:
     copies.copy_less()
     pace.ask_again_sooner()
     pace.read_in_large_pieces()
+    pace.write_without_copies()
 
 
 def _end_with(parent: int, doing: list[Where]) -> None:

@@ -24,11 +24,20 @@ A, B = Node(node_id=2), Node(node_id=3)
 RUN, LIMIT = 7, 100
 
 
+def sized(message: Any, size: int) -> Any:
+    """`message` with a content that makes it `size` bytes."""
+    for length in range(size):
+        message.object_content = b"x" * (size - length)
+        if message.ByteSize() == size:
+            return message
+    raise AssertionError(f"{size} bytes are too few")
+
+
 class SuperLink:
     """Stands for Flower's handlers: it has one question for everybody, and stores all that comes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.question, self.objects, self.stored = "q1", {"model": b"m" * 50, "names": b"n" * 10}, 0
+        self.question, self.objects, self.stored = "q1", {"model": 5000, "names": 1000}, 0
         monkeypatch.setattr(bounds, "SPARE", LIMIT)
         monkeypatch.setattr(fleet_handlers, "pull_messages", self._pull_messages)
         monkeypatch.setattr(fleet_handlers, "pull_object", self._pull_object)
@@ -42,10 +51,10 @@ class SuperLink:
         return response
 
     def _pull_object(self, request: Any, state: Any) -> PullObjectResponse:
-        return PullObjectResponse(object_found=True, object_content=self.objects[request.object_id])
+        return sized(PullObjectResponse(object_found=True), self.objects[request.object_id])
 
     def _push_object(self, request: Any, state: Any) -> PushObjectResponse:
-        self.stored += len(request.object_content)
+        self.stored += request.ByteSize()
         return PushObjectResponse(stored=True)
 
     def asks(self, node: Node, *names: str) -> None:
@@ -57,7 +66,7 @@ class SuperLink:
             fleet_handlers.pull_object(request=request, state=nothing)
 
     def takes(self, node: Node, size: int) -> bool:
-        request = PushObjectRequest(node=node, run_id=RUN, object_content=b"x" * size)
+        request = sized(PushObjectRequest(node=node, run_id=RUN), size)
         nothing: Any = SimpleNamespace()
         return fleet_handlers.push_object(request=request, state=nothing).stored
 
@@ -71,10 +80,10 @@ def test_a_reply_may_have_so_much_of_its_question_and_no_more(
     superlink: SuperLink, caplog: pytest.LogCaptureFixture
 ) -> None:
     superlink.asks(A, "model", "names")
-    whole = bounds.TIMES * 60 + LIMIT
-    assert superlink.takes(A, whole - 1)
-    assert superlink.takes(A, 1)
-    assert not superlink.takes(A, 1)
+    whole = bounds.TIMES * 6000 + LIMIT
+    assert superlink.takes(A, whole - 100)
+    assert superlink.takes(A, 100)
+    assert not superlink.takes(A, 100)
     assert superlink.stored == whole
     assert caplog.messages == [f"node 2 sends more than {whole} bytes for one reply: refused"]
 
@@ -85,28 +94,28 @@ def test_every_question_begins_anew_and_one_that_is_fetched_again_does_not(super
         superlink.asks(A)
         assert superlink.takes(A, LIMIT)
         superlink.asks(A)  # it was not confirmed, and so is handed out again
-        assert not superlink.takes(A, 1)
+        assert not superlink.takes(A, 100)
         superlink.question = ""
         superlink.asks(A)
-        assert not superlink.takes(A, 1)
+        assert not superlink.takes(A, 100)
 
 
 def test_what_is_fetched_twice_counts_once(superlink: SuperLink) -> None:
     superlink.asks(A, *["model"] * 5)
-    assert not superlink.takes(A, bounds.TIMES * 50 + LIMIT + 1)
+    assert not superlink.takes(A, bounds.TIMES * 5000 + LIMIT + 1)
 
 
 def test_a_short_question_may_be_answered_with_a_model_that_others_were_sent(superlink: SuperLink) -> None:
     superlink.asks(A, "model")
     superlink.question = "q2"
     superlink.asks(B, "names")
-    assert superlink.takes(B, bounds.TIMES * 50 + LIMIT)
-    assert not superlink.takes(B, 1)
+    assert superlink.takes(B, bounds.TIMES * 5000 + LIMIT)
+    assert not superlink.takes(B, 100)
 
 
 def test_who_was_asked_nothing_has_little(superlink: SuperLink) -> None:
     assert superlink.takes(B, LIMIT)
-    assert not superlink.takes(B, 1)
+    assert not superlink.takes(B, 100)
 
 
 def test_flower_asks_the_functions_that_are_replaced() -> None:

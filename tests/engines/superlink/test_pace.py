@@ -118,3 +118,25 @@ def test_an_answer_is_taken_in_large_pieces(
     assert b"".join(after) == b"".join(before) == BODY
     assert max(map(len, after)) > 2**16  # what httpcore takes at most
     assert len(after) < len(before)
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_what_is_sent_stays_where_it_is(ours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SyncStream, "write", SyncStream.write)
+    if ours:
+        pace.write_without_copies()
+    sent: list[tuple[bytes, bool]] = []
+
+    class Socket:
+        def settimeout(self, timeout: float | None) -> None:
+            pass
+
+        def send(self, buffer: bytes | memoryview) -> int:
+            sent.append((bytes(buffer[:1000]), isinstance(buffer, memoryview) and buffer.obj is body))
+            return min(1000, len(buffer))
+
+    body = BODY[:2500]
+    SyncStream(Socket()).write(body)  # type: ignore[arg-type]
+    assert [len(part) for part, _ in sent] == [1000, 1000, 500]
+    assert b"".join(part for part, _ in sent) == body
+    assert [there for _, there in sent] == [ours] * 3  # httpcore copies the rest each time

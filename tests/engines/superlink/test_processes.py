@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fedbrats.config.targets import ConfigError
-from fedbrats.engines.superlink import processes
+from fedbrats.engines.superlink import bodies, processes
 from fedbrats.files import read_json, write_json
 from tests.engines.superlink.deployment import wait
 
@@ -150,3 +150,21 @@ def test_a_large_block_is_not_asked_for_again_by_whatever_thread() -> None:
     assert again > 0.8 * first  # glibc as it is
     first, again = pages(**processes.HEAP)
     assert again < 0.1 * first
+
+
+def test_an_array_goes_in_large_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    (size,) = map(int, processes.PIECES.values())
+    asked = "from flwr.app.message import array; print(array.FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE)"
+
+    def said(**more: str) -> int:
+        own = {name: value for name, value in os.environ.items() if name not in processes.PIECES}
+        command = [sys.executable, "-c", asked]
+        done = subprocess.run(command, env={**own, **more}, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    assert said() < said(**processes.PIECES) == size
+    assert size < bodies.LARGEST / 1.5  # a piece is in a request with a few words more
+    found: dict[str, str] = {}
+    monkeypatch.setattr(processes.subprocess, "Popen", lambda command, env, **more: found.update(env))
+    processes.Program("a", (), None).start({})
+    assert found.items() >= processes.PIECES.items()

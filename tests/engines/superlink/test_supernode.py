@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.common.constant import SubStatus
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.constant import TaskType
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
@@ -101,6 +103,7 @@ def unpatched(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Flower's loop, which a test may change; as it was when the test is over. Its own way to fetch."""
     for name in ("_pull_and_store_message", "_push_messages"):
         monkeypatch.setattr(start_client_internal, name, getattr(start_client_internal, name))
+    monkeypatch.setattr(InMemoryObjectStore.__init__, "__defaults__", (True,))
     monkeypatch.delenv(supernode.HOME, raising=False)
     set_identity(2)
     return start_client_internal._pull_and_store_message
@@ -168,6 +171,16 @@ def test_a_message_whose_object_is_not_what_its_name_says_is_answered(unpatched:
     assert start_client_internal._pull_and_store_message(**{**how, "receive": lambda: (message, tree)}) == 7
     (reply,) = replies(how)
     assert "could not be fetched (ValueError)" in reply.error.reason
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_what_the_worker_hands_over_is_left_to_the_superlink_to_check(ours: bool, unpatched: Any) -> None:
+    if ours:
+        supernode.hand_on_at_once()
+    store, tree = InMemoryObjectStore(), ObjectTree(object_id="0" * 64)
+    store.preregister(7, tree)
+    with pytest.raises(ValueError, match="does not match") if not ours else nullcontext():
+        store.put(tree.object_id, b"what has another name")
 
 
 def test_of_a_message_that_breaks_off_nothing_stays(unpatched: Any) -> None:
