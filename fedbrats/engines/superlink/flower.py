@@ -57,6 +57,7 @@ def main(arguments: list[str]) -> None:
         supernode.answer_what_was_taken()
         supernode.hand_on_at_once()  # around it: what cannot be stored is answered, too
         supernode.answer_failed_tasks()
+        supernode.give_up_half_replies()
         flower_supernode()
     elif role == "superexec":
         _superexec(rest)

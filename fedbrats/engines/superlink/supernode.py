@@ -138,6 +138,34 @@ def answer_what_was_taken() -> None:
     module._pull_and_store_message, module._push_messages = fetched, sent
 
 
+def give_up_half_replies() -> None:
+    """Let the SuperNode of this process give up a reply whose worker ended before it had handed over all of it.
+
+    Flower sends a reply as it comes, and waits for the rest of it for ever. The server learns from the SuperLink that
+    it is incomplete, some minute later.
+    """
+    from flwr.common.constant import Status
+    from flwr.supernode import start_client_internal as module
+
+    send = module._push_messages
+
+    def sent(**given: Any) -> None:
+        state, store = given["state"], given["object_store"]
+
+        def get(name: str) -> bytes | None:
+            content: bytes | None = store.get(name)
+            if content == b"" and all(task.status.status == Status.FINISHED for task in state.get_tasks()):
+                content = store.get(name)  # it may have come before the task was over
+                if content == b"":
+                    raise RuntimeError("the worker ended before it had handed over all of its reply")
+            return content
+
+        view = SimpleNamespace(get=get, get_object_tree=store.get_object_tree, delete=store.delete)
+        send(**{**given, "object_store": view})
+
+    module._push_messages = sent
+
+
 def _give_up(message: Any, given: dict[str, Any], why: str) -> int:
     """Have an error sent in answer to `message`; returns its run."""
     from flwr.app import Error, Message

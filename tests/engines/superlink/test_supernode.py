@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -262,3 +263,42 @@ def test_a_note_that_is_torn_or_cannot_be_written_stops_nobody(
     (tmp_path / supernode.TAKEN).unlink()
     (tmp_path / supernode.TAKEN).mkdir()
     assert start_client_internal._pull_and_store_message(**given()) == 7
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_reply_whose_worker_died_over_it_is_given_up(ours: bool, unpatched: Any) -> None:
+    if ours:
+        supernode.give_up_half_replies()
+    store = InMemoryObjectStore()
+    state = InMemoryNodeState(store)
+    asked, task = question(state), state.create_task(TaskType.CLIENT_APP, run_id=1, fab_hash="")
+    reply = Message(RecordDict({"arrays": ArrayRecord({"a": Array(np.ones(3))})}), reply_to=asked)
+    reply.metadata.__dict__["_message_id"] = reply.object_id
+    objects = get_all_nested_objects(reply)
+    names = [*objects]
+    store.preregister(1, get_object_tree(reply))
+    state.store_message(reply)
+    store.put(names[0], objects[names[0]].deflate())
+    sent: list[str] = []
+
+    def send() -> None:
+        start_client_internal._push_messages(
+            state=state,
+            object_store=store,
+            send=lambda *message: (set(names), "session"),
+            push_object=lambda run, session, name, content: sent.append(name),
+        )
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    thread.join(1.5)
+    assert thread.is_alive()  # the rest may come
+    state.finish_task(task or 0, SubStatus.FAILED, "")
+    thread.join(1.5)
+    assert thread.is_alive() is not ours
+    for name in names[1:]:  # let Flower's end
+        if not ours:
+            store.put(name, objects[name].deflate())
+    thread.join(5)
+    assert not thread.is_alive()
+    assert len(store) == 0
