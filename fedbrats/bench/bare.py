@@ -43,14 +43,14 @@ def bare_loop(folder: str, sites: Sequence[str], ordered: bool = False, ready: A
         ready: a barrier to wait at before the clock starts.
     """
     warm = Warm(Path(folder))
-    config, train, loss = warm.config, warm.config.train, warm.parts.loss
+    config = warm.config
     torch.set_num_threads(config.runtime.threads)
     network = build_network(config.model).to(warm.device)
     if ordered:
         network = channels_last(network)
     weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     opened = {name: Site(name, warm) for name in sites}
-    steps, shapes, ends = 0, set(), []
+    steps, shapes, ends = 0, set[tuple[int, ...]](), []
     if ready is not None:
         ready.wait()
     started = time.perf_counter()
@@ -58,24 +58,31 @@ def bare_loop(folder: str, sites: Sequence[str], ordered: bool = False, ready: A
         mean = WeightedMean()
         for site in sites:
             network.load_state_dict(weights)
-            network.train()
-            optimizer = instantiate(train.optimizer)(network.parameters())
-            rng = generator(0, site, round_)
-            work = (train, warm.parts.rules, opened[site].steps(), warm.device)
-            for images, labels in batches(opened[site].cases.train, rng, *work):
-                optimizer.zero_grad(set_to_none=True)
-                with torch.autocast(warm.device.type, dtype=torch.bfloat16, enabled=warm.amp):
-                    logits = network(images)
-                loss(logits.float(), targets(labels, logits.shape[1]).float()).mean().backward()
-                optimizer.step()
-                steps += 1
-                shapes.add(tuple(images.shape))
+            trained = train_bare(network, warm, opened[site], round_)
+            steps, shapes = steps + len(trained), shapes.union(trained)
             arrays = {name: t.cpu().numpy() for name, t in network.state_dict().items()}
             mean.take(arrays, len(opened[site].cases.train))
         weights = mean.arrays
         ends.append(time.perf_counter())
     rounds = [end - start for start, end in zip([started, *ends], ends)]
     return Loop(ends[-1] - started, rounds, steps, shapes)
+
+
+def train_bare(network: torch.nn.Module, warm: Warm, site: Site, round_: int) -> list[tuple[int, ...]]:
+    """Train `network` on the cases of `site` as long as a round of it lasts; the shape of every batch."""
+    train, loss = warm.config.train, warm.parts.loss
+    network.train()
+    optimizer = instantiate(train.optimizer)(network.parameters())
+    rng, shapes = generator(0, site.name, round_), []
+    work = (train, warm.parts.rules, site.steps(), warm.device)
+    for images, labels in batches(site.cases.train, rng, *work):
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(warm.device.type, dtype=torch.bfloat16, enabled=warm.amp):
+            logits = network(images)
+        loss(logits.float(), targets(labels, logits.shape[1]).float()).mean().backward()
+        optimizer.step()
+        shapes.append(tuple(images.shape))
+    return shapes
 
 
 def _child(folder: str, sites: Sequence[str], ordered: bool, ready: Any, results: Any) -> None:

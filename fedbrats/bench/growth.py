@@ -16,6 +16,7 @@ from fedbrats.bench.jobs import Job, config_of
 from fedbrats.bench.overhead import Idle, idle_rounds, megabytes, peak_of_idle
 from fedbrats.bench.rounds import Result, with_workers
 from fedbrats.bench.speed import train_federation, work_of, write_job
+from fedbrats.bench.stock import stock_rounds
 
 EARLY = 20  # rounds after which memory should grow no more
 PEERS = 5.0  # times the overhead of Flower's own simulation
@@ -42,12 +43,17 @@ def many_sites(folder: Path, job: Job) -> Iterator[Result]:
         figure = f"{trained.rounds.whole:.2f} s / {inside:.2f} s / {overhead[name]:.3f} s, {work}"
         yield f"(h) {name}, whole / rounds / overhead of a round", figure, ""
     if "ray engine, 2 workers" not in whole:
-        yield "(h) ray engine", "not installed: pip install -e '.[ray]'", ""
+        yield "(h) Flower's simulation on ray", "not installed: pip install -e '.[ray]'", ""
         return
-    ours, theirs = "local engine, 2 workers", "ray engine, 2 workers"
+    stock = stock_rounds(folder, with_workers(config, 2, "ray"), sites)
+    inside, name = sum(stock.each), "Flower's simulation as it comes, 2 actors"
+    whole[name], overhead[name] = stock.whole, (inside - bare[2].seconds) / job.rounds
+    figure = f"{stock.whole:.2f} s / {inside:.2f} s / {overhead[name]:.3f} s"
+    yield f"(h) {name}, whole / rounds / overhead of a round", figure, ""
+    ours, theirs = "local engine, 2 workers", name
     times = overhead[theirs] / max(overhead[ours], 1e-3)
-    yield "(h) overhead of a round, ray / local, 2 workers", f"{times:.1f}", f">= {PEERS:g}"
-    yield "(h) whole, local / ray, 2 workers", f"{whole[ours] / whole[theirs]:.2f}", "<= 1"
+    yield "(h) overhead of a round, Flower's / local, 2 workers", f"{times:.1f}", f">= {PEERS:g}"
+    yield "(h) whole, local / Flower's, 2 workers", f"{whole[ours] / whole[theirs]:.2f}", "<= 1"
 
 
 def long_memory(folder: Path, job: Idle) -> Iterator[Result]:

@@ -27,7 +27,7 @@ def test_many_sites_beside_bare_loops(tmp_path: Path, monkeypatch: pytest.Monkey
         assert figure.endswith(", 12 steps at 3 sites")
         whole, inside, overhead = (float(part.split(" s")[0]) for part in figure.split(" / "))
         assert whole > inside > overhead
-    assert found["(h) ray engine"].startswith("not installed")
+    assert found["(h) Flower's simulation on ray"].startswith("not installed")
 
 
 def test_memory_over_many_rounds_is_that_of_this_process(
