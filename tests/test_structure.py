@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "fedbrats"
 
 # From the ground up; the rooms of one floor may import each other, as long as no circle comes of it.
 FLOORS = (
-    ("arrays", "files", "devices", "seeding", "environment"),
+    ("arrays", "files", "devices", "light_monai", "seeding", "environment"),
     ("config",),
     ("data", "credentials"),
     ("algorithms", "tasks", "losses", "metrics", "models", "runs"),
@@ -103,7 +103,7 @@ def circle(arrows: dict[str, set[str]]) -> list[str]:
 def test_every_room_has_its_floor() -> None:
     rooms = {room_of(name) for name in KNOWN if name != "fedbrats"}
     assert rooms == FLOOR.keys()
-    assert len([f for f in PACKAGE.glob("*.py") if not f.name.startswith("__")]) <= 5
+    assert len([f for f in PACKAGE.glob("*.py") if not f.name.startswith("__")]) <= 6
 
 
 def test_no_arrow_runs_up() -> None:
