@@ -37,7 +37,7 @@ from fedbrats.data.families import given
 from fedbrats.data.institutions import METHODS, check_options
 from fedbrats.data.patches import CENTRES
 from fedbrats.federation.parts import Parts, parts_of
-from fedbrats.models.build import check_loss, check_network, check_presence, dimensions
+from fedbrats.models.build import check_beside, check_loss, check_network, dimensions
 from fedbrats.models.node import check_size, with_size
 from fedbrats.personalization.base import Personalization, local_and_travelling
 from fedbrats.personalization.norms import NoNorms, norm_choices
@@ -130,7 +130,7 @@ def _check_targets(config: Config) -> None:
     channels = check_network(config, parts.blank)
     kind = 0 if parts.classifies else dimensions(parts.blank)
     check_loss(parts.loss, channels, kind)
-    check_presence(config, parts.blank, parts.loss)
+    check_beside(config, parts.blank, parts.loss)
     check_with_network(config, parts, channels)
     check_survey(config.survey, "federated" in config.arms, isinstance(parts.privacy, DpSgd))
     if parts.personalization is not None:

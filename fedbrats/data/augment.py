@@ -22,6 +22,7 @@ from monai.transforms import (
 )
 from torch import Tensor
 
+from fedbrats.data.augmentation.affine import affine
 from fedbrats.data.augmentation.artefacts import artefacts
 from fedbrats.data.augmentation.axes import axes
 from fedbrats.data.augmentation.channel_drop import channel_drop
@@ -30,6 +31,7 @@ from fedbrats.data.augmentation.flipping import flipped, flips_of
 from fedbrats.data.augmentation.mining import mining
 from fedbrats.data.augmentation.moves import moves
 from fedbrats.data.augmentation.noise import noise
+from fedbrats.data.augmentation.rotations import rotations
 from fedbrats.data.augmentation.turns import turns
 
 FLIP = 0.5  # probability, for each axis on its own
@@ -61,11 +63,13 @@ def augment(
     - nnunet: rotation, scaling, noise, blur, brightness, contrast, low resolution, gamma and flips of nnU-Net.
     - turns: flips, quarter turns and gamma (`turns.turns`).
     - axes: axes exchanged and mirrored, a modality replaced by noise (`axes.axes`).
+    - rotations: flips, rotation, Gaussian or Poisson noise (`rotations.rotations`).
+    - affine: shift, rotation, scaling, intensities shifted, scaled and noisy, all normal (`affine.affine`).
 
     Voxels that are exactly 0 are background, which inference also sees as 0. They stay 0, except that channel_drop,
-    masks and mining put zeros into the brain as well. In elastic, moves and nnunet, which mix brain with background,
-    background is what lies outside the brain mask (any modality not 0), which is moved with the labels: it is set to 0
-    at the end.
+    masks and mining put zeros into the brain as well. In affine, elastic, moves, nnunet and rotations, which mix brain
+    with background, background is what lies outside the brain mask (any modality not 0), which is moved with the
+    labels: it is set to 0 at the end.
 
     MONAI's meta tracking is switched off for the process, as it would wrap every patch.
 
@@ -232,4 +236,6 @@ RECIPES: dict[str, Callable[[Tensor, Tensor, State], tuple[Tensor, Tensor]]] = {
     "nnunet": _nnunet,
     "turns": turns,
     "axes": axes,
+    "rotations": rotations,
+    "affine": affine,
 }

@@ -1,4 +1,4 @@
-"""One loss over the outputs that a network gives at several resolutions."""
+"""One loss over all that a network gives in training: logits at several resolutions, and terms of its own."""
 
 from __future__ import annotations
 
@@ -21,17 +21,20 @@ def deep_supervised(
     """Loss of the logits against canonical labels, float32 [B], or a scalar where `loss` returns one.
 
     Each output is compared at its own size; the labels come down to it by nearest neighbour, so they stay labels. An
-    output of one voxel says which channels are anywhere in the patch (`semantic.WithPresence`).
+    output of one voxel says which channels are anywhere in the patch (`semantic.WithPresence`). An output [B] is a term
+    of the loss that the network has worked out by itself, such as the error of an autoencoder on its images: it is
+    taken as it is, and not shown to `loss`.
 
     Args:
         loss: of logits and target [B, C, ...].
-        outputs: logits [B, C, ...], or several, full resolution first.
+        outputs: logits [B, C, ...], or several, full resolution first; and terms [B].
         labels: uint8 [B, ...] at full resolution.
         weights: of the outputs, scaled to sum 1; None halves them from one to the next (nnU-Net). An output of
             weight 0 is left out.
 
     Raises:
-        ValueError: not one weight per output, a negative one, none above 0, or `loss` returns another shape.
+        ValueError: not one weight per output, a negative one, none above 0, `loss` returns another shape, or a term of
+            the network has not one value per sample.
     """
     outputs = [outputs] if isinstance(outputs, Tensor) else outputs
     shares = _shares(weights, len(outputs))
@@ -54,6 +57,13 @@ def _shares(weights: Sequence[float] | None, outputs: int) -> list[float]:
 
 
 def _value(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor) -> Tensor:
+    if logits.ndim < 2:
+        if logits.shape != (len(labels),):
+            raise ValueError(
+                f"loss: the network gives a term of its own of shape {tuple(logits.shape)} for {len(labels)} samples; "
+                "it must have one value per sample, which no other sample changes."
+            )
+        return logits
     if is_presence(logits):
         target = presence(labels, logits)
     else:

@@ -228,16 +228,24 @@ def check_loss(loss: Any, channels: int, kind: int) -> None:
         )
 
 
-def check_presence(config: Config, network: nn.Module, loss: Any) -> None:
-    """Check that a loss of voxels is not given an output of `network` (on the meta device) that has but one.
+def check_beside(config: Config, network: nn.Module, loss: Any) -> None:
+    """Check what `network` (on the meta device) gives in training beside the logits of voxels.
+
+    A loss of voxels must not be given an output that has but one, and a term of the network's own must be one of each
+    sample.
 
     Raises:
         ConfigError: naming the fix.
     """
     network.train()
-    says = any(is_presence(output) for output in _outputs(network, patch_of(config)))
+    outputs = _outputs(network, patch_of(config))
     network.eval()
-    if says and not getattr(loss, "reads_presence", False):
+    if mixed := [output for output in outputs if output.ndim < 2 and output.shape != (1,)]:
+        raise ConfigError(
+            f"model: in training the network adds a term of shape {tuple(mixed[0].shape)} to the loss, which mixes the "
+            "samples of a batch; return one value per sample, [batch]."
+        )
+    if any(is_presence(output) for output in outputs) and not getattr(loss, "reads_presence", False):
         raise ConfigError(
             "loss: the network also tells in training which classes are present, which this loss does not read; set "
             "loss=dice_semantic, or model.semantic=false."

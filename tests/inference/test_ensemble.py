@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
 
 from fedbrats.inference.ensemble import combine, staple
-from fedbrats.inference.predict import Prediction
+from fedbrats.inference.predict import Prediction, vote_of_channels
 from fedbrats.tasks.segmentation import labels_from_probabilities
 
 
@@ -91,6 +94,23 @@ def test_vote_is_about_label_masks_region_by_region() -> None:
     # ET alone is background in a label mask (the merge of regions), so this member does not vote for it
     lone = regions([0.1], [0.1], [0.9])
     assert labels_from_probabilities(combine([lone, lone], "vote").probabilities).item() == 0
+
+
+def test_three_runs_of_one_plane_vote_as_three_planes_of_one_run_wherever_two_agree() -> None:
+    """All 64 triples of labels: classes are elected by planes, regions by members."""
+    triples = np.array(list(product(range(4), repeat=3)))
+    sure = (
+        torch.nn.functional.one_hot(torch.from_numpy(triples), 4).float() * 0.6 + 0.1
+    )  # [triple, member, class]
+    each = [sure[:, member].T[:, :, None, None] for member in range(3)]
+    of_members = labels_from_probabilities(
+        combine([Prediction(p) for p in each], "vote").probabilities
+    ).ravel()
+    of_planes = labels_from_probabilities(vote_of_channels(torch.stack(each))).ravel()
+    for triple, by_member, by_plane in zip(triples, of_members, of_planes, strict=True):
+        label, votes = Counter(triple.tolist()).most_common(1)[0]
+        if votes > 1:
+            assert by_member == by_plane == label, triple
 
 
 def test_one_member_is_returned_and_none_refused() -> None:

@@ -69,6 +69,17 @@ def test_value_by_hand() -> None:
     torch.testing.assert_close(three, torch.tensor([expected / 3]))
 
 
+def test_the_print_is_a_sum_of_distances_in_voxels() -> None:
+    """p times 1.5, 0.5, -0.5, -0.5, 0.5, 1.5; three regions have the mean of their sums."""
+    target = torch.tensor([0.0, 0, 1, 1, 0, 0]).view(1, 1, 1, 6)
+    logits = logit([0.3, 0.6, 0.9, 0.6, 0.3, 0.2]).view(1, 1, 1, 6)
+    expected = 0.45 + 0.3 - 0.45 - 0.3 + 0.15 + 0.3
+    torch.testing.assert_close(Boundary(scaled=False)(logits, target), torch.tensor([expected]))
+    rest = torch.zeros(1, 2, 1, 6)
+    three = Boundary(scaled=False)(torch.cat([logits, rest], 1), torch.cat([target, rest], 1))
+    torch.testing.assert_close(three, torch.tensor([expected / 3]))
+
+
 def test_classes_count_without_the_background() -> None:
     """Same line as oedema (class 2): only its channel has a boundary; the background's would be there too."""
     labels = torch.tensor([0, 0, 2, 2, 0, 0]).view(1, 1, 6)

@@ -104,3 +104,26 @@ def test_a_loss_of_monai_gives_a_scalar_and_no_map() -> None:
     torch.testing.assert_close(deep_supervised(plain, logits, LABELS), expected)
     with pytest.raises(ValueError, match=r"one value per sample.*reduction: mean"):
         deep_supervised(DiceLoss(sigmoid=True, reduction="none"), logits, LABELS)
+
+
+def test_what_a_network_adds_by_itself_is_taken_as_it_is() -> None:
+    """Weights 1, 0.1 and 0.3 over 1.4; the loss sees the logits alone."""
+    seen = []
+
+    def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(logits.shape))
+        return logits.flatten(1).mean(1)
+
+    labels = torch.zeros(2, 4, 4, 4, dtype=torch.uint8)
+    terms = [torch.tensor([5.0, 6.0]), torch.tensor([0.5, -1.0])]
+    found = deep_supervised(loss, [torch.full((2, 3, 4, 4, 4), 7.0), *terms], labels, [1, 0.1, 0.3])
+    expected = [(7 + 0.5 + 0.15) / 1.4, (7 + 0.6 - 0.3) / 1.4]
+    assert found.tolist() == pytest.approx(expected)
+    assert seen == [(2, 3, 4, 4, 4)]
+
+
+@pytest.mark.parametrize("term", [torch.tensor(1.0), torch.ones(3)])
+def test_a_term_of_the_whole_batch_is_refused(term: torch.Tensor) -> None:
+    labels = torch.zeros(2, 4, 4, 4, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="one value per sample, which no other sample changes"):
+        deep_supervised(DiceCE(), [torch.zeros(2, 3, 4, 4, 4), term], labels, [1, 1])

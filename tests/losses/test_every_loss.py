@@ -62,6 +62,8 @@ def test_the_files_are_those_that_are_promised() -> None:
         "dice_boundary",
         "dice_semantic",
         "topology_aware",
+        "hausdorff",
+        "ce_hausdorff",
     }
 
 
@@ -151,4 +153,9 @@ def test_the_settings_of_the_papers_arrive() -> None:
     assert configured("dice_topk").terms["dice"].dice.squared_pred
     assert configured("dice_squared").dice.squared_pred
     assert (configured("dice_boundary").start, configured("dice_boundary").end) == (0.01, 0.5)
+    assert configured("dice_boundary").after.scaled
+    hausdorff = configured("ce_hausdorff")
+    assert hausdorff.weights == {"cross_entropy": 1.0, "hausdorff": 1.0}
+    one = hausdorff.terms["hausdorff"]
+    assert (one.mean, one.maximum, one.alpha, one.beta) == (0.1, 0.01, 1.0, 1.0)
     assert type(configured("dice_bce_per_region").terms["ET"]).__name__ == "CrossEntropy"

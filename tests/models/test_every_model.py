@@ -45,6 +45,8 @@ PAPERS = (
         "cmm_net",
         "maab_unet",
         "modality_interaction",
+        "unet_plus_plus",
+        "vae_unet",
     ),
 )
 

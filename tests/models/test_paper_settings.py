@@ -152,6 +152,36 @@ PRINTED = {
         "train.schedule": ("poly", "poly"),  # section 2.6
         "train.optimizer.lr": (1e-3, 3e-3),  # section 2.6
     },
+    "unet_plus_plus": {
+        "model.input.patch": ([240, 240], [64, 64]),
+        "model.input.resize": ([256, 256], None),  # section 2.2
+        "model.input.planes": (["axial", "coronal", "sagittal"],) * 2,  # section 2.2
+        "inference.combine": ("vote", "vote"),  # section 2.2: "a majority vote"
+        "loss.start": (0.01, 0.01),  # section 2.2: alpha
+        "loss.end": (0.50, 0.50),  # after 50 epochs of 0.01 more
+        "loss.before.squared": (False, False),
+        "train.batch": (16, 4),  # section 2.2
+        "train.tumour_share": (0.0, 0.5),
+        "train.augment": ("rotations", "light"),
+        "train.schedule": ("plateau", "constant"),
+        "train.plateau_factor": (0.1, 0.1),
+        "train.plateau_patience": (2, 2),
+        "train.optimizer._target_": ("torch.optim.Adam",) * 2,
+        "train.optimizer.lr": (1e-4, 3e-3),
+    },
+    "vae_unet": {
+        "model.input.patch": ([144] * 3, [32] * 3),  # section 2.4
+        "model.patch": ([144] * 3, [32] * 3),  # of the branch: the same
+        "loss.terms.hausdorff.mean": (0.1, 0.1),  # section 2.1
+        "loss.terms.hausdorff.maximum": (0.01, 0.01),
+        "train.deep_supervision": ([1, 0.1, 0.1],) * 2,  # section 2.1: W_CE, W_VAE, W_KL
+        "train.augment": ("affine", "light"),  # Table 1
+        "train.tumour_share": (0.0, 0.5),  # section 2.4: "random patches"
+        "train.optimizer._target_": ("torch.optim.AdamW",) * 2,
+        "train.optimizer.lr": (1e-4, 3e-3),  # section 2.4
+        "train.optimizer.weight_decay": (1e-4, 1e-4),
+        "inference.overlap": (0.556, 0.25),  # section 2.5: 1 - 64 / 144
+    },
 }
 
 

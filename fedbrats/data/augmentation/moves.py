@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import numpy as np
 import torch
-from monai.transforms import Affine
 from torch import Tensor
 
 from fedbrats.data.augmentation.flipping import flipped, flips_of
+from fedbrats.data.augmentation.moving import about_the_third_axis, moved
 
 FLIP = 0.5  # probability, for each axis on its own
 ANGLE, CROP = 15, 0.8  # largest angle in degrees, least share of each side
@@ -35,20 +34,15 @@ def moves(images: Tensor, labels: Tensor, state: np.random.RandomState) -> tuple
     flips = flips_of(FLIP, labels.ndim - 1, state)
     new_images, new_labels = torch.empty_like(images), torch.empty_like(labels)
     for index in range(len(images)):
-        both = torch.stack([labels[index], (images[index] != 0).any(0).to(labels.dtype)])
-        image, both = flipped(flips, images[index], both)
+        image, label = flipped(flips, images[index], labels[index][None])
         sides, share = image.shape[1:], state.uniform(CROP, 1)
         angle = math.radians(state.uniform(-ANGLE, ANGLE))
         room = [(1 - share) / 2 * (side - 1) for side in sides]
-        move = partial(
-            Affine,
-            rotate_params=[angle] if len(sides) == 2 else [0.0, 0.0, angle],
-            translate_params=[state.uniform(-free, free) for free in room],
-            scale_params=[share] * len(sides),
-            padding_mode="zeros",
-            image_only=True,
+        new_images[index], new_labels[index] = moved(
+            image,
+            label[0],
+            angles=about_the_third_axis(angle, len(sides)),
+            shift=[state.uniform(-free, free) for free in room],
+            scale=[share] * len(sides),
         )
-        image = move(mode="bilinear")(image)
-        both = move(mode="nearest")(both.float()).to(labels.dtype)
-        new_images[index], new_labels[index] = image.masked_fill(both[1] == 0, 0), both[0]
     return new_images, new_labels
