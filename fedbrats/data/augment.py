@@ -11,7 +11,6 @@ import torch
 from monai.data import set_track_meta
 from monai.transforms import (
     AdjustContrast,
-    Affine,
     GaussianSmooth,
     RandCoarseDropout,
     RandGaussianNoise,
@@ -27,9 +26,12 @@ from fedbrats.data.augmentation.artefacts import artefacts
 from fedbrats.data.augmentation.axes import axes
 from fedbrats.data.augmentation.channel_drop import channel_drop
 from fedbrats.data.augmentation.elastic import elastic
+from fedbrats.data.augmentation.fifths import fifths
 from fedbrats.data.augmentation.flipping import flipped, flips_of
+from fedbrats.data.augmentation.gamma import gamma
 from fedbrats.data.augmentation.mining import mining
 from fedbrats.data.augmentation.moves import moves
+from fedbrats.data.augmentation.moving import rotated_and_zoomed
 from fedbrats.data.augmentation.noise import noise
 from fedbrats.data.augmentation.rotations import rotations
 from fedbrats.data.augmentation.turns import turns
@@ -65,11 +67,13 @@ def augment(
     - axes: axes exchanged and mirrored, a modality replaced by noise (`axes.axes`).
     - rotations: flips, rotation, Gaussian or Poisson noise (`rotations.rotations`).
     - affine: shift, rotation, scaling, intensities shifted, scaled and noisy, all normal (`affine.affine`).
+    - gamma: flips, a rotation of up to 30 degrees, gamma (`gamma.gamma`).
+    - fifths: zoom, rotation, contrast and mirroring, each in a fifth of the samples (`fifths.fifths`).
 
     Voxels that are exactly 0 are background, which inference also sees as 0. They stay 0, except that channel_drop,
-    masks and mining put zeros into the brain as well. In affine, elastic, moves, nnunet and rotations, which mix brain
-    with background, background is what lies outside the brain mask (any modality not 0), which is moved with the
-    labels: it is set to 0 at the end.
+    masks and mining put zeros into the brain as well. In affine, elastic, fifths, gamma, moves, nnunet and rotations,
+    which mix brain with background, background is what lies outside the brain mask (any modality not 0), which is moved
+    with the labels: it is set to 0 at the end.
 
     MONAI's meta tracking is switched off for the process, as it would wrap every patch.
 
@@ -182,16 +186,8 @@ def _moved(image: Tensor, label: Tensor, state: State) -> tuple[Tensor, Tensor]:
     flat = ROTATION_OBLONG if max(sides) > OBLONG * min(sides) else ROTATION_2D
     limit = math.radians(ROTATION if len(sides) == 3 else flat)
     angles = state.uniform(-limit, limit, size=3 if len(sides) == 3 else 1) if rotate else None
-    # MONAI scales the coordinates that are read: a factor below 1 enlarges.
-    factor = 1 / state.uniform(*ZOOM) if zoom else 1.0
-    move = partial(
-        Affine,
-        rotate_params=None if angles is None else angles.tolist(),
-        scale_params=[factor] * len(sides),
-        padding_mode="zeros",
-        image_only=True,
-    )
-    return move(mode="bilinear")(image), move(mode="nearest")(label.float()).to(label.dtype)
+    factor = state.uniform(*ZOOM) if zoom else 1.0
+    return rotated_and_zoomed(image, label, None if angles is None else angles.tolist(), factor)
 
 
 def _intensities(image: Tensor, state: State) -> Tensor:
@@ -202,7 +198,7 @@ def _intensities(image: Tensor, state: State) -> Tensor:
     cubic = "bicubic" if image.ndim == 3 else "trilinear"
     low = RandSimulateLowResolution(1.0, upsample_mode=cubic).set_random_state(state=state)
 
-    def gamma(invert: bool) -> Callable[[Tensor], Tensor]:
+    def power(invert: bool) -> Callable[[Tensor], Tensor]:
         return lambda channel: AdjustContrast(state.uniform(*GAMMA), invert_image=invert)(channel)
 
     def contrast(channel: Tensor) -> Tensor:
@@ -213,8 +209,8 @@ def _intensities(image: Tensor, state: State) -> Tensor:
         (P_BRIGHTNESS, 1.0, lambda channel: channel * state.uniform(*BRIGHTNESS)),
         (P_CONTRAST, 1.0, contrast),
         (P_LOW_RESOLUTION, PER_MODALITY, low),
-        (P_GAMMA, 1.0, gamma(invert=True)),
-        (P_GAMMA, 1.0, gamma(invert=False)),
+        (P_GAMMA, 1.0, power(invert=True)),
+        (P_GAMMA, 1.0, power(invert=False)),
     ]
     for probability, share, change in steps:
         if state.uniform() < probability:
@@ -238,4 +234,6 @@ RECIPES: dict[str, Callable[[Tensor, Tensor, State], tuple[Tensor, Tensor]]] = {
     "axes": axes,
     "rotations": rotations,
     "affine": affine,
+    "gamma": gamma,
+    "fifths": fifths,
 }

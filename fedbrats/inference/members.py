@@ -89,6 +89,14 @@ class Member:
         return task.masks(labels_from_probabilities(found.probabilities), [task.LEADING])[task.LEADING]
 
 
+def split_spec(text: str) -> tuple[Path, list[str]]:
+    """The folder of RUN[@ARM[@WHICH]], whether it is there or not, and what follows it."""
+    parts = os.path.expanduser(text).split("@")
+    # A folder may have an @ in its name, so the longest name that is a folder counts.
+    length = next((n for n in range(len(parts), 0, -1) if Path("@".join(parts[:n])).is_dir()), 1)
+    return Path("@".join(parts[:length])), parts[length:]
+
+
 def parse_spec(text: str) -> list[Spec]:
     """Read RUN[@ARM[@WHICH]]; the arm "local" stands for the local models of all sites.
 
@@ -98,10 +106,7 @@ def parse_spec(text: str) -> list[Spec]:
     Raises:
         ConfigError: no such run folder, no checkpoint in it, or no such arm; the message lists the arms.
     """
-    parts = os.path.expanduser(text).split("@")
-    # A folder may have an @ in its name, so the longest name that is a folder counts.
-    length = next((n for n in range(len(parts), 0, -1) if Path("@".join(parts[:n])).is_dir()), 1)
-    run, rest = Path("@".join(parts[:length])), parts[length:]
+    run, rest = split_spec(text)
     if not (run / "config.yaml").is_file():
         problem = "no config.yaml there, so it is no run folder" if run.is_dir() else "no such folder"
         raise ConfigError(f"checkpoint={text}: {run}: {problem}; expected {FORM}.")

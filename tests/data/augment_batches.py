@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fedbrats.data import augment as module
+from fedbrats.data.augmentation import moving
 
 
 def marked_batch(size: int, sides: tuple[int, ...] = (4, 5, 6)) -> tuple[Tensor, Tensor]:
@@ -31,12 +32,13 @@ def brain_batch(size: int, sides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 
 class Spy:
-    """Stands for a class of MONAI in the module; keeps what each call made and with which arguments."""
+    """Stands for a class of MONAI in the module that has it; keeps what each call made and with which arguments."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-        self.real: Callable[..., Any] = getattr(module, name)
+        where = moving if name == "Affine" else module
+        self.real: Callable[..., Any] = getattr(where, name)
         self.made: list[tuple[Any, tuple, dict]] = []
-        monkeypatch.setattr(module, name, self)
+        monkeypatch.setattr(where, name, self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.made.append((self.real(*args, **kwargs), args, kwargs))

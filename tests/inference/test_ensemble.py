@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedbrats.inference import ensemble
 from fedbrats.inference.ensemble import combine, staple
 from fedbrats.inference.predict import Prediction, vote_of_channels
 from fedbrats.tasks.segmentation import labels_from_probabilities
@@ -155,6 +156,54 @@ def test_staple_is_warfields() -> None:
     assert wrong <= int(((masks.sum(0) > 1) != truth).sum())
 
 
+def test_one_step_of_staple_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three raters of voxels 0 to 7. Two of three see each of 0, 1 and 2; each sees one voxel more, alone.
+
+    The first guess is the share of votes: 2/3, 1/3 and 0, in all 3 inside and 5 outside. Of the inside each rater has
+    2/3 + 2/3 + 1/3, of the outside 1/3 + 2 2/3 + 2: sensitivity 5/9, specificity 11/15. The prior is 9 of 24, 3/8.
+    Inside and outside then weigh, for two, one and no vote,
+        3/8 (5/9)^2 (4/9)  5/8 (4/15)^2 (11/15)   625 : 396
+        3/8 (5/9) (4/9)^2  5/8 (4/15) (11/15)^2   500 : 1089
+        3/8 (4/9)^3        5/8 (11/15)^3          1600 : 11979
+    """
+    masks = np.zeros((3, 8), bool)
+    for rater, seen in enumerate(([0, 1, 3], [0, 2, 4], [1, 2, 5])):
+        masks[rater, seen] = True
+    expected = np.array([625 / 1021] * 3 + [500 / 1589] * 3 + [1600 / 13579] * 2)
+    monkeypatch.setattr(ensemble, "ITERATIONS", 1)
+    found = staple(masks.reshape(3, 2, 2, 2))
+    np.testing.assert_allclose(found.ravel(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", ["nothing", "everything", "the opposite", "noise"])
+def test_two_raters_who_agree_are_believed_whatever_the_third_says(bad: str) -> None:
+    """With the two at sensitivity and specificity 1 the expectation is what they say, and gives the same again."""
+    truth = np.zeros((5, 5, 5), bool)
+    truth[1:4, 1:4, 1:4] = True
+    noise = np.random.default_rng(2).random(truth.shape) < 0.5
+    third = {
+        "nothing": np.zeros_like(truth),
+        "everything": np.ones_like(truth),
+        "the opposite": ~truth,
+        "noise": noise,
+    }
+    found = staple(np.stack([truth, third[bad], truth]))
+    np.testing.assert_allclose(found, truth.astype(float), atol=1e-4)
+
+
+def test_staple_believes_a_good_minority_where_a_vote_cannot() -> None:
+    """Two raters are wrong in a voxel of 20, each in others; three see half of the voxels at random."""
+    rng = np.random.default_rng(3)
+    truth = np.zeros((10, 10, 10), bool)
+    truth[2:8, 2:8, 2:8] = True
+    good = [truth ^ (rng.random(truth.shape) < 0.05) for _ in range(2)]
+    bad = [rng.random(truth.shape) < 0.5 for _ in range(3)]
+    masks = np.stack([*good, *bad])
+    wrong = ((staple(masks) > 0.5) != truth).mean()
+    assert wrong < 0.1
+    assert ((masks.sum(0) > 2) != truth).mean() > 0.12
+
+
 @pytest.mark.parametrize("value", [False, True])
 def test_staple_of_agreement_is_that(value: bool) -> None:
     masks = np.full((3, 2, 2, 2), value)
@@ -173,6 +222,26 @@ def test_staple_with_empty_masks_is_defined() -> None:
     two = staple(masks[:2])
     assert two[0, 0, 0] == 0.5
     assert not (two > 0.5).any()
+
+
+def test_a_bad_region_of_a_member_does_not_cost_its_others() -> None:
+    """The third member sees ET everywhere in the tumour and the same whole tumour: WT is believed, ET is not."""
+    rows = torch.zeros(3, 3, 40)  # members, WT to ET, voxels
+    rows[:, 0, :20] = 1.0
+    rows[:, 1, :10], rows[:2, 2, :5] = 1.0, 1.0
+    rows[2, 1:, :20] = 1.0
+    members = [Prediction(row.reshape(3, 40, 1, 1)) for row in rows]
+    labels = labels_from_probabilities(combine(members, "staple").probabilities).ravel()
+    assert labels.tolist() == [3] * 5 + [1] * 5 + [2] * 10 + [0] * 20
+
+
+def test_averages_of_folds_are_fused() -> None:
+    """What DeepSeg with nnU-Net prints: the mean of the folds first, then STAPLE. Two folds of three carry a voxel."""
+    first = combine([regions([p, 0.0, 0.0, 0.0]) for p in (0.9, 0.9, 0.0)], "average")  # 0.6
+    others = [regions([0.9, 0.0, 0.9, 0.0]), regions([0.9, 0.0, 0.0, 0.0])]
+    found = combine([first, *others], "staple")
+    assert (found.probabilities[0].ravel() > 0.5).tolist() == [True, False, False, False]
+    assert found.passes == 5
 
 
 def test_staple_of_members_region_by_region() -> None:

@@ -64,6 +64,7 @@ def test_the_files_are_those_that_are_promised() -> None:
         "topology_aware",
         "hausdorff",
         "ce_hausdorff",
+        "dice_hausdorff",
     }
 
 

@@ -47,6 +47,10 @@ PAPERS = (
         "modality_interaction",
         "unet_plus_plus",
         "vae_unet",
+        "deepseg",
+        "unet_plus_plus_3d",
+        "hrnet3d",
+        "cotr",
     ),
 )
 

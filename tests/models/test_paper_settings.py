@@ -11,6 +11,15 @@ from fedbrats.models.build import build_network
 from tests.models.test_build import config_of
 from tests.tiny import ROOT
 
+
+def _emptied_below(voxels: int) -> list[dict[str, object]]:
+    """The steps of an ET that is relabelled below so many voxels."""
+    return [
+        {"_target_": "fedbrats.postprocess.inside_brain.InsideBrain"},
+        {"_target_": "fedbrats.postprocess.minimum_volume.MinimumVolume", "region": "ET", "voxels": voxels},
+    ]
+
+
 # Keys, what is printed (full), what the small variant has, and where it is printed.
 PRINTED = {
     "nnunet": {
@@ -181,6 +190,42 @@ PRINTED = {
         "train.optimizer.lr": (1e-4, 3e-3),  # section 2.4
         "train.optimizer.weight_decay": (1e-4, 1e-4),
         "inference.overlap": (0.556, 0.25),  # section 2.5: 1 - 64 / 144
+    },
+    "deepseg": {
+        "model.input.patch": ([128] * 3, [32] * 3),  # section 3.1
+        "train.batch": (5, 2),  # section 3.2, model B
+        "train.augment": ("rotations", "light"),  # section 3.1
+        "train.optimizer._target_": ("torch.optim.Adam",) * 2,
+        "train.optimizer.lr": (1e-4, 3e-3),  # section 3.1
+        "train.optimizer.eps": (1e-7, 1e-7),  # section 3.1
+        "loss._target_": ("fedbrats.losses.compound.DiceCE",) * 2,  # Eq. 1
+        "postprocess.steps": (_emptied_below(200),) * 2,  # section 3.1
+    },
+    "unet_plus_plus_3d": {
+        "model.input.patch": ([96] * 3, [32] * 3),  # section 2.1
+        "train.batch": (2, 2),  # section 2.1
+        "train.augment": ("fifths", "light"),  # section 2.2
+        "train.optimizer._target_": ("torch.optim.AdamW",) * 2,  # Table 4
+        "train.optimizer.lr": (1e-3, 3e-3),  # section 2.1
+        "loss.weights": ({"dice": 1.0, "hausdorff": 1.0},) * 2,  # section 2.1
+        "postprocess.steps": (_emptied_below(500),) * 2,  # Table 4
+    },
+    "hrnet3d": {
+        "model.input.patch": ([128] * 3, [32] * 3),  # section 2.1
+        "train.batch": (2, 2),  # section 2.1
+        "train.augment": ("fifths", "light"),  # section 2.2
+        "train.optimizer._target_": ("torch.optim.AdamW",) * 2,  # Table 4
+        "train.optimizer.lr": (1e-3, 5e-3),  # section 2.1
+        "loss._target_": ("fedbrats.losses.compound.DiceCE",) * 2,  # section 2.1
+        "postprocess.steps": (_emptied_below(500),) * 2,  # Table 4
+    },
+    "cotr": {
+        "model.input.patch": ([128] * 3, [32] * 3),  # section 2.1
+        "train.augment": ("fifths", "light"),  # section 2.2
+        "train.optimizer._target_": ("torch.optim.AdamW",) * 2,  # Table 4
+        "train.optimizer.lr": (1e-3, 3e-3),  # section 2.1
+        "loss._target_": ("fedbrats.losses.compound.DiceCE",) * 2,  # section 2.1
+        "postprocess.steps": (_emptied_below(500),) * 2,  # Table 4
     },
 }
 

@@ -30,7 +30,8 @@ class ScoreConfig:
 class PredictConfig:
     """One prediction. What is None is taken from the run of the first member."""
 
-    checkpoint: Any = MISSING  # RUN[@ARM[@WHICH]], or a list of them: an ensemble
+    # RUN[@ARM[@WHICH]] or a folder of runs, or a list of them: an ensemble; a list in the list is one voice of it
+    checkpoint: Any = MISSING
     data: str = MISSING  # folder of cases
     max_voxels: int = DataConfig.max_voxels  # of one file, the channels of a 4D file together
     links: str = "inside"  # "inside": links that leave the folder are errors; "follow": they are followed
@@ -64,9 +65,7 @@ def read_arguments(arguments: Sequence[str]) -> PredictConfig:
     if missing:
         raise ConfigError(f"missing: {', '.join(f'{key}={EXAMPLE[key]}' for key in missing)}")
     config = cast(PredictConfig, OmegaConf.to_object(settings))
-    config.checkpoint, config.trust = _texts(config.checkpoint), _texts(config.trust)
-    if not config.checkpoint:
-        raise ConfigError("checkpoint=[]: name at least one RUN[@ARM[@WHICH]].")
+    config.checkpoint, config.trust = _named(config.checkpoint), _texts(config.trust)
     if config.links not in ("inside", "follow") or config.max_voxels < 1:
         raise ConfigError(
             f"links={config.links}, max_voxels={config.max_voxels}: choose inside or follow, and at least 1 voxel."
@@ -75,6 +74,19 @@ def read_arguments(arguments: Sequence[str]) -> PredictConfig:
     config.inference = [argument for argument in arguments if argument.startswith(INFERENCE)]
     inference_settings(InferenceConfig(), config.inference)  # a mistake shows before anything is loaded
     return config
+
+
+def _named(checkpoint: Any) -> str | list[str | list[str]]:
+    """The argument `checkpoint`, every name in it as text."""
+    if not isinstance(checkpoint, list):
+        return str(checkpoint)
+    if not checkpoint or [] in checkpoint:
+        raise ConfigError(f"checkpoint={checkpoint}: name at least one RUN[@ARM[@WHICH]] in every list.")
+    if any(isinstance(text, list) for voice in checkpoint if isinstance(voice, list) for text in voice):
+        raise ConfigError(
+            f"checkpoint={checkpoint}: lists within a list are averaged, and go no deeper; [[A,B],C] is the form."
+        )
+    return [_texts(voice) if isinstance(voice, list) else str(voice) for voice in checkpoint]
 
 
 def _texts(named: Any) -> list[str]:

@@ -4,8 +4,10 @@
 
 checkpoint: RUN is a run folder; ARM is federated (default), pooled, local:<site>, or local for the models of all
 sites; WHICH is best, last or the number of a round (default: what the run itself tested). Several models are an
-ensemble: checkpoint=[A,B,...], put together by inference.combine=average, vote or staple. What `fedbrats export` made
-is a model too: checkpoint=<bundle> or <folder of model.onnx>.
+ensemble: checkpoint=[A,B,...], put together by inference.combine=average, vote or staple. A list in the list is one
+voice, the average of its models, such as the folds of a cross-validation: checkpoint=[[A0,A1],[B0,B1],C]. A folder of
+runs (of a sweep) stands for the list of what is in it. What `fedbrats export` made is a model too: checkpoint=<bundle>
+or <folder of model.onnx>.
 
 data: any layout that a run reads; labels are optional, and cases that have them are scored.
 

@@ -58,6 +58,8 @@ def predict_cases(
     cache = _cache_folder(config, first.config, output)
     folder = open_folder(config, cache, first.spec.run, say)
     models = f"{len(system.members)} model{'s' * (len(system.members) > 1)}"
+    if len(system.voices) < len(system.members):
+        models += f" in {len(system.voices)} voice{'s' * (len(system.voices) > 1)}"
     say(f"{len(folder.cases)} cases in {config.data}, {models}. Label numbers: {folder.families.sentence}.")
     site_cases = list(_usable(folder)) if system.needs_histogram and not config.histogram else []
     system = system.normalised(site_cases, path(config.histogram) if config.histogram else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from fedbrats import arrays
 from fedbrats.checks.config import check_config
 from fedbrats.commands.predict.arguments import PredictConfig, inference_settings, postprocess_settings
+from fedbrats.commands.predict.voices import voices
 from fedbrats.config.schema import Config, InferenceConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cache import CachedCase
@@ -39,11 +41,13 @@ NOT_STRIPPED = "the image is not skull-stripped, so nothing keeps the prediction
 class System:
     """What predicts.
 
-    config: the first member's, with the settings of this prediction; regions: those that a member predicts;
-    metrics: that labelled cases are scored by.
+    voices: how many of the members, in their order, are averaged into each voice of the ensemble; config: the first
+    member's, with the settings of this prediction; regions: those that a member predicts; metrics: that labelled cases
+    are scored by.
     """
 
     members: list[Member]
+    voices: list[int]
     localiser: Member | None
     steps: list[Step]
     config: Config
@@ -57,11 +61,9 @@ class System:
 
     def segment(self, case: CachedCase) -> tuple[Prediction, list[np.ndarray]]:
         """The combined prediction of `case` on the CPU, and its labels before and after each step (uint8 [X, Y, Z])."""
-        found = []
-        for member in self.members:
-            said = member.predict(case, self.config.inference, self.localiser)
-            found.append(said.cpu())
-        combined = combine(found, self.config.inference.combine)
+        members = (m.predict(case, self.config.inference, self.localiser).cpu() for m in self.members)
+        voices = [combine(list(islice(members, count)), "average") for count in self.voices]
+        combined = combine(voices, self.config.inference.combine)
         labels = labels_from_probabilities(combined.probabilities)
         spacing = tuple(case.meta["spacing"])
         predicted = Predicted(labels, combined.probabilities.numpy(), spacing, case.brain)
@@ -101,6 +103,7 @@ class System:
         """What `summary.json` says about it."""
         return {
             "members": [_description(member) for member in self.members],
+            "voices": self.voices,
             "localiser": _description(self.localiser) if self.localiser else None,
             "postprocess": [step.name for step in self.steps],
             "regions": list(self.regions),
@@ -125,13 +128,13 @@ def load_system(config: PredictConfig, own: Path | None = None) -> System:
         ConfigError: anything that would fail at the first case; the message names the key and the fix.
     """
     device = _device(config.device)
-    members = _members(config, device)
+    members, counts = _members(config, device)
     first = members[0].config
     # A window belongs to a network; one for all is only what the command line asks for.
     inference = inference_settings(replace(first.inference, window=None), config.inference)
     for member in members:
         check_inference(member, inference)
-    _check_combination(members, inference)
+    _check_combination(members, counts, inference)
     regions = task.in_order({region for member in members for region in regions_of(member.config)})
     localiser = load_localiser(inference.locate, device, config.trust) if inference.locate else None
     chosen = (
@@ -142,26 +145,33 @@ def load_system(config: PredictConfig, own: Path | None = None) -> System:
     facts_of(scored_by, metrics.convention)
     settled = replace(first, inference=inference, postprocess=chosen, metrics=metrics)
     steps = _steps(settled, members[0].spec, config.postprocess, WHOLE if len(regions) == WHOLE else REGION)
-    system = System(members, localiser, steps, settled, regions, scored_by)
+    system = System(members, counts, localiser, steps, settled, regions, scored_by)
     if config.histogram and not system.needs_histogram:
         raise ConfigError("histogram: no model here matches histograms; leave it out.")
     return system
 
 
-def _members(config: PredictConfig, device: torch.device) -> list[Member]:
-    """The models that `checkpoint` names: of runs, and exported ones."""
-    exports = {text: root for text in config.checkpoint if (root := root_of(text))}
-    specs = {text: parse_spec(text) for text in config.checkpoint if text not in exports}
-    named = [str(exports.get(text) or spec) for text in config.checkpoint for spec in specs.get(text, [text])]
-    if twice := sorted({name for name in named if named.count(name) > 1}):
+def _members(config: PredictConfig, device: torch.device) -> tuple[list[Member], list[int]]:
+    """The models that `checkpoint` names, of runs and exported ones, and how many of them are in each voice."""
+    named = voices(config.checkpoint)
+    texts = [text for voice in named for text in ([voice] if isinstance(voice, str) else voice)]
+    exports = {text: root for text in texts if (root := root_of(text))}
+    specs = {text: parse_spec(text) for text in texts if text not in exports}
+    models = [str(exports.get(text) or spec) for text in texts for spec in specs.get(text, [text])]
+    if twice := sorted({name for name in models if models.count(name) > 1}):
         raise ConfigError(f"checkpoint: {', '.join(twice)} named twice.")
-    members = []
-    for text in config.checkpoint:
-        if text in exports:
-            members.append(load_exported(text, exports[text], device, config.trust))
-        else:
-            members += [load_member(spec, device, config.trust) for spec in specs[text]]
-    return members
+    members: list[Member] = []
+    counts: list[int] = []
+    for voice in named:
+        before = len(members)
+        for text in [voice] if isinstance(voice, str) else voice:
+            if text in exports:
+                members.append(load_exported(text, exports[text], device, config.trust))
+            else:
+                members += [load_member(spec, device, config.trust) for spec in specs[text]]
+        count = len(members) - before  # a name may stand for several: the local models of all sites
+        counts += [1] * count if isinstance(voice, str) else [count]
+    return members, counts
 
 
 def check_inference(member: Member, inference: InferenceConfig) -> None:
@@ -186,12 +196,12 @@ def _device(name: str) -> torch.device:
     return pick_device(name)
 
 
-def _check_combination(members: Sequence[Member], inference: InferenceConfig) -> None:
+def _check_combination(members: Sequence[Member], counts: list[int], inference: InferenceConfig) -> None:
     """Refuse a vote in which only one has a voice."""
     planes = max(len(member.rules.planes) for member in members)
-    if len(members) == 1 and (inference.combine == "staple" or (inference.combine == "vote" and planes == 1)):
+    if len(counts) == 1 and (inference.combine == "staple" or (inference.combine == "vote" and planes == 1)):
         raise ConfigError(
-            f"inference.combine={inference.combine}: there is one model; name several, checkpoint=[A,B,...], or set "
+            f"inference.combine={inference.combine}: there is one voice; name several, checkpoint=[A,B,...], or set "
             "inference.combine=average."
         )
 

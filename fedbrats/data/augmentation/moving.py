@@ -1,4 +1,4 @@
-"""An affine map of a patch and its labels, in one interpolation."""
+"""An affine map of a patch and what moves with it, in one interpolation, which several recipes share."""
 
 from __future__ import annotations
 
@@ -30,17 +30,42 @@ def moved(
         scale: of the distances at which is read, so a factor below 1 enlarges; None is 1.
     """
     both = torch.stack([label, (image != 0).any(0).to(label.dtype)])
+    image, both = _mapped(image, both, angles, shift, scale)
+    return image.masked_fill(both[1] == 0, 0), both[0]
+
+
+def rotated_and_zoomed(
+    image: Tensor, labels: Tensor, angles: Sequence[float] | None, zoom: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """`image` float32 [C, *S] (linear) and `labels` [L, *S] of integers (nearest), turned and enlarged.
+
+    Both about the middle. What comes in from outside is 0.
+
+    Args:
+        image: what is moved.
+        labels: what moves with it.
+        angles: as in `moved`; None turns nothing.
+        zoom: above 1 enlarges.
+    """
+    return _mapped(image, labels, angles, None, [1 / zoom] * (image.ndim - 1))  # of where is read
+
+
+def _mapped(
+    image: Tensor,
+    labels: Tensor,
+    angles: Sequence[float] | None,
+    shift: Sequence[float] | None,
+    scale: Sequence[float] | None,
+) -> tuple[Tensor, Tensor]:
     move = partial(
         Affine,
-        rotate_params=list(angles),
+        rotate_params=None if angles is None else list(angles),
         translate_params=None if shift is None else list(shift),
         scale_params=None if scale is None else list(scale),
         padding_mode="zeros",
         image_only=True,
     )
-    image = move(mode="bilinear")(image)
-    both = move(mode="nearest")(both.float()).to(label.dtype)
-    return image.masked_fill(both[1] == 0, 0), both[0]
+    return move(mode="bilinear")(image), move(mode="nearest")(labels.float()).to(labels.dtype)
 
 
 def about_the_third_axis(angle: float, axes: int) -> list[float]:

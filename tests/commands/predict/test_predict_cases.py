@@ -249,7 +249,7 @@ def test_a_bad_label_costs_the_score_only(trained: Path, tmp_path: Path) -> None
         (["checkpoint={run}", "data={data}", "labels=5"], r"labels=5: choose one of auto"),
         (["checkpoint={run}", "data={data}", "postprocess=magic"], r"postprocess=magic: choose one of"),
         (["checkpoint={run}", "data={data}", "metrics.convention=x"], r"metrics\.convention"),
-        (["checkpoint={run}", "data={data}", "inference.combine=vote"], r"there is one model"),
+        (["checkpoint={run}", "data={data}", "inference.combine=vote"], r"there is one voice"),
         (["checkpoint=[{run},{run}]", "data={data}"], r"named twice"),
         (["checkpoint={run}", "data={data}", "histogram=x.json"], r"no model here matches histograms"),
     ],

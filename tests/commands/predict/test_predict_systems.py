@@ -66,6 +66,23 @@ def test_ensembles(how: str, trained: Path, alone: dict[str, Alone], tmp_path: P
     assert doubt == pytest.approx(case_uncertainty(p[0], found["WT"]), abs=1e-4)
 
 
+def test_a_list_in_the_list_is_one_voice(trained: Path, alone: dict[str, Alone], tmp_path: Path) -> None:
+    """Two models averaged and a third: the mean is that of two voices, not of three models."""
+    write_case(tmp_path / "data", "A")
+    models = f"[[{trained},{trained}@local:A],{trained}@local:B]"
+    predict(models, tmp_path / "data", tmp_path / "out", "inference.combine=vote", "maps=true")
+    p = np.stack(
+        [nib.load(tmp_path / "out" / f"A_probability_{r.lower()}.nii.gz").get_fdata() for r in REGIONS]
+    )
+    first, second, third = (found for found, _ in alone.values())
+    np.testing.assert_allclose(p, (first + second) / 4 + third / 2, atol=1e-6)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (len(summary["members"]), summary["voices"]) == (3, [2, 1])
+    one = f"[[{trained},{trained}@local:A]]"
+    with pytest.raises(ConfigError, match="there is one voice"):
+        predict(one, tmp_path / "data", tmp_path / "one", "inference.combine=staple")
+
+
 def test_networks_of_two_and_three_dimensions(trained: Path, tmp_path: Path) -> None:
     """Slices on three planes with Monte Carlo dropout, its own normalisation, beside a 3D network."""
     planes = "model.input.planes=[axial,coronal,sagittal]"
