@@ -19,6 +19,7 @@ from fedbrats.config.schema import (
 )
 from fedbrats.config.survey import SurveyConfig
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.whole import BRAIN
 from fedbrats.federation.parts import Parts
 from fedbrats.losses.in_round import in_round
 from fedbrats.models.build import output_shape
@@ -62,6 +63,11 @@ def check_classifies(config: Config, parts: Parts) -> None:
             "task=classification."
         )
     if not parts.classifies:
+        if parts.rules.crop != BRAIN:
+            raise ConfigError(
+                f"model.input.crop={parts.rules.crop} and task=segmentation exclude each other: a segmentation finds "
+                f"the tumour and is not told where it is; set model.input.crop={BRAIN}."
+            )
         return
     if shape[1] != CHANNELS:
         raise ConfigError(f"model.out_channels={shape[1]}: a label that is 0 or 1 has {CHANNELS}.")

@@ -19,6 +19,7 @@ from fedbrats.data.institutions import OWN, patients_of, table_notes
 from fedbrats.data.partition import Site, make_partition
 from fedbrats.data.patients import COLUMN, check_known
 from fedbrats.data.sentences import plural
+from fedbrats.data.whole import TUMOUR
 from fedbrats.federation.initial import check_init_patients, initial_arrays
 from fedbrats.federation.parts import parts_of
 from fedbrats.privacy.dp_sgd import DpSgd
@@ -58,6 +59,10 @@ def check_plan(
     known = cfg.method != "dirichlet"  # there the sizes, not the names, depend on tumour volumes
     sites = make_partition(cases, cfg if known else replace(cfg, method="iid"), labels=labels)
     check_classes(config.task, sites if known else (), labels or {})
+    if parts_of(config).rules.crop == TUMOUR:
+        say(
+            "model.input.crop=tumour: images are cut to the tumour as its label file has it, those of test cases too"
+        )
     check_institutions(site.name for site in sites)
     check_site_names(config.train, [site.name for site in sites if not site.holdout])
     check_sites(config.scenario, [site.name for site in sites if not site.holdout])

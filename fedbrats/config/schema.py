@@ -95,6 +95,9 @@ class InputConfig:
     resize: list[int] | None = None  # 2D: slices are resized to this before the network, its output back
     modalities: list[str] | None = None  # of t1, t1ce, t2, flair, those that the network sees; None: all
     normalise: str = "zscore"  # a kind of data/intensity.py
+    crop: str = (
+        "brain"  # of whole cases, what is resized to the patch: brain | tumour, as its label file has it
+    )
 
 
 @dataclass
@@ -117,7 +120,7 @@ class TrainConfig:
     tumour_share: float = 0.5  # share of patches centred on tumour: 0 (all anywhere), or at least 1/3
     tumour_centre: str = "any"  # their centre: any tumour voxel | class | box, see data/patches.py
     augment: str = "light"  # a recipe of data/augment.py
-    schedule: str = "constant"  # constant | poly | cosine | inverse | plateau, over the global rounds
+    schedule: str = "constant"  # over the global rounds, one of training/schedule.py
     warmup: int = 0  # rounds of linear warm-up
     plateau_factor: float = 0.5  # schedule=plateau: the rate is multiplied by this,
     plateau_patience: int = 2  # when the validation loss has not fallen for more than so many validations,

@@ -30,10 +30,12 @@ from fedbrats.data.augmentation.fifths import fifths
 from fedbrats.data.augmentation.flipping import flipped, flips_of
 from fedbrats.data.augmentation.gamma import gamma
 from fedbrats.data.augmentation.mining import mining
-from fedbrats.data.augmentation.moves import moves
+from fedbrats.data.augmentation.moves import TURN, moves
 from fedbrats.data.augmentation.moving import rotated_and_zoomed
 from fedbrats.data.augmentation.noise import noise
-from fedbrats.data.augmentation.rotations import rotations
+from fedbrats.data.augmentation.quarters import quarters
+from fedbrats.data.augmentation.rotation_noise import rotation_noise
+from fedbrats.data.augmentation.shears import shears
 from fedbrats.data.augmentation.turns import turns
 
 FLIP = 0.5  # probability, for each axis on its own
@@ -65,15 +67,18 @@ def augment(
     - nnunet: rotation, scaling, noise, blur, brightness, contrast, low resolution, gamma and flips of nnU-Net.
     - turns: flips, quarter turns and gamma (`turns.turns`).
     - axes: axes exchanged and mirrored, a modality replaced by noise (`axes.axes`).
-    - rotations: flips, rotation, Gaussian or Poisson noise (`rotations.rotations`).
+    - rotation_noise: flips, rotation, Gaussian or Poisson noise (`rotation_noise.rotation_noise`).
     - affine: shift, rotation, scaling, intensities shifted, scaled and noisy, all normal (`affine.affine`).
     - gamma: flips, a rotation of up to 30 degrees, gamma (`gamma.gamma`).
     - fifths: zoom, rotation, contrast and mirroring, each in a fifth of the samples (`fifths.fifths`).
+    - rotations, crops: parts of moves (`moves.moves`).
+    - shears: flips, rotation, scaling, shearing and brightness (`shears.shears`).
+    - quarters: flips, quarter turns and noise (`quarters.quarters`).
 
     Voxels that are exactly 0 are background, which inference also sees as 0. They stay 0, except that channel_drop,
-    masks and mining put zeros into the brain as well. In affine, elastic, fifths, gamma, moves, nnunet and rotations,
-    which mix brain with background, background is what lies outside the brain mask (any modality not 0), which is moved
-    with the labels: it is set to 0 at the end.
+    masks and mining put zeros into the brain as well. Recipes that move by parts of a voxel mix brain with background;
+    in them background is what lies outside the brain mask (any modality not 0), which is moved with the labels: it is
+    set to 0 at the end.
 
     MONAI's meta tracking is switched off for the process, as it would wrap every patch.
 
@@ -232,8 +237,12 @@ RECIPES: dict[str, Callable[[Tensor, Tensor, State], tuple[Tensor, Tensor]]] = {
     "nnunet": _nnunet,
     "turns": turns,
     "axes": axes,
-    "rotations": rotations,
+    "rotation_noise": rotation_noise,
     "affine": affine,
     "gamma": gamma,
     "fifths": fifths,
+    "rotations": partial(moves, limit=TURN, least=1.0),
+    "crops": partial(moves, limit=0.0),
+    "shears": shears,
+    "quarters": quarters,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -96,3 +97,11 @@ def convolutions_2d(before: int, widths: Sequence[int]) -> nn.Sequential:
     for i, o in zip([before, *widths[:-1]], widths):
         layers += [nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
+
+
+def start_at_half(last: nn.Module) -> None:
+    """Make the last layer of a classifier small, its bias zero: every case begins near one half, at no large loss."""
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        last.weight.mul_(0.01)
+        last.bias.zero_()

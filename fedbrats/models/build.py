@@ -15,6 +15,7 @@ from fedbrats.config.schema import Config, InputConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.intensity import KINDS
 from fedbrats.data.patches import NORMAL
+from fedbrats.data.whole import CROPS
 from fedbrats.losses.semantic import is_presence
 from fedbrats.models.facts import has_dropout
 from fedbrats.models.node import arguments, channels_of
@@ -74,6 +75,8 @@ def input_rules(model: Mapping[str, Any]) -> InputConfig:
     if rules.resize and (len(rules.patch) != 2 or len(rules.resize) != 2 or min(rules.resize) < 8):
         raise ConfigError(f"model.input.resize={rules.resize}: two sides of a 2D network, or null.")
     channels_of(model)
+    if rules.crop not in CROPS:
+        raise ConfigError(f"model.input.crop={rules.crop}: choose one of {', '.join(CROPS)}.")
     if rules.normalise not in KINDS:
         raise ConfigError(f"model.input.normalise={rules.normalise}: choose one of {', '.join(KINDS)}.")
     return rules

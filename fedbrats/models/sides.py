@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -27,4 +28,17 @@ def check_sides(images: Tensor, multiple: int, *, instance_norm: bool = False) -
         raise ValueError(
             f"input sides {sides}: one voxel is left at the deepest level, too few for its norm; at least one side "
             f"must be {2 * multiple} or more; {fix}."
+        )
+
+
+def check_exact_sides(images: Tensor, sides: Sequence[int]) -> None:
+    """Check that `images` [batch, channels, ...] have the `sides` that the dense layers of a network are made for.
+
+    Raises:
+        ValueError: naming both and the setting to change.
+    """
+    if list(images.shape[2:]) != list(sides):
+        raise ValueError(
+            f"input sides {list(images.shape[2:])}: the dense layers of this network are made for {list(sides)}; set "
+            "model.input.patch, which they follow, and train.patch=null."
         )

@@ -59,7 +59,14 @@ def draw(
     sides = train.patch or rules.patch
     if known:
         whole, labels = draw_whole(
-            cases, known, rng, sides=sides, batch=batch, planes=rules.planes, normalise=normalise
+            cases,
+            known,
+            rng,
+            sides=sides,
+            batch=batch,
+            planes=rules.planes,
+            normalise=normalise,
+            crop=rules.crop,
         )
         nowhere = torch.zeros(batch, *sides, dtype=torch.uint8)  # what augmentation moves with the images
         return augment(whole, nowhere, rng, train.augment)[0], labels

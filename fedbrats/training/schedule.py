@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+SCHEDULES = ("constant", "poly", "cosine", "inverse", "multistep", "one_cycle", "plateau")
+RISE = 0.25  # share of the rounds in which the rate of one_cycle rises
 INVERSE_RATE, INVERSE_POWER = (
     4.5,
     0.75,
@@ -16,7 +18,9 @@ def learning_rate_factor(round_: int, rounds: int, schedule: str, warmup: int = 
 
     constant: 1. poly: (1 - t)^0.9 as in nnU-Net. cosine: (1 + cos(pi t)) / 2. inverse: (1 + gamma i)^-0.75 of Pawar et
     al. (equation 2) with gamma = 0.0001 and their 45 000 iterations i spread evenly over the rounds, so it ends near
-    0.28. plateau: 1, because the server sends that factor with the round (`plateau_factor`). t = (round_ - 1) / rounds,
+    0.28. multistep: a tenth after half of the rounds, a hundredth after three quarters (CA-Net, BrainLes 2021, section
+    3.1). one_cycle: up to 1 in the first quarter of the rounds, then down (`one_cycle`). plateau: 1, because the server
+    sends that factor with the round (`plateau_factor`). t = (round_ - 1) / rounds but for one_cycle,
     so the first round has the full rate and the last one still moves. `warmup` rounds rise linearly before that.
     """
     ramp = min(1.0, round_ / (warmup + 1)) if warmup else 1.0
@@ -26,9 +30,21 @@ def learning_rate_factor(round_: int, rounds: int, schedule: str, warmup: int = 
         "plateau": 1.0,
         "poly": (1 - t) ** 0.9,
         "cosine": (1 + math.cos(math.pi * t)) / 2,
+        "multistep": 0.1 ** ((t >= 0.5) + (t >= 0.75)),
+        "one_cycle": one_cycle((round_ - 0.5) / rounds),
         "inverse": (1 + INVERSE_RATE * t) ** -INVERSE_POWER,
     }
     return ramp * curve[schedule]
+
+
+def one_cycle(t: float) -> float:
+    """Factor at `t` from 0 to 1 of the training: Smith's policy as fast.ai's `fit_one_cycle` has it by default.
+
+    From 1/25 up to 1 at a quarter and down to 1/100,000 at the end, each half of a cosine. There `t` is that of every
+    step, here the middle of the round. The cycle of the momentum is left out.
+    """
+    start, end, done = (1 / 25, 1.0, t / RISE) if t < RISE else (1.0, 1e-5, (t - RISE) / (1 - RISE))
+    return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
 
 
 def stopped_early(losses: Sequence[float], patience: int | None) -> bool:

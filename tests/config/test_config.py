@@ -19,6 +19,7 @@ from fedbrats.commands.compose import register_with_hydra
 from fedbrats.config.schema import Config, load_config, save_config
 from fedbrats.config.targets import ConfigError
 from fedbrats.models.build import build_network
+from tests.models.network_checks import CLASSIFIERS
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 FILES = sorted(str(f.relative_to(CONF).with_suffix("")) for f in CONF.rglob("*.yaml"))
@@ -150,7 +151,7 @@ MODELS = sorted(f.split("/")[1] for f in FILES if f.startswith("model/"))
 def test_what_a_model_brings_can_be_replaced(model: str) -> None:
     """A model's file may choose a loss, an optimiser and steps, but must not add keys that only those have."""
     other = ["loss=dice_topk", "train/optimizer=adamw", "inference=default", "postprocess=largest_component"]
-    if model == "efficientnet3d":  # of whole cases: there are no voxels
+    if model in CLASSIFIERS:  # of whole cases: there are no voxels
         config = config_of(f"model={model}", "loss=focal", *other[1:3], "postprocess=none")
         assert (config.loss["_target_"].rsplit(".")[-1], config.postprocess.steps) == ("Focal", [])
         return

@@ -138,7 +138,9 @@ def test_every_recipe_returns_finite_images_and_valid_labels(recipe: str, sides:
 
 
 @pytest.mark.parametrize("sides", [(12, 11, 10), (14, 12)])
-@pytest.mark.parametrize("recipe", ["flips", "light", "noise", "masks", "mining", "turns", "axes"])
+@pytest.mark.parametrize(
+    "recipe", ["flips", "light", "noise", "masks", "mining", "turns", "axes", "quarters"]
+)
 def test_background_stays_zero(recipe: str, sides: tuple[int, ...]) -> None:
     images, labels = brain_batch(8, sides)
     rng = np.random.default_rng(0)

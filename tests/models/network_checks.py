@@ -16,6 +16,11 @@ from fedbrats.commands.compose import register_with_hydra
 from fedbrats.models.node import arguments
 from tests.tiny import ROOT
 
+CLASSIFIERS = (  # networks of whole cases
+    *("efficientnet3d", "median_slice_cnn", "multiscale_efficientnet", "late_fusion_efficientnet"),
+    *("c3d", "ca_net_radiology"),
+)
+
 
 def node(name: str, size: str) -> dict[str, Any]:
     """The node `model` of `model=<name> model.size=<size>`, as a run composes it."""

@@ -21,11 +21,11 @@ from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.models import facts
 from fedbrats.models.build import build_network, dimensions, input_rules, output_channels, patch_of, window_of
 from fedbrats.tasks.segmentation import labels_from_probabilities
+from tests.models.network_checks import CLASSIFIERS
 from tests.tiny import ROOT
 
 NAMES = model_names()
 SMALL = model_names(size="small")
-CLASSIFIERS = ("efficientnet3d",)  # of whole cases
 PAPERS = (
     *("dr_unet104", "localization_unet", "residual_encoder", "jonsson_resunet"),
     *(
@@ -51,6 +51,7 @@ PAPERS = (
         "unet_plus_plus_3d",
         "hrnet3d",
         "cotr",
+        *CLASSIFIERS,
     ),
 )
 

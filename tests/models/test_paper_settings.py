@@ -171,7 +171,7 @@ PRINTED = {
         "loss.before.squared": (False, False),
         "train.batch": (16, 4),  # section 2.2
         "train.tumour_share": (0.0, 0.5),
-        "train.augment": ("rotations", "light"),
+        "train.augment": ("rotation_noise", "light"),
         "train.schedule": ("plateau", "constant"),
         "train.plateau_factor": (0.1, 0.1),
         "train.plateau_patience": (2, 2),
@@ -194,7 +194,7 @@ PRINTED = {
     "deepseg": {
         "model.input.patch": ([128] * 3, [32] * 3),  # section 3.1
         "train.batch": (5, 2),  # section 3.2, model B
-        "train.augment": ("rotations", "light"),  # section 3.1
+        "train.augment": ("gamma", "light"),  # section 3.1
         "train.optimizer._target_": ("torch.optim.Adam",) * 2,
         "train.optimizer.lr": (1e-4, 3e-3),  # section 3.1
         "train.optimizer.eps": (1e-7, 1e-7),  # section 3.1

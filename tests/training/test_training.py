@@ -24,7 +24,13 @@ from fedbrats.training.optimizers import (
     optimizer_tensors,
     set_learning_rate,
 )
-from fedbrats.training.schedule import learning_rate_factor, plateau_factor, stopped_early
+from fedbrats.training.schedule import (
+    SCHEDULES,
+    learning_rate_factor,
+    one_cycle,
+    plateau_factor,
+    stopped_early,
+)
 
 # Learning rate
 
@@ -47,6 +53,38 @@ def test_poly_and_cosine_by_hand() -> None:
         factors = [learning_rate_factor(r, 10, schedule) for r in range(1, 11)]
         assert factors == sorted(factors, reverse=True)
         assert factors[-1] > 0  # the last round still moves
+
+
+def test_multistep_divides_by_ten_at_half_and_at_three_quarters() -> None:
+    factors = [learning_rate_factor(r, 8, "multistep") for r in range(1, 9)]
+    assert factors == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_one_cycle_is_that_of_torch() -> None:
+    """torch's `OneCycleLR` with the divisors of fast.ai, whose first step is t = 0 and whose last is t = 1."""
+    steps = 41  # the top is at step 10
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    torchs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        1.0,
+        steps,
+        pct_start=11 / 41,
+        div_factor=25,
+        final_div_factor=1e5 / 25,
+        cycle_momentum=False,
+    )
+    for step in range(steps):
+        assert one_cycle(step / 40) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6)
+        optimizer.step()
+        if step < steps - 1:
+            torchs.step()
+    # Of two rounds the middles are a quarter, where it is highest, and three quarters: two thirds of the way down.
+    assert learning_rate_factor(1, 2, "one_cycle") == pytest.approx(1)
+    assert learning_rate_factor(2, 2, "one_cycle") == pytest.approx(0.25, abs=1e-4)
+
+
+def test_every_schedule_that_may_be_named_has_a_curve() -> None:
+    assert all(0 < learning_rate_factor(1, 3, schedule) <= 1 for schedule in SCHEDULES)
 
 
 def test_inverse_policy_of_the_paper() -> None:

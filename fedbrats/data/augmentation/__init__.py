@@ -3,5 +3,6 @@
 # Those that `train.augment` may name, here without MONAI, which takes seconds that reading a configuration need not.
 AUGMENTS = (
     *("none", "flips", "light", "noise", "artefacts", "channel_drop", "elastic"),
-    *("moves", "masks", "mining", "nnunet", "turns", "axes", "rotations", "affine", "gamma", "fifths"),
+    *("moves", "masks", "mining", "nnunet", "turns", "axes", "rotation_noise", "affine", "gamma", "fifths"),
+    *("rotations", "crops", "shears", "quarters"),
 )

@@ -23,7 +23,8 @@ def score_and_loss(site: Site, case: CachedCase, loss: Loss) -> tuple[float, flo
     """What the loaded network says of a case: probability of label 1, and the loss of that."""
     warm, parts = site.warm, site.parts
     warm.network.eval()
-    image = whole_image(case, parts.patch, site.normalise, parts.rules.planes[0])
+    rules = parts.rules
+    image = whole_image(case, parts.patch, site.normalise, rules.planes[0], rules.crop)
     with torch.inference_mode(), torch.autocast(warm.device.type, dtype=torch.bfloat16, enabled=warm.amp):
         logits: Tensor = warm.network(image.unsqueeze(0).to(warm.device))
     logits = logits.float()

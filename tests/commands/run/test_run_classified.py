@@ -121,6 +121,8 @@ def test_patients_are_protected(finished: Path, tmp_path: Path) -> None:
         (["loss=dice_ce"], r"not one of each case by itself; choose loss=cross_entropy"),
         (["inference.flips=true"], r"inference\.flips=True and task=classification exclude"),
         (["train.tumour_share=1.0"], r"train\.tumour_share=1\.0"),
+        (["model=segresnet", "+model.input.crop=tumour"], r"crop=tumour and task=segmentation exclude"),
+        (["+model.input.crop=head"], r"model\.input\.crop=head: choose one of brain, tumour"),
         (["train.augment=mining"], r"train\.augment=mining and task=classification exclude"),
         (["report.predictions=true"], r"report\.predictions"),
         (["+scenario.wrong_labels.CBICA=swapped"], r"scenario\.wrong_labels"),

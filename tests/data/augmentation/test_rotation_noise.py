@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedbrats.data.augment import augment
-from fedbrats.data.augmentation import rotations as module
+from fedbrats.data.augmentation import rotation_noise as module
 
 
 @pytest.mark.parametrize("sides", [(40, 30), (40, 30, 6)])
@@ -17,7 +17,7 @@ def test_angles_are_within_their_limits_and_no_length_changes(sides: tuple[int, 
     labels = torch.zeros((60, *sides), dtype=torch.uint8)
     labels[:, 10:30, 13:17] = 2
     images = torch.ones((60, 4, *sides))
-    _, new_labels = augment(images, labels, np.random.default_rng(0), "rotations")
+    _, new_labels = augment(images, labels, np.random.default_rng(0), "rotation_noise")
     angles, lengths = [], []
     for label in new_labels:
         found = torch.nonzero(label if label.ndim == 2 else label[..., 3]).double()
@@ -34,7 +34,7 @@ def test_half_of_the_samples_get_noise_gaussian_or_poisson(monkeypatch: pytest.M
     """Of a Poisson variable with lambda 1, (k - 1) 0.2 is -0.2 at least and a whole number of fifths."""
     monkeypatch.setattr(module, "ANGLE", 0)
     images, labels = torch.full((400, 4, 16, 16), 5.0), torch.zeros(400, 16, 16, dtype=torch.uint8)
-    new_images, _ = augment(images, labels, np.random.default_rng(0), "rotations")
+    new_images, _ = augment(images, labels, np.random.default_rng(0), "rotation_noise")
     noise = (new_images - 5)[:, :, 1:-1, 1:-1]  # MONAI's affine may read outside at the edge
     noisy = noise.abs().amax((1, 2, 3)) > 1e-3
     fifths = noise[noisy] / 0.2

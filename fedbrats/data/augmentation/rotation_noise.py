@@ -16,8 +16,8 @@ ANGLE = 15  # largest, in degrees
 DEVIATION = 0.2  # of the noise, in standard deviations of the image
 
 
-def rotations(images: Tensor, labels: Tensor, state: np.random.RandomState) -> tuple[Tensor, Tensor]:
-    """The recipe rotations, that of the multi-plane UNet++ (BrainLes 2021), section 2.2.
+def rotation_noise(images: Tensor, labels: Tensor, state: np.random.RandomState) -> tuple[Tensor, Tensor]:
+    """The recipe rotation_noise, that of the multi-plane UNet++ (BrainLes 2021), section 2.2.
 
     Printed: "flipping, rotations, as well as Gaussian or Poisson noise (with mu = 0, sigma = 0.2 for both)". A Poisson
     variable has the mean and the variance lambda, so it cannot have these; here it is (k - 1) times 0.2 with
