@@ -227,6 +227,50 @@ PRINTED = {
         "loss._target_": ("fedbrats.losses.compound.DiceCE",) * 2,  # section 2.1
         "postprocess.steps": (_emptied_below(500),) * 2,  # Table 4
     },
+    "efficientnet3d": {
+        "model.input.normalise": ("clip", "zscore"),  # section 4.1
+        "train.augment": ("rotations", "flips"),  # section 4.2
+        "train.optimizer._target_": ("torch.optim.Adam",) * 2,
+        "train.optimizer.lr": (1e-4, 3e-3),  # Table 1
+    },
+    "multiscale_efficientnet": {
+        "model.width": (2.0, 0.5),  # B7, Table 3
+        "model.depth": (3.1, 1.0),
+        "model.input.modalities": (["t1"], ["t1ce"]),  # section 4.4
+        "train.augment": ("rotations", "flips"),  # section 4.2
+        "train.optimizer.lr": (1e-4, 3e-3),  # Table 1
+    },
+    "median_slice_cnn": {
+        "model.input.modalities": (["flair"], ["t1ce"]),  # section 2
+        "train.batch": (64, 8),  # section 4.5
+        "train.schedule": ("one_cycle", "one_cycle"),  # section 4.8
+        "train.optimizer.lr": (1e-2, 3e-3),
+        "train.optimizer.betas": ([0.9, 0.99], [0.9, 0.99]),  # section 4.4
+        "train.optimizer.eps": (1e-5, 1e-5),
+    },
+    "late_fusion_efficientnet": {
+        "model.width": (1.0, 0.5),  # B0, section 3.3
+        "train.batch": (4, 4),  # section 5
+        "train.augment": ("shears", "flips"),  # section 3.2
+    },
+    "c3d": {
+        "model.sides": ([112, 112, 48], [32, 32, 24]),  # section 2.2, as the next five
+        "model.dense": ([256, 128], [64, 32]),
+        "model.dropout": (0.5, 0.1),
+        "train.batch": (16, 4),
+        "train.augment": ("quarters", "flips"),
+        "train.optimizer.lr": (1e-4, 1e-3),
+    },
+    "ca_net_radiology": {
+        "model.layers": ([4, 8, 12, 12], [2, 2, 2]),  # section 2.1
+        "model.input.crop": ("tumour", "tumour"),
+        "train.batch": (20, 4),  # section 3.1, as the next five
+        "train.augment": ("crops", "flips"),
+        "train.schedule": ("multistep", "multistep"),
+        "train.optimizer.lr": (1e-3, 1e-2),
+        "train.optimizer.momentum": (0.95, 0.95),
+        "train.optimizer.weight_decay": (1e-4, 1e-4),
+    },
 }
 
 
