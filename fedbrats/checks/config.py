@@ -47,7 +47,7 @@ from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.scenario.participation import check_scenario
 from fedbrats.tasks import segmentation as task
 from fedbrats.training.amount import BOTH, IN_A_ROW, TOGETHER
-from fedbrats.training.schedule import SCHEDULES
+from fedbrats.training.schedule import SCHEDULES, problem_of_milestones
 
 ENGINES = ("local", "ray", "superlink")
 STOP_NEVER = "train.stop_patience=null"
@@ -230,6 +230,8 @@ def _check_train(train: TrainConfig) -> None:
     _choice("train.tumour_centre", train.tumour_centre, CENTRES)
     _choice("train.augment", train.augment, AUGMENTS)
     _choice("train.schedule", train.schedule, SCHEDULES)
+    problem = problem_of_milestones(train.schedule, train.milestones)
+    _require(problem is None, str(problem))
     for key in ("warmup", "plateau_patience", "plateau_cooldown"):
         _at_least(f"train.{key}", getattr(train, key), 0)
     _require(

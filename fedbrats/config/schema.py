@@ -121,6 +121,7 @@ class TrainConfig:
     tumour_centre: str = "any"  # their centre: any tumour voxel | class | box, see data/patches.py
     augment: str = "light"  # a recipe of data/augment.py
     schedule: str = "constant"  # over the global rounds, one of training/schedule.py
+    milestones: dict[Any, float] = field(default_factory=dict)  # schedule=steps: share of the run to factor
     warmup: int = 0  # rounds of linear warm-up
     plateau_factor: float = 0.5  # schedule=plateau: the rate is multiplied by this,
     plateau_patience: int = 2  # when the validation loss has not fallen for more than so many validations,

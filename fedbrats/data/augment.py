@@ -14,6 +14,7 @@ from monai.transforms import (
     GaussianSmooth,
     RandCoarseDropout,
     RandGaussianNoise,
+    RandomizableTransform,
     RandScaleIntensity,
     RandShiftIntensity,
     RandSimulateLowResolution,
@@ -34,6 +35,7 @@ from fedbrats.data.augmentation.moves import TURN, moves
 from fedbrats.data.augmentation.moving import rotated_and_zoomed
 from fedbrats.data.augmentation.noise import noise
 from fedbrats.data.augmentation.quarters import quarters
+from fedbrats.data.augmentation.rotation import rotation
 from fedbrats.data.augmentation.rotation_noise import rotation_noise
 from fedbrats.data.augmentation.shears import shears
 from fedbrats.data.augmentation.turns import turns
@@ -57,6 +59,10 @@ def augment(
       section 3.1): left-right and anterior-posterior, each with 50 %.
     - light: flips, then the intensities of each modality are scaled by 0.9 to 1.1 and shifted by up to 0.1 standard
       deviations (Myronenko, "3D MRI brain tumor segmentation using autoencoder regularization", BrainLes 2018).
+    - brightness: the same, scaled by 0.5 to 1 and shifted by up to 0.05 (EMSViT, BrainLes 2021, section 3.6).
+    - brightness_noise: light with flips of probability 0.3 and Gaussian noise of a standard deviation drawn from 0 to
+      0.3 (DiNTS, BrainLes 2021, section 2.2).
+    - rotation: flips and rotation in the axial plane, Gaussian noise (`rotation.rotation`).
     - noise: uniform noise on every voxel of the brain (`noise.noise`).
     - artefacts: thick slices, blur, noise and a bias field (`artefacts.artefacts`).
     - channel_drop: intensities scaled and noisy, a modality dropped, axes turned (`channel_drop.channel_drop`).
@@ -103,19 +109,37 @@ def augment(
 
 
 def _flips_and_scale(
-    images: Tensor, labels: Tensor, state: State, *, intensity: bool
+    images: Tensor,
+    labels: Tensor,
+    state: State,
+    *,
+    flip: float = FLIP,
+    scale: float | tuple[float, float] = SCALE,
+    shift: float = SHIFT,
+    noise: float = 0.0,
+    intensity: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """The recipes flips and light."""
-    flips = flips_of(FLIP, labels.ndim - 1, state)
-    scale = RandScaleIntensity(SCALE, prob=1.0, channel_wise=True)
-    shift = RandShiftIntensity(SHIFT, prob=1.0, channel_wise=True)
-    for transform in (scale, shift):
+    """The recipes flips, light, brightness and brightness_noise.
+
+    `flip` is the probability of each axis; each modality is multiplied by 1 + U(*scale) and shifted by U(-shift,
+    shift); the noise has a standard deviation of U(0, noise), drawn once for all modalities.
+    """
+    flips = flips_of(flip, labels.ndim - 1, state)
+    steps: list[RandomizableTransform] = [
+        RandScaleIntensity(scale, prob=1.0, channel_wise=True),
+        RandShiftIntensity(shift, prob=1.0, channel_wise=True),
+    ]
+    if noise:
+        steps.append(RandGaussianNoise(prob=1.0, std=noise))
+    for transform in steps:
         transform.set_random_state(state=state)
     new_images, new_labels = torch.empty_like(images), torch.empty_like(labels)
     for index in range(len(images)):
         image, label = flipped(flips, images[index], labels[index][None])
-        new_images[index] = shift(scale(image)).masked_fill_(image == 0, 0) if intensity else image
-        new_labels[index] = label[0]
+        background = image == 0
+        for transform in steps if intensity else ():
+            image = transform(image).masked_fill(background, 0)
+        new_images[index], new_labels[index] = image, label[0]
     return new_images, new_labels
 
 
@@ -226,7 +250,7 @@ def _intensities(image: Tensor, state: State) -> Tensor:
 RECIPES: dict[str, Callable[[Tensor, Tensor, State], tuple[Tensor, Tensor]]] = {
     "none": lambda images, labels, _: (images, labels),
     "flips": partial(_flips_and_scale, intensity=False),
-    "light": partial(_flips_and_scale, intensity=True),
+    "light": _flips_and_scale,
     "noise": noise,
     "artefacts": artefacts,
     "channel_drop": channel_drop,
@@ -245,4 +269,7 @@ RECIPES: dict[str, Callable[[Tensor, Tensor, State], tuple[Tensor, Tensor]]] = {
     "crops": partial(moves, limit=0.0),
     "shears": shears,
     "quarters": quarters,
+    "brightness": partial(_flips_and_scale, scale=(-0.5, 0.0), shift=0.05),
+    "brightness_noise": partial(_flips_and_scale, flip=0.3, noise=0.3),
+    "rotation": rotation,
 }

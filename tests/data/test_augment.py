@@ -11,6 +11,10 @@ from tests.data.augment_batches import Spy, brain_batch, marked_batch
 
 SIDES = [(4, 5, 6), (5, 6)]
 CHANGING = [name for name in RECIPES if name != "none"]
+CHANGING_NO_BACKGROUND = (
+    *("flips", "light", "noise", "masks", "mining", "turns", "axes", "quarters"),
+    *("brightness", "brightness_noise"),
+)
 
 
 def mirrored(label: Tensor) -> set[bytes]:
@@ -60,6 +64,40 @@ def test_intensities_are_scaled_and_shifted_by_modality_and_background_stays_zer
         assert abs(drawn.mean() - centre) < 0.01
         assert abs(drawn.std() - 0.2 / 12**0.5) < 0.005  # of the uniform distribution
         assert (drawn[:, 0] - drawn[:, 1]).abs().max() > 0.1  # modalities on their own
+
+
+def test_brightness_scales_by_a_half_to_one_and_shifts_by_a_twentieth() -> None:
+    """EMSViT, section 3.6: shift between -0.05 and 0.05, scale between 0.5 and 1.0."""
+    images, labels = marked_batch(300)
+    new_images, new_labels = augment(images, labels, np.random.default_rng(0), "brightness")
+    low, high = (
+        torch.stack([image[:, label == k][:, 0] for image, label in zip(new_images, new_labels)])
+        for k in (1, 2)
+    )
+    factor = (high - low) / 10
+    assert 0.5 - 1e-5 <= float(factor.min()) < 0.505
+    assert 0.995 < float(factor.max()) <= 1 + 1e-5
+    offset = low - 10 * factor
+    assert 0.049 < float(offset.abs().max()) <= 0.05 + 1e-4
+
+
+def test_brightness_noise_flips_three_in_ten_and_adds_noise_of_up_to_three_tenths() -> None:
+    """DiNTS, section 2.2: each axis with probability 0.3, standard deviation up to 0.3, scale and shift up to 0.1."""
+    sides = (20, 21)
+    labels = torch.zeros((400, *sides), dtype=torch.uint8)
+    labels[:, 2:6, 3:8] = 1
+    new_images, new_labels = augment(
+        torch.ones(400, 4, *sides), labels, np.random.default_rng(0), "brightness_noise"
+    )
+    shares = [
+        float((new_labels == labels.flip(a)).all((1, 2)).float().mean()) for a in ([], [1], [2], [1, 2])
+    ]
+    assert shares == pytest.approx([0.49, 0.21, 0.21, 0.09], abs=0.1)  # four standard deviations
+    found = new_images.std((2, 3))  # of what was constant
+    assert 0.27 < float(found.max()) < 0.33
+    assert abs(float(found.mean()) - 0.15) < 0.02
+    assert float((found.amax(1) - found.amin(1)).mean()) < 0.02  # one deviation for all modalities
+    assert 0.16 < float((new_images.mean((2, 3)) - 1).abs().max()) < 0.23  # 0.1 by scale and 0.1 by shift
 
 
 def test_light_takes_its_random_numbers_in_the_order_it_always_did() -> None:
@@ -138,9 +176,7 @@ def test_every_recipe_returns_finite_images_and_valid_labels(recipe: str, sides:
 
 
 @pytest.mark.parametrize("sides", [(12, 11, 10), (14, 12)])
-@pytest.mark.parametrize(
-    "recipe", ["flips", "light", "noise", "masks", "mining", "turns", "axes", "quarters"]
-)
+@pytest.mark.parametrize("recipe", CHANGING_NO_BACKGROUND)
 def test_background_stays_zero(recipe: str, sides: tuple[int, ...]) -> None:
     images, labels = brain_batch(8, sides)
     rng = np.random.default_rng(0)

@@ -55,11 +55,6 @@ def test_poly_and_cosine_by_hand() -> None:
         assert factors[-1] > 0  # the last round still moves
 
 
-def test_multistep_divides_by_ten_at_half_and_at_three_quarters() -> None:
-    factors = [learning_rate_factor(r, 8, "multistep") for r in range(1, 9)]
-    assert factors == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
-
-
 def test_one_cycle_is_that_of_torch() -> None:
     """torch's `OneCycleLR` with the divisors of fast.ai, whose first step is t = 0 and whose last is t = 1."""
     steps = 41  # the top is at step 10
@@ -84,7 +79,19 @@ def test_one_cycle_is_that_of_torch() -> None:
 
 
 def test_every_schedule_that_may_be_named_has_a_curve() -> None:
-    assert all(0 < learning_rate_factor(1, 3, schedule) <= 1 for schedule in SCHEDULES)
+    assert all(0 < learning_rate_factor(1, 3, schedule, 0, {0.5: 0.1}) <= 1 for schedule in SCHEDULES)
+
+
+def test_steps_are_those_of_the_milestones() -> None:
+    """SPiN (BrainLes 2021): 3e-4, 1e-4 after 400 and 5e-5 after 1400 of 1600 epochs."""
+    milestones = {"0.875": 1 / 6, "0.25": 1 / 3}  # as text, in any order
+    rates = [
+        3e-4 * learning_rate_factor(r, 1600, "steps", 0, milestones) for r in (1, 400, 401, 1400, 1401, 1600)
+    ]
+    assert rates == pytest.approx([3e-4, 3e-4, 1e-4, 1e-4, 5e-5, 5e-5])
+    assert learning_rate_factor(8, 10, "steps", 0, {0.7: 0.5}) == 0.5
+    assert learning_rate_factor(7, 10, "steps", 0, {0.7: 0.5}) == 1
+    assert learning_rate_factor(1, 10, "steps", 1, {0.7: 0.5}) == 0.5  # warm-up
 
 
 def test_inverse_policy_of_the_paper() -> None:

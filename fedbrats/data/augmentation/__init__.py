@@ -5,4 +5,5 @@ AUGMENTS = (
     *("none", "flips", "light", "noise", "artefacts", "channel_drop", "elastic"),
     *("moves", "masks", "mining", "nnunet", "turns", "axes", "rotation_noise", "affine", "gamma", "fifths"),
     *("rotations", "crops", "shears", "quarters"),
+    *("brightness", "brightness_noise", "rotation"),
 )

@@ -73,7 +73,7 @@ class SiteWork:
         config, train = site.config, site.config.train
         loss = in_round(site.parts.loss, round_, config.rounds)
         self._loss = labelled_only(loss, config.scenario.unlabelled.get(site.name, ()))
-        schedule = learning_rate_factor(round_, config.rounds, train.schedule, train.warmup)
+        schedule = learning_rate_factor(round_, config.rounds, train.schedule, train.warmup, train.milestones)
         if arm == arms.PERSONAL:  # tuned after the last round, where the schedule has nothing more to say
             schedule = 1.0
         self._lr_factor = lr_factor * schedule
