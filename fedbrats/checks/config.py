@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from fedbrats.algorithms.base import Company
 from fedbrats.checks.by_engine import check_address, check_one_exchange, with_quorum
 from fedbrats.checks.classification import check_classifies
+from fedbrats.checks.planned import check_model_plan, refuse_by_hand, with_plan_asked
 from fedbrats.checks.privacy import check_privacy
 from fedbrats.checks.scenario import check_with_network
 from fedbrats.checks.secure import check_secure
@@ -83,9 +84,10 @@ def checked(config: DictConfig | Config, base: Path | None = None) -> Config:
     if isinstance(config, DictConfig):
         refuse_environment(OmegaConf.to_container(config, resolve=False))
         check_size(config)
+        refuse_by_hand(config)
         config = with_size(config)
     # Before any part is built, so that none is built twice.
-    found = with_quorum(with_absolute_paths(typed(config), base))
+    found = with_plan_asked(with_quorum(with_absolute_paths(typed(config), base)), base)
     check_config(found)
     return found
 
@@ -127,6 +129,7 @@ def _check_objective(objective: ObjectiveConfig) -> None:
 def _check_targets(config: Config) -> None:
     """Check and build what the configuration names, the network with a patch through it."""
     parts = parts_of(config)
+    check_model_plan(config, parts)
     check_classifies(config, parts)
     channels = check_network(config, parts.blank)
     kind = 0 if parts.classifies else dimensions(parts.blank)

@@ -48,6 +48,7 @@ class Limits:
 
     threads: int | None = None  # torch threads; None: as many as there are cores
     memory_fraction: float | None = None  # of the GPU
+    plan_memory_gb: float | None = None  # the most that a study's network may be planned for; None: any
     free_disk_gb: float = 10.0  # that preflight asks for
 
 
@@ -118,6 +119,8 @@ def _check(site: SiteFile, file: Path) -> None:
         if not ok:
             raise ConfigError(f"{file}: {key}={value!r}: {expected}")
 
+    planned = site.limits.plan_memory_gb
+    require(planned is None or planned > 0, "limits.plan_memory_gb", planned, "above 0, or null")
     reason = fault(site.name) if site.name else "is empty"
     require(not reason, "name", site.name, f"a name that {reason}")
     require(bool(site.storage), "storage", site.storage, "name a folder of the site's own")

@@ -7,6 +7,7 @@ carries a `config` record with what is asked of whom, and where a model travels 
 from __future__ import annotations
 
 PREPARE = "query.prepare"  # take this configuration and prepare yourself; in a deployment only
+PLAN = "query.plan"  # take what all sites told and plan the network by it; in a deployment only
 JOIN = "query.join"  # who are you and what do you hold
 SURVEY = "query.survey"  # histograms of its patients, before training
 TRAIN = "train"  # one round of local training

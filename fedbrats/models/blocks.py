@@ -28,10 +28,17 @@ def norm_layer(name: str) -> tuple[str, dict[str, object]]:
     return NORMS[name]
 
 
-def stage(before: int, widths: Sequence[int], stride: int = 1, dropout: float = 0.0) -> nn.Sequential:
+def stage(
+    before: int,
+    widths: Sequence[int],
+    stride: int | Sequence[int] = 1,
+    dropout: float = 0.0,
+    kernel: int | Sequence[int] = 3,
+) -> nn.Sequential:
     """A stage of nnU-Net: one 3x3x3 convolution, instance norm and leaky ReLU per width; the first has the stride.
 
-    `dropout` is the probability that a single activation is dropped after each of them; 0 leaves the layers out.
+    `stride` and `kernel` of all axes or of each. `dropout` is the probability that a single activation is dropped after
+    each of them; 0 leaves the layers out.
     """
     from monai.networks.blocks import Convolution  # seconds, which reading a configuration need not wait for
 
@@ -42,7 +49,7 @@ def stage(before: int, widths: Sequence[int], stride: int = 1, dropout: float = 
                 i,
                 o,
                 strides=stride if index == 0 else 1,
-                kernel_size=3,
+                kernel_size=kernel,
                 adn_ordering="NAD",
                 dropout=dropout or None,
                 norm=("instance", {"affine": True}),

@@ -1,6 +1,7 @@
 """The node `model` of a configuration: what of it makes the network, and what its size changes.
 
-A file of conf/model names a network (`_target_`), its arguments, what it takes (`input`) and how large it is (`size`).
+A file of conf/model names a network (`_target_`), its arguments, what it takes (`input`), how large it is (`size`), and
+whether it is planned (`plan`, `plan_memory`; `planned.py`).
 Where the small variant, which trains on a CPU, differs from the full one, in `model`, `train` or elsewhere, the file
 says both: `${fedbrats.sized:FULL,SMALL}`. Such a value is settled after all overrides, so what somebody sets himself
 stands in its place. The size `auto` is small on phantoms and full on files. Nothing of it is left in the config.yaml of
@@ -20,7 +21,7 @@ from fedbrats.data.cases import MODALITIES
 AUTO, FULL, SMALL = "auto", "full", "small"
 SIZES = (AUTO, FULL, SMALL)
 RESOLVER = "fedbrats.sized"
-ABOUT = ("input", "size")  # keys that are no arguments of the network
+ABOUT = ("input", "size", "plan", "plan_memory")  # keys that are no arguments of the network
 
 
 def arguments(model: Mapping[str, Any]) -> dict[str, Any]:

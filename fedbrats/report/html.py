@@ -23,6 +23,7 @@ from fedbrats.report.sections import (
     overlays,
     partition,
     personal,
+    plan,
     postprocess,
     privacy,
     problems,
@@ -58,6 +59,7 @@ SECTIONS: dict[Callable[[Results], Section | None], bool] = {  # in the order of
     postprocess.section: STAYS,  # values that single institutions found
     uncertainty.section: STAYS,  # lists cases
     survey.section: STAYS,  # counts of single institutions
+    plan.section: STAYS,  # medians over patients
     partition.section: STAYS,  # volumes and intensities of an institution's patients
     overlays.section: STAYS,  # images of patients
     cost.section: LEAVES,

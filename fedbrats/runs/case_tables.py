@@ -12,6 +12,7 @@ from fedbrats.runs.table import Table
 from fedbrats.tasks import segmentation as task
 
 GROUPS = "groups.json"  # sites that have shared a model, by the name of their group
+PLAN = "plan.json"  # of a planned network: what it was made of, and why
 SURVEY = "survey.json"  # what sites have told of their patients before training, by site
 WITHHELD = "withheld.json"  # what sites keep at home by their own policy, in their words, by site
 KEYS = ("arm", "site", "case", "region")

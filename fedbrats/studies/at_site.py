@@ -7,6 +7,7 @@ folder has the layout of a run folder:
     study.yaml       the text as it came
     study.json       its SHA-256 and when it came
     config.yaml      what the site works by
+    plan.json        where the study's network is planned from what all sites tell: the plan
     approved         the SHA-256 of what was approved at the site
     sites/<name>/    case list, state, ledger
 """
@@ -38,9 +39,20 @@ from fedbrats.config.schema import (
 )
 from fedbrats.config.site_file import SiteFile
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.fingerprint import read_fingerprint
 from fedbrats.data.prepare import Prepared, prepare
 from fedbrats.devices import cores, pick_device
 from fedbrats.files import private_folder, read_json, read_text, remove_partial, write_json, write_text
+from fedbrats.models.planned import (
+    asks_sites,
+    awaits_plan,
+    digest_of,
+    make_plan,
+    read_plan,
+    with_plan,
+    write_plan,
+)
+from fedbrats.runs.case_tables import PLAN
 from fedbrats.runs.site_cases import write_site_cases
 
 STUDIES = "studies"
@@ -101,9 +113,26 @@ def settled(site: SiteFile, folder: Path) -> Config:
         check_study(asked)
     except ConfigError as error:
         raise StudyRefused(str(error)) from error
+    _check_limits(site, asked)
     config = lay_over(site, asked)
     check_config(config)
+    if not (folder / PLAN).is_file():
+        return config
+    return _checked(with_plan(config, read_plan(folder / PLAN, f"study {folder.name}")))
+
+
+def _checked(config: Config) -> Config:
+    check_config(config)
     return config
+
+
+def _check_limits(site: SiteFile, asked: Config) -> None:
+    """Refuse a network that is planned for more memory than the site gives."""
+    most, wanted = site.limits.plan_memory_gb, asked.model.get("plan_memory", 0)
+    if most is not None and asks_sites(asked) and isinstance(wanted, int | float) and wanted > most:
+        raise StudyRefused(
+            f"limits.plan_memory_gb={most:g}: the study plans its network for model.plan_memory={wanted:g} GB"
+        )
 
 
 def lay_over(site: SiteFile, asked: Config) -> Config:
@@ -156,6 +185,54 @@ def prepare_study(site: SiteFile, folder: Path) -> Prepared:
         write_site_cases(folder, own, prepared.cached, prepared.patients.of)
     save_config(config, folder / "config.yaml")
     return prepared
+
+
+def take_plan(site: SiteFile, folder: Path, text: Any) -> str:
+    """Plan the network of the study in `folder` from what all sites have told, by the study's own settings.
+
+    The server sends a fingerprint and no plan: the site works the plan out by the rules that it has itself, for the
+    memory that it has approved. May be called again, as at a resume.
+
+    Args:
+        site: which has prepared itself.
+        folder: of the study.
+        text: the fingerprint as it came.
+
+    Returns:
+        SHA-256 of the plan.
+
+    Raises:
+        StudyRefused: the study asks for no plan, it is no fingerprint, another one was taken before, or no network that
+            can run here comes of it.
+    """
+    ready(site, folder)
+    config = lay_over(site, _read(folder / "study.yaml"))
+    if not awaits_plan(config):
+        raise StudyRefused(
+            f"study {folder.name}: a plan came, but model.plan={config.model.get('plan')} asks for none"
+        )
+    try:
+        found = read_fingerprint(text)
+        made = make_plan(config, found)
+    except ValueError as error:  # nothing in it is of the site
+        raise StudyRefused(
+            f"study {folder.name}: the plan of its network cannot be taken: {error}"
+        ) from error
+    try:
+        planned = _checked(with_plan(config, made))
+    except ConfigError as error:
+        log.warning("study %s cannot run here as it is planned: %s", folder.name, error)
+        raise StudyRefused(
+            f"study {folder.name}: its plan cannot run at the site, whose log says why"
+        ) from error
+    if (folder / PLAN).is_file() and read_plan(folder / PLAN, f"study {folder.name}") != made:
+        raise StudyRefused(
+            f"study {folder.name}: another plan of its network than the one that was taken before"
+        )
+    write_plan(folder, made, found, config)
+    save_config(planned, folder / "config.yaml")
+    log.info("study %s: %s", folder.name, "; ".join(made.reasons))
+    return digest_of(made)
 
 
 def approved(site: SiteFile, folder: Path) -> bool:

@@ -19,6 +19,7 @@ from fedbrats.data.prepare import Prepared
 from fedbrats.environment import made_by
 from fedbrats.files import read_json, write_json
 from fedbrats.metrics.table import Facts
+from fedbrats.models.planned import asks_sites
 from fedbrats.runs import rounds
 from fedbrats.runs.case_tables import TABLES, cases_table, write_table
 from fedbrats.runs.environment import FILE
@@ -99,6 +100,8 @@ def problems(folder: Path, config: Config) -> Iterator[str]:
         yield "that run has taken over its own"
     if missing := [arm for arm in shared_arms(config) if arm not in other.arms]:
         yield f"it has no {', '.join(missing)}"
+    if asks_sites(config) and config.survey.epsilon is not None:
+        yield "its network was planned from counts with other noise (survey.epsilon)"
     if config.run.code != ANY and {key: made.get(key) for key in made_by()} != made_by():
         yield "it was made by other code (run.code=any takes it)"
     mine, theirs = _decisive(config), _decisive(other)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from fedbrats.config.schema import Config
 from fedbrats.metrics.table import Facts
+from fedbrats.models.planned import PLANNED, asks_sites
 from fedbrats.report.arms import merge_local_arms
 from fedbrats.report.cells import MISSING
 from fedbrats.report.epsilon import NO_EPSILON
@@ -212,7 +213,8 @@ def flat_settings(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def worked_out(config: Config) -> tuple[str, ...]:
     """Settings that a run has filled in by others, so that they say nothing of their own when two are compared."""
-    return (SITE_STEPS,) if config.scenario.clock.budget is not None else ()
+    steps = (SITE_STEPS,) if config.scenario.clock.budget is not None else ()
+    return (*steps, *PLANNED) if asks_sites(config) else steps
 
 
 def differing(jobs: list[Job]) -> list[str]:

@@ -9,7 +9,10 @@ from fedbrats.config.schema import Config
 from fedbrats.config.site_file import SiteFile
 from fedbrats.config.targets import ConfigError
 from fedbrats.files import read_json
+from fedbrats.models.planned import awaits_plan
 from fedbrats.studies.at_site import settled
+
+PLANNED = "the network is planned from counts of all sites' patients (survey), up to model.plan_memory"
 
 
 def plan_of(site: SiteFile, folder: Path) -> str:
@@ -27,6 +30,7 @@ def plan_of(site: SiteFile, folder: Path) -> str:
         f"SHA-256     {came['sha256']}",
         f"text        {folder / 'study.yaml'}",
         f"network     {_name(config.model)}",
+        *([f"plan        {PLANNED}"] if awaits_plan(config) else []),
         f"algorithm   {_name(config.strategy)}, {config.rounds} rounds",
         f"privacy     {_privacy(config)}",
         f"own parts   {_name(config.personalization) or 'none: the whole model travels'}",

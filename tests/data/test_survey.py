@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedbrats.data.survey import BY_NAME, HISTOGRAMS, apart, bins_of, counted, noised, with_least
+from fedbrats.data.survey import (
+    BY_NAME,
+    FOR_PLAN,
+    HISTOGRAMS,
+    apart,
+    asked,
+    bins_of,
+    counted,
+    noised,
+    with_least,
+)
 
 
 @dataclass
@@ -74,6 +84,19 @@ def test_the_noise_is_two_sided_geometric_with_a_share_of_epsilon(epsilon: float
         assert np.mean(drawn == k) == pytest.approx((1 - a) / (1 + a) * a ** abs(k), abs=0.005), k
     assert drawn.std() == pytest.approx(math.sqrt(2 * a) / (1 - a), rel=0.02)
     assert min(noised([0] * 1000, 1.0, rng.random)) == 0
+
+
+def test_more_histograms_share_the_same_epsilon() -> None:
+    """With 19 of them each has 19/12 of the noise: a = exp(-epsilon / 19)."""
+    rng = np.random.default_rng(0)
+    drawn = np.array(noised([1000] * 100_000, 12.0, rng.random, 19)) - 1000
+    a = math.exp(-12 / 19)
+    assert drawn.std() == pytest.approx(math.sqrt(2 * a) / (1 - a), rel=0.02)
+
+
+def test_a_plan_asks_for_seven_more() -> None:
+    assert asked(False) == tuple(BY_NAME)
+    assert (len(asked(True)), set(asked(True)) - set(asked(False))) == (19, set(FOR_PLAN))
 
 
 def test_few_patients_are_told_as_none() -> None:

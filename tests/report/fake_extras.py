@@ -197,6 +197,12 @@ def write_survey(folder: Path) -> Path:
     return folder
 
 
+def write_plan(folder: Path) -> Path:
+    """plan.json of a network that the sites have planned."""
+    write_json(folder / "plan.json", {"plan": {"reasons": ["patch 8 x 8 x 8: it fits"]}})
+    return folder
+
+
 def write_published(folder: Path) -> Path:
     """A configuration that sets numbers of others beside its own."""
     config = yaml.safe_load((folder / "config.yaml").read_text())

@@ -15,7 +15,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from omegaconf import DictConfig
 
-from fedbrats.checks.config import checked
+from fedbrats.checks.config import check_config, checked
 from fedbrats.checks.plan import check_dealt, check_plan
 from fedbrats.checks.settings import (
     check_same_cases,
@@ -23,6 +23,7 @@ from fedbrats.checks.settings import (
     resumed_config,
     settle,
 )
+from fedbrats.commands.run.planning import planned
 from fedbrats.commands.run.progress import Progress
 from fedbrats.commands.run.server import (
     federation,
@@ -48,6 +49,7 @@ from fedbrats.federation.server.state import FederationError
 from fedbrats.federation.site.app import make_client_app
 from fedbrats.files import remove_partial, write_json
 from fedbrats.models.node import why_this_size
+from fedbrats.models.planned import awaits_plan
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.runs.environment import write_environment
 from fedbrats.runs.privacy import collect_steps
@@ -89,6 +91,10 @@ def run(
         if resumed:
             check_same_cases(folder, prepared)
         write_inputs(folder, settled, prepared, overrides)
+        if awaits_plan(settled):
+            settled = planned(folder, settled, [site.name for site in prepared.sites], progress)
+            check_config(settled)
+            save_config(settled, folder / "config.yaml")
         if said := write_personalization(folder, settled, parts_of(settled)):
             progress.message(said)
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +41,7 @@ from fedbrats.commands.study.folder import (
     study_folder,
     write_state,
 )
-from fedbrats.config.schema import Config, load_config
+from fedbrats.config.schema import Config, load_config, save_config
 from fedbrats.config.server_file import VARIABLE, ServerFile, load_server_file
 from fedbrats.credentials.folder import Folder
 from fedbrats.credentials.keys import public_pem
@@ -49,12 +49,17 @@ from fedbrats.data.partition import Site
 from fedbrats.engines.superlink.grid import StudyGrid
 from fedbrats.engines.superlink.thin_app import STUDY
 from fedbrats.federation.parts import parts_of
+from fedbrats.federation.server.personal import write_personalization
+from fedbrats.federation.server.planning import planned_by_sites, tell_plan
 from fedbrats.federation.server.preparing import prepare_sites
 from fedbrats.federation.server.state import FederationError, Member
-from fedbrats.files import read_json, read_text, remove_partial, write_json
+from fedbrats.files import read_json, read_text, remove_partial, write_json, write_text
+from fedbrats.models.planned import asks_sites, awaits_plan, read_plan
+from fedbrats.runs.case_tables import PLAN
 from fedbrats.runs.site_cases import pseudonym
 
 DAY = 86400.0  # seconds
+ASKED = "study.yaml"  # the configuration as the sites took it, once another stands in config.yaml
 # What Flower's client raises where the SuperLink has ended the run or began anew, an interrupt where it does not know
 # the token. Neither is a fault of the study: it was stopped, or goes on with another run (`going_on.py`).
 LOST = (KeyboardInterrupt, RunNotRunningException, httpx.HTTPError)
@@ -109,6 +114,7 @@ def _run(server: ServerFile, folder: Path, study: Study, grid: StudyGrid, progre
 
     try:
         _gather(server, folder, study, grid, config, say)
+        config = _planned(folder, study, grid, config, progress, say)
         parts = parts_of(config)
         members = joined(grid, folder, config, study.sites, grid.nodes)
         sites = _sites(folder, members)
@@ -139,9 +145,38 @@ def _gather(
         grid.nodes = grid.online(keys)
         return grid.nodes
 
-    text = read_text(folder / "config.yaml")
+    # What the sites have taken: of a network that has been planned meanwhile, the configuration before.
+    asked = folder / ASKED
+    text = read_text(asked if asked.is_file() else folder / "config.yaml")
     how = (parts_of(config).algorithm.timeout, server.wait_days * DAY, say)
     grid.nodes = prepare_sites(grid, online, list(study.sites), (text, study.sha256), *how)
+
+
+def _planned(
+    folder: Path,
+    study: Study,
+    grid: StudyGrid,
+    config: Config,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> Config:
+    """`config` with the plan of its network, if it asks the sites for one; every site has made the same.
+
+    Raises:
+        ConfigError, FederationError: as `planned_by_sites` and `tell_plan`.
+    """
+    if not asks_sites(config):
+        return config
+    timeout = parts_of(config).algorithm.timeout
+    if awaits_plan(config):
+        members = joined(grid, folder, config, study.sites, grid.nodes)
+        config = planned_by_sites(grid, folder, config, members, progress, say)
+        if not (folder / ASKED).is_file():
+            write_text(folder / ASKED, read_text(folder / "config.yaml"))
+        save_config(config, folder / "config.yaml")
+        write_personalization(folder, config, parts_of(config))
+    tell_plan(grid, folder, read_plan(folder / PLAN, f"study {folder.name}"), grid.nodes, timeout)
+    return config
 
 
 def _sites(folder: Path, members: Mapping[str, Member]) -> list[Site]:

@@ -33,6 +33,7 @@ from fedbrats.studies.at_site import (
     ready,
     settled,
     study_folder,
+    take_plan,
     take_study,
 )
 
@@ -73,6 +74,11 @@ class SiteApp(ClientApp):
             return Message(
                 RecordDict({"facts": ConfigRecord(_prepare(site, folder.name, message))}), reply_to=message
             )
+        if message.metadata.message_type == questions.PLAN:
+            self._served.clear()
+            return Message(
+                RecordDict({"facts": ConfigRecord(_plan(site, folder, message))}), reply_to=message
+            )
         ready(site, folder)
         if folder not in self._served:
             self._served = {folder: make_client_app(str(folder))}
@@ -101,6 +107,13 @@ def _prepare(site: SiteFile, study: str, message: Message) -> dict[str, str]:
     prepare_study(site, folder)
     state = questions.READY if approved(site, folder) else questions.WAITING
     return {"site": site.name, "state": state, "sha256": sha256, "version": __version__}
+
+
+def _plan(site: SiteFile, folder: Path, message: Message) -> dict[str, str]:
+    """Take what all sites have told and plan the network by it; what the site says then."""
+    asked = message.content.get("plan")
+    text = asked.get("fingerprint") if isinstance(asked, ConfigRecord) else None
+    return {"site": site.name, "sha256": take_plan(site, folder, text)}
 
 
 def _other_versions(site: SiteFile) -> str:

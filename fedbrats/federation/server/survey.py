@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 
 from fedbrats.config.schema import FEDERATED
 from fedbrats.config.survey import SurveyConfig
-from fedbrats.data.survey import BY_NAME, apart, bins_of
+from fedbrats.data.survey import BY_NAME, apart, asked, bins_of
 from fedbrats.federation import questions
 from fedbrats.federation.server.asking import Question, Request, ask
 from fedbrats.federation.server.replies import BadReply, content_of
@@ -41,8 +41,8 @@ class SurveyReply:
         return {}
 
 
-def check_survey_reply(message: Message) -> SurveyReply:
-    """Decode a reply: counts of every bin of every histogram.
+def check_survey_reply(message: Message, names: Collection[str] = tuple(BY_NAME)) -> SurveyReply:
+    """Decode a reply: counts of every bin of every histogram of `names`.
 
     Raises:
         BadReply: anything else.
@@ -52,7 +52,7 @@ def check_survey_reply(message: Message) -> SurveyReply:
         if not isinstance(text, str) or len(text) > MOST_TEXT:
             raise ValueError("no text of acceptable length")
         found = json.loads(text)
-        if not isinstance(found, dict) or found.keys() != BY_NAME.keys():
+        if not isinstance(found, dict) or found.keys() != set(names):
             raise ValueError("other histograms than those that were asked for")
         for name, counts in found.items():
             fits = isinstance(counts, list) and len(counts) == len(bins_of(name))
@@ -63,14 +63,20 @@ def check_survey_reply(message: Message) -> SurveyReply:
     return SurveyReply(found)
 
 
-def ask_survey(grid: Grid, fed: Federation, settings: SurveyConfig) -> None:
-    """Ask every site, warn of those unlike the others, and write `survey.json`; done once in a run."""
+def ask_survey(grid: Grid, fed: Federation, settings: SurveyConfig, planned: bool = False) -> None:
+    """Ask every site, warn of those unlike the others, and write `survey.json`; done once in a run.
+
+    `planned`: for the histograms of a plan, too.
+    """
     if not settings.enabled or (fed.folder / SURVEY).is_file():
         return
     cohort = next(c for c in fed.cohorts if c.arm == FEDERATED)
     config = ConfigRecord({"arm": FEDERATED, "round": 1})
     requests = [Request(cohort, site, RecordDict({"config": config})) for site in sorted(_asked(fed))]
-    question = Question(questions.SURVEY, "survey", lambda message, request: check_survey_reply(message))
+    names = asked(planned)
+    question = Question(
+        questions.SURVEY, "survey", lambda message, request: check_survey_reply(message, names)
+    )
     told, failed = dict[str, Told](), dict[str, str]()
     for answer in ask(grid, fed, question, requests, 1):
         if answer.reply is None:
@@ -85,7 +91,7 @@ def ask_survey(grid: Grid, fed: Federation, settings: SurveyConfig) -> None:
         {
             "least": settings.least,
             "epsilon": settings.epsilon,
-            "bins": {name: bins_of(name) for name in BY_NAME},
+            "bins": {name: bins_of(name) for name in names},
             "sites": told,
             "failed": failed,
             "unusual": unusual,

@@ -19,6 +19,7 @@ from fedbrats.federation import arms, questions
 from fedbrats.federation.site.site import Site
 from fedbrats.federation.wire import NUMBER
 from fedbrats.files import read_json, write_json
+from fedbrats.models.planned import awaits_plan
 from fedbrats.personalization.unseen import AVERAGE
 from fedbrats.postprocess.steps import check_parameters
 from fedbrats.privacy.dp_sgd import DpSgd
@@ -66,6 +67,10 @@ def check_question(site: Site, question: str, content: RecordDict) -> None:
     _check_records(site, question, content)
     if question == questions.JOIN:
         return
+    _require(
+        question == questions.SURVEY or not awaits_plan(site.config),
+        f"{question}: site {_short(site.name)} waits for the plan of the network (model.plan)",
+    )
     config = content["config"]
     arm, round_ = str(config["arm"]), config["round"]
     allowed = answered_arms(site, question)

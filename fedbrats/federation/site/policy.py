@@ -50,6 +50,7 @@ SHOWN = 3  # names of arrays in a message
 # What a reply may hold, by question.
 RECORDS: dict[str, dict[str, type]] = {
     questions.PREPARE: {"facts": ConfigRecord},
+    questions.PLAN: {"facts": ConfigRecord},
     questions.JOIN: {"facts": ConfigRecord},
     questions.SURVEY: {"survey": ConfigRecord},
     questions.TRAIN: {

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from flwr.app import ArrayRecord
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedbrats import arrays
 from fedbrats.config.schema import LOCAL, POOLED, POOLED_ROW, load_config
@@ -44,14 +44,18 @@ class Warm:
         self.parts = parts_of(self.config)
         self.device = pick_device(self.config.runtime.device)
         self.amp = self.device.type == "cuda" and self.config.runtime.amp
-        self.network = channels_last(copy.deepcopy(self.parts.network).to(self.device))
-        self._counters = {
-            name: buffer.clone()
-            for name, buffer in self.network.named_buffers()
-            if not buffer.is_floating_point()
-        }
         self._loaded: tuple[ArrayRecord, tuple[str, int] | None] | None = None
         self._localiser: Member | None = None
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The network of the process, built when a question needs it: joining and the survey do not."""
+        return channels_last(copy.deepcopy(self.parts.network).to(self.device))
+
+    @cached_property
+    def _counters(self) -> dict[str, Tensor]:
+        """What its counters are at the start, read before any model is loaded."""
+        return {n: b.clone() for n, b in self.network.named_buffers() if not b.is_floating_point()}
 
     def load(
         self, record: ArrayRecord, own: dict[str, Tensor], owner: tuple[str, int] | None, *, change: bool
@@ -70,6 +74,7 @@ class Warm:
             BadArrays: the record does not hold the agreed arrays.
         """
         loaded, self._loaded = self._loaded, None  # until nothing can fail any more
+        counters = self._counters
         if loaded is None or loaded[0] is not record or loaded[1] != owner:
             expected = {name: form for name, form in self.parts.signature.items() if name not in own}
             received = from_record(record, expected)
@@ -77,8 +82,8 @@ class Warm:
                 self.network, received | {name: arrays.as_numpy(tensor) for name, tensor in own.items()}
             )
             for name, buffer in self.network.named_buffers():
-                if name in self._counters:
-                    buffer.copy_(self._counters[name])
+                if name in counters:
+                    buffer.copy_(counters[name])
         if not change:
             self._loaded = (record, owner)
 

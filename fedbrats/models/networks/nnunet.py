@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,12 +17,14 @@ def nnunet(
     out_channels: int = 3,
     channels: Sequence[int] = (32, 64, 128, 256, 320, 320),
     convolutions: int = 2,
+    strides: Sequence[Sequence[int]] | None = None,
+    kernels: Sequence[Sequence[int]] | None = None,
 ) -> NNUNet:
     """3D full-resolution nnU-Net for regions, section 2.5, Figure 1 and Table 2 of the paper.
 
     Takes float [batch, in_channels, X, Y, Z] with every side a multiple of 2^(len(channels) - 1), 32 by default, and
     returns logits [batch, out_channels, X, Y, Z]; in training a list of one per decoder level, full size first, each
-    next one at half the size.
+    next one at half the size. With `strides` a side is a multiple of the product of those along its axis.
 
     The defaults have the 31,198,176 parameters that Jabareen and Lukassen (BrainLes 2021, Table 1) print for nnU-Net.
     The paper prints the kinds of layers, not their number; two convolutions per level and a bias in all but the
@@ -40,37 +43,68 @@ def nnunet(
         out_channels: see `tasks.segmentation`.
         channels: width per level.
         convolutions: per level of encoder and decoder.
+        strides: of the first convolution of every level along x, y and z, 1 or 2; None: 1 in the first level, else 2.
+        kernels: of the convolutions of every level of encoder and decoder along x, y and z, 1 or 3; None: 3. A plan
+            (`model.plan`) sets both.
 
     Raises:
-        ValueError: fewer than two levels, or no convolution.
+        ValueError: fewer than two levels, no convolution, strides or kernels that are not three for each level.
     """
     check_widths(channels, convolutions)
-    network = NNUNet(in_channels, out_channels, tuple(channels), convolutions)
+    levels = len(channels)
+    strides = _of_axes("strides", strides or [[1] * 3] + [[2] * 3] * (levels - 1), levels, (1, 2))
+    kernels = _of_axes("kernels", kernels or [[3] * 3] * levels, levels, (1, 3))
+    network = NNUNet(in_channels, out_channels, tuple(channels), convolutions, strides, kernels)
     network.apply(he_initialise)
     return network
+
+
+def _of_axes(
+    key: str, given: Sequence[Sequence[int]], levels: int, allowed: Sequence[int]
+) -> list[tuple[int, ...]]:
+    found = [tuple(of) for of in given]
+    if len(found) != levels or any(len(of) != 3 or not set(of) <= set(allowed) for of in found):
+        raise ValueError(
+            f"model.{key}={[list(of) for of in found]}: for each of the {levels} levels of model.channels three "
+            f"numbers, {allowed[0]} or {allowed[1]}."
+        )
+    if key == "strides" and (set(found[0]) != {1} or any(set(of) == {1} for of in found[1:])):
+        raise ValueError(
+            f"model.strides={[list(of) for of in found]}: the first level halves nothing, every other some axis."
+        )
+    return found
 
 
 class NNUNet(nn.Module):
     """Plain convolutions down by stride, transposed convolutions up, a head at every decoder level."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, channels: Sequence[int], convolutions: int
+        self,
+        in_channels: int,
+        out_channels: int,
+        channels: Sequence[int],
+        convolutions: int,
+        strides: Sequence[tuple[int, ...]],
+        kernels: Sequence[tuple[int, ...]],
     ) -> None:
-        """Arguments as in `nnunet`."""
+        """Arguments as in `nnunet`, none of them None."""
         super().__init__()
         skips = list(channels[:-1])
         inputs = [in_channels, *skips]
-        self.multiple = 2 ** len(skips)
+        self.multiple = tuple(math.prod(of) for of in zip(*strides))
         self.encoder = nn.ModuleList(
-            stage(before, [width] * convolutions, stride=1 if level == 0 else 2)
-            for level, (before, width) in enumerate(zip(inputs, channels))
+            stage(before, [width] * convolutions, stride=stride, kernel=kernel)
+            for before, width, stride, kernel in zip(inputs, channels, strides, kernels)
         )
         # Decoder levels from the deepest to the shallowest.
         self.up = nn.ModuleList(
-            nn.ConvTranspose3d(deeper, width, kernel_size=2, stride=2, bias=False)
-            for deeper, width in zip(channels[:0:-1], skips[::-1])
+            nn.ConvTranspose3d(deeper, width, kernel_size=stride, stride=stride, bias=False)
+            for deeper, width, stride in zip(channels[:0:-1], skips[::-1], strides[:0:-1])
         )
-        self.decoder = nn.ModuleList(stage(2 * width, [width] * convolutions) for width in skips[::-1])
+        self.decoder = nn.ModuleList(
+            stage(2 * width, [width] * convolutions, kernel=kernel)
+            for width, kernel in zip(skips[::-1], kernels[-2::-1])
+        )
         self.heads = nn.ModuleList(nn.Conv3d(width, out_channels, 1, bias=False) for width in skips[::-1])
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:

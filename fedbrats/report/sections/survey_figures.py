@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from fedbrats.data.survey import FOR_PLAN
 from fedbrats.report.style import new_figure, styled
 
 COLUMNS = 4
@@ -20,7 +21,10 @@ def survey_figure(found: Mapping[str, Any]) -> Figure:
     Args:
         found: `survey.json`.
     """
-    bins, sites = found["bins"], sorted(found["sites"])
+    bins = {
+        name: names for name, names in found["bins"].items() if name not in FOR_PLAN
+    }  # whose bins are too fine
+    sites = sorted(found["sites"])
     rows = math.ceil(len(bins) / COLUMNS)
     with styled():
         figure = new_figure(12.0, rows * (1.5 + 0.18 * len(sites)))

@@ -27,9 +27,10 @@ from fedbrats.federation.parts import parts_of
 from fedbrats.federation.site.chain import egress_file, read, verify
 from fedbrats.federation.site.policy import LEFT
 from fedbrats.files import read_json
+from fedbrats.models.planned import awaits_plan
 from fedbrats.privacy.ledger import Ledger
 from fedbrats.privacy.secure_aggregation.ring import FixedPoint
-from fedbrats.runs.case_tables import SURVEY
+from fedbrats.runs.case_tables import PLAN, SURVEY
 from fedbrats.runs.checkpoint import load_checkpoint
 from fedbrats.runs.secure import TABLE
 from fedbrats.runs.site_cases import pseudonym, site_folder
@@ -40,20 +41,24 @@ from tests.engines.superlink.sent import messages, trainings
 from tests.tiny import MODEL
 
 ASKED = (
-    *("train=small", "train.local_steps=2", *MODEL, "inference.overlap=0.0", "rounds=2"),
+    *("train=small", "train.local_steps=2", "inference.overlap=0.0", "rounds=2"),
     *("strategy=fedprox", "report.html=false", "runtime.keep_checkpoints=2"),
 )
-PLAIN, MASKED, NORMS, PRIVATE = "glioma", "masked", "own-norms", "private"
+PLAIN, MASKED, NORMS, PRIVATE, PLANNED = "glioma", "masked", "own-norms", "private", "planned"
 STUDIES = {
-    PLAIN: ("report.html=true", "survey=histograms"),
-    MASKED: ("privacy.secure_aggregation=true",),
-    NORMS: ("personalization=bn_local", "model.norm=batch", "report.select=last"),
-    PRIVATE: ("privacy=dp_sgd", "privacy.target_epsilon=null", "privacy.sigma=1.5"),
+    PLAIN: (*MODEL, "report.html=true", "survey=histograms"),
+    MASKED: (*MODEL, "privacy.secure_aggregation=true"),
+    NORMS: (*MODEL, "personalization=bn_local", "model.norm=batch", "report.select=last"),
+    PRIVATE: (*MODEL, "privacy=dp_sgd", "privacy.target_epsilon=null", "privacy.sigma=1.5"),
+    PLANNED: (
+        *("model=nnunet", "model.size=small", "model.plan=federated", "model.plan_memory=0.02"),
+        "survey.least=1",
+    ),
 }
-SAME_BITS = [PLAIN, MASKED, NORMS]  # the noise of a private study is made of each site's own entropy
+SAME_BITS = [PLAIN, MASKED, NORMS, PLANNED]  # the noise of a private study is made of each site's own entropy
 ALIKE = ("arm", "site", "phase", "round", "status", "cases", "steps", "loss", "bytes_down", "bytes_up")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # four studies in a row
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # five studies in a row
 
 
 @dataclass
@@ -163,6 +168,19 @@ def test_a_survey_is_that_of_the_simulation_and_stands_in_the_log_of_every_site(
         (line,) = [line for line in served.log(site, PLAIN) if line["question"] == questions.SURVEY]
         assert line["decision"] == LEFT
         assert read_json(site_folder(served.at(site, PLAIN), site) / SURVEY) == found["sites"][site]
+
+
+def test_every_site_has_made_the_plan_of_the_simulation(served: Served) -> None:
+    found, expected = (read_json(of(PLANNED) / PLAN) for of in (served.folder, served.simulated))
+    assert found == expected
+    study, model = served.folder(PLANNED), load_config(served.folder(PLANNED) / "config.yaml").model
+    assert awaits_plan(load_config(study / "study.yaml"))  # what the sites have taken
+    for site in SITES:
+        folder = served.at(site, PLANNED)
+        assert read_json(folder / PLAN) == found
+        assert load_config(folder / "config.yaml").model == model
+        (line,) = [line for line in served.log(site, PLANNED) if line["question"] == questions.PLAN]
+        assert line["decision"] == LEFT
 
 
 def test_server_holds_no_name_of_a_case(served: Served) -> None:

@@ -156,7 +156,8 @@ CASES: dict[str, Callable[[Server], None]] = {
 
 
 def test_every_question_is_played_and_answered_by_a_rule() -> None:
-    words = {questions.READY, questions.WAITING, questions.PREPARE}  # answered before a study is served
+    # Answered before a study is served.
+    words = {questions.READY, questions.WAITING, questions.PREPARE, questions.PLAN}
     asked = {value for name, value in vars(questions).items() if name.isupper()} - words
     assert asked == set(CASES) == set(ANSWERS) == set(KEYS)
 

@@ -81,7 +81,7 @@ def test_sides_that_do_not_fit_are_named(training: bool) -> None:
         network(torch.zeros(1, 4, 8, 6, 8))
     with pytest.raises(ValueError, match=r"input sides \[4, 4, 4\]: one voxel is left .* must be 8 or more"):
         network(torch.zeros(1, 4, 4, 4, 4))
-    assert nnunet().multiple == 32
+    assert nnunet().multiple == (32, 32, 32)
 
 
 @pytest.mark.parametrize(("key", "value"), [("channels", [8]), ("convolutions", 0)])

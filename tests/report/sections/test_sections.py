@@ -21,6 +21,7 @@ from tests.report.fake_extras import (
     add_personal,
     site_budget,
     write_audit,
+    write_plan,
     write_postprocess,
     write_privacy,
     write_published,
@@ -77,6 +78,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Results:
     write_uncertainty(folder)
     (folder / "withheld.json").write_text(json.dumps({"B": ["policy.least_cases=5: fewer cases: val"]}))
     write_survey(folder)
+    write_plan(folder)
     write_published(folder)
     return Results(read_run(folder))
 
@@ -91,6 +93,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Results:
         ("postprocess", write_postprocess),
         ("uncertainty", write_uncertainty),
         ("survey", write_survey),
+        ("plan", write_plan),
         ("published", write_published),
     ],
 )
