@@ -267,7 +267,7 @@ PRINTED = {
         "train.batch": (20, 4),  # section 3.1, as the next five
         "train.augment": ("crops", "flips"),
         "train.schedule": ("steps", "steps"),
-        "train.milestones": ({0.5: 0.1, 0.75: 0.01},) * 2,
+        "train.milestones": ({"0.5": 0.1, "0.75": 0.01},) * 2,
         "train.optimizer.lr": (1e-3, 1e-2),
         "train.optimizer.momentum": (0.95, 0.95),
         "train.optimizer.weight_decay": (1e-4, 1e-4),
