@@ -52,7 +52,7 @@ def fingerprint_of(told: Mapping[str, Mapping[str, Sequence[int]]]) -> Fingerpri
     """
     merged = {}
     for name in FOR_PLAN:
-        merged[name] = np.sum([list(counts[name]) for counts in told.values()], axis=0, dtype=np.int64)[1:]
+        merged[name] = np.array([list(counts[name]) for counts in told.values()], np.int64).sum(axis=0)[1:]
         if merged[name].sum() == 0:
             raise ValueError(f"no count of {name!r} is large enough to be told")
     spacings = [merged[spacing_along(axis)] for axis in AXES]
@@ -79,9 +79,10 @@ def read_fingerprint(text: Any) -> Fingerprint:
         raise ValueError("a fingerprint is a short text")
     try:
         found = json.loads(text)
-        told = Fingerprint(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
-        )
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in found.items()
+        }
+        told = Fingerprint(**values)
     except (TypeError, AttributeError, RecursionError, ValueError) as error:
         raise ValueError("no fingerprint") from error
     numbers = [*_three(told.spacing, float), *_three(told.thin, float), *_three(told.shape, int)]

@@ -113,8 +113,12 @@ def read_plan(file: Path, where: str) -> Plan:
     """
     try:
         found = dict(read_json(file)["plan"])
-        lists = {key: tuple(tuple(of) for of in found.pop(key)) for key in ("strides", "kernels")}
-        flat = {key: tuple(found.pop(key)) for key in ("spacing", "patch", "channels", "reasons")}
+        lists: dict[str, Any] = {
+            key: tuple(tuple(of) for of in found.pop(key)) for key in ("strides", "kernels")
+        }
+        flat: dict[str, Any] = {
+            key: tuple(found.pop(key)) for key in ("spacing", "patch", "channels", "reasons")
+        }
         made = Plan(**found, **lists, **flat)
         whole = [made.batch, made.elements, *made.patch, *made.channels]
         whole += [n for of in (*made.strides, *made.kernels) for n in of]

@@ -87,7 +87,11 @@ def planned(names: list[str]) -> list[Case]:
 def test_the_plan_is_refused(what: str, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     names, options, message = REFUSED[what]
     private = SimpleNamespace(
-        privacy=options.get("private"), secure=None, algorithm=FedAvg(), steps=options.get("steps", ())
+        privacy=options.get("private"),
+        secure=None,
+        algorithm=FedAvg(),
+        steps=options.get("steps", ()),
+        rules=SimpleNamespace(crop=None),
     )
     for module in (plan, settings):
         monkeypatch.setattr(module, "parts_of", lambda config: private)
@@ -118,7 +122,13 @@ def test_what_was_understood_and_who_is_too_few_is_said(config: Config) -> None:
 
 def test_what_noisy_validation_will_spend_is_said(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     noisy = {"validation": "noisy", "validation_sigma": 2.0, "validation_epsilon": 9.0}
-    found = SimpleNamespace(privacy=DpSgd(sigma=1.0, **noisy), secure=None, algorithm=FedAvg(), steps=())
+    found = SimpleNamespace(
+        privacy=DpSgd(sigma=1.0, **noisy),
+        secure=None,
+        algorithm=FedAvg(),
+        steps=(),
+        rules=SimpleNamespace(crop=None),
+    )
     for module in (plan, settings):
         monkeypatch.setattr(module, "parts_of", lambda config: found)
     said: list[str] = []

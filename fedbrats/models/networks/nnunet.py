@@ -98,7 +98,7 @@ class NNUNet(nn.Module):
         )
         # Decoder levels from the deepest to the shallowest.
         self.up = nn.ModuleList(
-            nn.ConvTranspose3d(deeper, width, kernel_size=stride, stride=stride, bias=False)
+            nn.ConvTranspose3d(deeper, width, kernel_size=stride, stride=stride, bias=False)  # type: ignore[arg-type]
             for deeper, width, stride in zip(channels[:0:-1], skips[::-1], strides[:0:-1])
         )
         self.decoder = nn.ModuleList(
