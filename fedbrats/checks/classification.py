@@ -30,7 +30,7 @@ OF_VOXELS: tuple[tuple[str, type, tuple[str, ...]], ...] = (
     ("train", TrainConfig, ("tumour_share", "tumour_centre", "deep_supervision")),
     ("inference", InferenceConfig, ("window", "flips", "mc_passes", "locate")),
     ("metrics", MetricsConfig, ("more",)),
-    ("report", ReportConfig, ("predictions", "published")),
+    ("report", ReportConfig, ("predictions", "published", "floor")),
     ("scenario", ScenarioConfig, ("poisoned", "wrong_labels", "unlabelled", "turned")),
     ("objective", ObjectiveConfig, ("region",)),
     ("run", RunConfig, ("baselines",)),

@@ -116,6 +116,11 @@ def check_config(config: Config) -> None:
     _check_objective(config.objective)
     check_scenario(config.scenario)
     _choice("report.select", config.report.select, ("best", "last"))
+    floor = config.report.floor
+    _require(
+        floor is None or 0 < floor < 1,
+        f"report.floor={floor}: must lie in (0, 1), the share of the brain that is darker than tumour, or be null.",
+    )
     _check_targets(config)
 
 

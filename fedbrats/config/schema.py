@@ -25,6 +25,7 @@ from fedbrats.files import read_yaml, write_text
 
 FEDERATED, POOLED, LOCAL = "federated", "pooled", "local"
 POOLED_ROW = "pooled_in_a_row"  # beside POOLED with train.pooled_steps=both
+FLOOR = "floor"  # rows of results that nothing was trained for (report.floor)
 ARMS = (FEDERATED, POOLED, LOCAL)
 
 
@@ -188,6 +189,8 @@ class ReportConfig:
 
     select: str = "best"  # model that is tested: "best" on validation or "last"
     predictions: bool = False  # write the test predictions as NIfTI
+    # The whole tumour by a threshold on FLAIR beside every arm: share of the brain that is darker; null leaves it out.
+    floor: float | None = 0.94
     html: bool = True
     # Of others, to be set beside ours: what, source, a score by region or their mean, note.
     published: list[dict[str, Any]] = field(default_factory=list)

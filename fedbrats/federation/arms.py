@@ -8,6 +8,9 @@ Every arm is made of cohorts, groups of sites that share one model and train it 
   `pooled_in_a_row` beside it, which takes as many as one of them;
 - `local`: one cohort per site, named `local:<site>`.
 
+Beside them stands `floor`, which is no arm to ask for: the whole tumour by a threshold on FLAIR (`report.floor`),
+scored at the sites on the same test cases.
+
 A personalised federation is tested twice: `federated` is then the global model, `personal` what each training
 institution has made of it for itself (`fedbrats/personalization`).
 

@@ -14,6 +14,7 @@ TRAIN = "train"  # one round of local training
 VALIDATE = "evaluate.validate"  # score a model on the validation cases
 FIT = "evaluate.fit"  # fit the post-processing on the validation cases
 TEST = "evaluate.test"  # score a model on the test cases, everything about each
+FLOOR = "evaluate.floor"  # score a threshold on FLAIR on the test cases; no model comes with it
 STAYS = "query.stays"  # the arrays that stay at the site, once, for their mean
 KEYS = "query.keys"  # secure aggregation: the public keys of a site for one round
 SHARES = "query.shares"  # secure aggregation: its secrets, in shares sealed for the other sites

@@ -15,7 +15,16 @@ import pandas as pd
 from fedbrats.metrics.table import VOLUMES, Facts, worst
 from fedbrats.tasks import segmentation as task
 
-ARM_ORDER = ("federated", "triggered", "personal", "pooled", "pooled_in_a_row", "local", "local_elsewhere")
+ARM_ORDER = (
+    "federated",
+    "triggered",
+    "personal",
+    "pooled",
+    "pooled_in_a_row",
+    "local",
+    "local_elsewhere",
+    "floor",
+)
 OF_TRAINING_SITES = ("personal", "local")  # arms without a model for an institution held out of the training
 ARM_TITLES = {
     "federated": "Federated",
@@ -25,6 +34,7 @@ ARM_TITLES = {
     "pooled_in_a_row": "Pooled, steps of one site",
     "local": "Local, own",
     "local_elsewhere": "Local, elsewhere",
+    "floor": "FLAIR threshold",
 }
 
 

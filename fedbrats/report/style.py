@@ -20,6 +20,7 @@ ARM_COLOURS = {
     "pooled": VERMILION,
     "local": GREEN,
     "local_elsewhere": PURPLE,
+    "floor": ORANGE,
 }
 LINE_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)  # of anything else that is counted
 REGION_COLOURS = dict(zip(REGIONS, (BLUE, VERMILION, GREEN), strict=True))

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fedbrats.config.schema import FLOOR
+from fedbrats.inference.flair_threshold import REGIONS as OF_FLOOR
 from fedbrats.metrics.interval import INTERVALS, MIN_CASES
 from fedbrats.metrics.summary import ALL_SITES as EVERY_SITE
 from fedbrats.metrics.summary import STATISTICS, summarise
@@ -146,6 +148,8 @@ def _note(row: dict[str, Any], run: RunFolder) -> str:
     if not row["n"]:
         if row["arm"] in OF_TRAINING_SITES and row["unseen"]:
             return "an institution held out of the training has no model of its own"
+        if row["arm"] == FLOOR and row["region"] not in OF_FLOOR:
+            return f"a threshold on FLAIR says nothing but {', '.join(OF_FLOOR)}"
         return "no test case of this institution in this arm"
     reasons = [no_interval(row["n"])] if row["n"] < MIN_CASES else []
     if pd.isna(row["percent_of_pooled"]):

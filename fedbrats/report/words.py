@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from fedbrats.algorithms.fedavg import SIMULATED, STRICT
-from fedbrats.config.schema import POOLED_ROW
+from fedbrats.config.schema import FLOOR, POOLED_ROW
 from fedbrats.data.sentences import plural
 from fedbrats.metrics.interval import INTERVALS
 from fedbrats.report.arms import arm_title, merge_local_arms, percent_of_pooled
@@ -32,6 +32,7 @@ SAID_OF_ARM = {
     "pooled_in_a_row": "The pooled model that had only as many steps in a row as the federation",
     "local": "Models that an institution trained alone",
     "local_elsewhere": "Such models",
+    "floor": "A threshold on FLAIR, without any training,",
 }
 
 
@@ -194,6 +195,8 @@ def _arm_sentence(rows: pd.DataFrame, arm: str, steps: Mapping[str, Steps]) -> s
     means = [f"{values[r][task.MAIN]:.3f}" for r in regions]
     if arm == "federated":
         means = [f"{values[r][task.MAIN]:.3f}{_interval(values[r])} for {task.IN_WORDS[r]}" for r in regions]
+    if arm == FLOOR:
+        means = [f"{values[r][task.MAIN]:.3f} for {task.IN_WORDS[r]}" for r in regions]
     share, percents = "", [values[r]["percent_of_pooled"] for r in regions]
     if arm != "pooled" and not any(pd.isna(value) for value in percents):
         share = (

@@ -36,8 +36,8 @@ class RunFolder:
     """What one run left.
 
     `rounds` and `cases` have the columns of `rounds.csv` and `cases.csv` (text as str, numbers as float64, `round` as
-    int64; arms as written: "federated", "personal", "pooled", "local:<site>"). A dict is empty without its file.
-    `metrics` are those that were scored, by name. `missing` has one sentence per thing that is not there or not
+    int64; arms as written: "federated", "personal", "pooled", "local:<site>", "floor"). A dict is empty without its
+    file. `metrics` are those that were scored, by name. `missing` has one sentence per thing that is not there or not
     complete.
     """
 
@@ -220,11 +220,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def _complete_cases(cases: pd.DataFrame, missing: list[str]) -> pd.DataFrame:
     """Leave out cases of which only some regions were written before the run was killed."""
-    whole = (cases["status"] != "ok") & (cases["region"] == "")
-    regions = cases.loc[~whole, "region"].nunique()
+    scored = cases[(cases["status"] == "ok") | (cases["region"] != "")]
     keys = ["arm", "site", "case"]
-    part = cases[~whole].groupby(keys)["region"].transform("nunique") < regions
-    incomplete = part[part].index
+    regions = scored.groupby("arm")["region"].transform("nunique")  # the floor has fewer than a network
+    incomplete = scored.index[scored.groupby(keys)["region"].transform("nunique") < regions]
     if len(incomplete):
         count = len(cases.loc[incomplete].drop_duplicates(keys))
         missing.append(f"{count} scored case(s) in cases.csv lack a region and are left out.")

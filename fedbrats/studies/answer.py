@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from fedbrats.config.schema import FLOOR
 from fedbrats.files import replacing, write_text
 from fedbrats.metrics.table import Facts
 from fedbrats.report.compare.tables import latex, markdown, printed
@@ -61,9 +62,8 @@ def write_answer(
         institution_means(methods, metrics),
         method_curves(methods),
     )
-    compared = [
-        m for m in methods if m.arm != "local_elsewhere"
-    ]  # its cases are means over other sites' models
+    # Cases of the one are means over other sites' models; the other is no method, but what all must be above.
+    compared = [m for m in methods if m.arm not in ("local_elsewhere", FLOOR)]
     found, left = tests(compared, reference, shown) if reference else (pd.DataFrame(), [])
     ranks, p = ranking(compared, shown)
     cells = printed(table, shown)

@@ -34,7 +34,7 @@ FREE = (
     "run",
     "objective",
 )  # what the baselines know nothing of
-FREE_KEYS = ("runtime.workers", "report.html", "report.track")
+FREE_KEYS = ("runtime.workers", "report.html", "report.track", "report.floor")
 POSTPROCESS = "postprocess.json"
 
 

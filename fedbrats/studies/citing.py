@@ -12,6 +12,11 @@ from hydra.utils import get_object
 
 from fedbrats.config.names import shown
 
+FLOOR = (
+    "report.floor",
+    "FLAIR threshold",
+    "Challenging Current Semi-supervised Anomaly Segmentation Methods for Brain MRI, BrainLes 2021",
+)
 ALWAYS = (
     ("federation", "Flower: Beutel et al., arXiv 2007.14390, 2020"),
     ("medical imaging", "MONAI: Cardoso et al., arXiv 2211.02701, 2022"),
@@ -28,6 +33,8 @@ def papers(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         config: of a run, as its `config.yaml` has it; of other packages only the names are given.
     """
     found = [(key, target.rsplit(".", 1)[-1], _source(target)) for key, target in _targets(config)]
+    if (config.get("report") or {}).get("floor") is not None:
+        found.append(FLOOR)
     return [*dict.fromkeys(found), *((key, *text.split(": ", 1)) for key, text in ALWAYS)]  # type: ignore[list-item]
 
 

@@ -27,7 +27,12 @@ from fedbrats.runs.run_folder import RunFolder, read_config, read_run
 from fedbrats.tasks import segmentation as task
 
 SEED = "seed"
-NEUTRAL = ("arms", "runtime", "data.cache")  # settings that leave the federated model as it is
+NEUTRAL = (
+    "arms",
+    "runtime",
+    "data.cache",
+    "report.floor",
+)  # settings that leave the federated model as it is
 OPTIONAL = ("privacy", "personalization")  # groups that jobs may do without
 PRIVATE_ARMS = ("federated", "personal")  # the others train without noise in a private run, too
 SITE_STEPS = "train.site_steps"

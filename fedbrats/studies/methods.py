@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fedbrats.config.schema import FLOOR
 from fedbrats.data.sentences import some
 from fedbrats.metrics.table import Facts
 from fedbrats.report.arms import arm_rank, arm_title
@@ -29,7 +30,8 @@ from fedbrats.studies.jobs import (
 from fedbrats.tasks import segmentation as task
 
 GROUPS = ("strategy", "personalization", "privacy")  # that name a method
-PLAIN = ("pooled", "pooled_in_a_row", "local", "local_elsewhere")  # arms that know nothing of these
+PLAIN = ("pooled", "pooled_in_a_row", "local", "local_elsewhere", FLOOR)  # arms that know nothing of these
+OF_FLOOR = ("data", "partition", "metrics", "scenario", "report.floor")  # all that the floor knows of
 COSTS = ("mb_to_95", "hours_to_95")
 OUTCOME = ("mean", "sd_seeds")
 HEAD = ("method", "arm", "region", "metric")
@@ -84,23 +86,31 @@ def methods_of(jobs: Iterable[Job]) -> list[Method]:
     Baselines of jobs that differ only in what these know nothing of are one method, with one job for each set of seeds.
     """
     good = [job for job in jobs if job.status == "finished" and len(job.table)]
-    keys = [key for key in differing(good) if not key.startswith(NEUTRAL)]
-    seeds = [key for key in keys if is_seed(key)]
-    others = [key for key in keys if key not in seeds and not key.startswith(GROUPS)]
+    differ = differing(good)
     found: dict[tuple[Any, ...], list[Job]] = {}
     names: dict[tuple[Any, ...], str] = {}
     for job in good:
         for arm in dict.fromkeys(job.table["arm"]):
-            known = others if arm in PLAIN else [key for key in keys if key not in seeds]
-            group = (arm in PLAIN, arm_rank(arm) if arm in PLAIN else (), arm, values_of(job, known))
+            known = _known(arm, differ)
+            seeds, others = [k for k in known if is_seed(k)], [k for k in known if not is_seed(k)]
+            group = (arm in PLAIN, arm_rank(arm) if arm in PLAIN else (), arm, values_of(job, others))
             members = found.setdefault(group, [])
             if arm not in PLAIN or values_of(job, seeds) not in [
                 values_of(other, seeds) for other in members
             ]:
                 members.append(job)
-            names.setdefault(group, _name(job, arm, good, others))
+            rest = [key for key in others if not key.startswith(GROUPS)]
+            names.setdefault(group, _name(job, arm, good, rest))
     order = sorted(found, key=lambda group: group[:2])  # stable: jobs stay in their order
     return [Method(names[group], group[2], tuple(found[group])) for group in order]
+
+
+def _known(arm: str, differ: list[str]) -> list[str]:
+    """The settings among `differ`, in which jobs differ, that decide what comes out of `arm`."""
+    if arm == FLOOR:
+        return [key for key in differ if key.startswith(OF_FLOOR) and key != "data.cache"]
+    known = [key for key in differ if not key.startswith(NEUTRAL)]
+    return [key for key in known if is_seed(key) or not key.startswith(GROUPS)] if arm in PLAIN else known
 
 
 def _name(job: Job, arm: str, jobs: list[Job], others: list[str]) -> str:

@@ -23,8 +23,10 @@ def test_every_part_is_listed_with_its_paper(tmp_path: Path, capsys: pytest.Capt
         "SegResNet (Myronenko, BrainLes 2018)",
         "personalization (BnLocal): FedBN (Li et al., ICLR 2021",
         "federation (Flower): Beutel et al.",
+        "report.floor (FLAIR threshold): Challenging Current Semi-supervised Anomaly Segmentation",
     ):
         assert part in said
+    assert "FLAIR" not in str(papers({"report": {"floor": None}}))  # no floor, no paper of it
 
 
 def test_nothing_of_other_packages_is_imported() -> None:

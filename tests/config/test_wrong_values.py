@@ -88,6 +88,7 @@ WRONG = {
     "runtime.memory_fraction=0": "runtime.memory_fraction",
     "runtime.memory_fraction=1.5": "runtime.memory_fraction",
     "report.select=first": "report.select=first",
+    "report.floor=1": "report.floor=1",
     "report.html=perhaps": "html",
     "strategy.quorum=0": "strategy.quorum=0",
     "strategy.quorum=half": "strategy.quorum='half'",

@@ -147,3 +147,14 @@ def test_one_more_metric_moves_no_number_of_the_others():
     assert set(found["metric"]) == {*SCORES, "extra", "another"}
     found = found[found["metric"].isin(SCORES)].reset_index(drop=True)
     pd.testing.assert_frame_equal(found, plain, check_exact=True)
+
+
+def test_an_arm_may_speak_about_wt_alone_beside_others_but_about_all_of_its_cases():
+    floor = [case("A", "a1", 0.4, 9, arm="floor")[:1], case("A", "a2", 0.6, 9, arm="floor")[:1]]
+    summary = summarise(pd.concat([FOUR, table(*floor)]), facts("monai"), "monai")
+    assert pick(summary, "dice", arm="floor")["mean"] == 0.5
+    assert set(summary[summary.arm == "floor"].region) == {"WT"}
+    assert pick(summary, "dice", region="ET")["n"] == 4
+    torn = pd.concat([FOUR, table(case("A", "a1", 0.4, 9, arm="floor"), floor[1])])
+    with pytest.raises(ValueError, match=r"one row for each of WT, TC, ET: .*floor / A / a2"):
+        summarise(torn, facts("monai"), "monai")

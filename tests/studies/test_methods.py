@@ -22,11 +22,16 @@ METRICS = {name: BY_NAME[name].facts("brats2023") for name in ("dice", "hd95")}
 
 
 def made(
-    name: str, seed: int, strategy: str = FEDAVG, dice: tuple[float, float] = (0.8, 0.6), **settings: Any
+    name: str,
+    seed: int,
+    strategy: str = FEDAVG,
+    dice: tuple[float, float] = (0.8, 0.6),
+    arms: tuple[tuple[str, float], ...] = (("federated", 0.0), ("pooled", 0.05)),
+    **settings: Any,
 ) -> Job:
     """A job whose federated and pooled arms have a mean Dice of WT at the institutions A (2 cases) and B (1 case)."""
     rows, scores = [], []
-    for arm, shift in (("federated", 0.0), ("pooled", 0.05)):
+    for arm, shift in arms:
         for site, value, n in (("A", dice[0], 2), ("B", dice[1], 1), ("all", (2 * dice[0] + dice[1]) / 3, 3)):
             row = {"arm": arm, "site": site, "unseen": False, "region": "WT", "n": n}
             rows.append({**row, "dice": value + shift, "hd95": 10 * (1 - value), "percent_of_pooled": 90.0})
@@ -52,6 +57,22 @@ def test_jobs_that_differ_in_seeds_are_one_method_and_baselines_are_not_doubled(
         "FedProx (mu = 1.0)": [job.name for job in jobs[4:]],
         "Pooled": [job.name for job in jobs[:2]],  # the others trained the same ones
     }
+
+
+def test_the_floor_is_one_whatever_was_trained_and_by_which_seed() -> None:
+    arms = (("federated", 0.0), ("floor", -0.3))
+    jobs = [
+        made(f"{batch}{seed}{floor}{people}", seed, arms=arms, **{"report.floor": floor}, **more)
+        for batch, seed, floor, people in ((1, 1, 0.9, 1), (2, 2, 0.9, 1), (1, 1, 0.9, 2), (1, 1, 0.8, 1))
+        for more in [{"train.batch": batch, "data.phantom.seed": people, "data.cache": str(seed)}]
+    ]
+    found = {m.name: [job.name for job in m.jobs] for m in methods_of(jobs) if m.arm == "floor"}
+    assert found == {  # a seed of the data makes other patients
+        "FLAIR threshold, floor = 0.9": ["110.91", "110.92"],
+        "FLAIR threshold, floor = 0.8": ["110.81"],
+    }
+    names = [m.name for m in methods_of(jobs) if m.arm == "federated"]
+    assert names == ["FedAvg, batch = 1", "FedAvg, batch = 2"]  # of which the floor tells nothing
 
 
 def test_what_baselines_do_know_of_keeps_them_apart() -> None:

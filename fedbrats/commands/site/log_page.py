@@ -18,6 +18,7 @@ QUESTIONS = {  # in words
     "evaluate.validate": "a validation",
     "evaluate.fit": "thresholds of post-processing",
     "evaluate.test": "the test at the end",
+    "evaluate.floor": "a threshold on FLAIR, tested for comparison",
     "query.stays": "arrays that stay, once for their mean",
     "query.spent": "what privacy has cost",
     "query.keys": "keys of secure aggregation",

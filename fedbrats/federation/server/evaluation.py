@@ -9,12 +9,14 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
+from fedbrats.config.schema import FLOOR
 from fedbrats.federation import questions
 from fedbrats.federation.arms import PERSONAL, Cohort
 from fedbrats.federation.server.asking import Answer, Question, Request, ask, model_requests
 from fedbrats.federation.server.replies import BadReply, EvaluateReply, check_evaluate_reply
 from fedbrats.federation.server.state import Federation
 from fedbrats.federation.wire import VALIDATION
+from fedbrats.inference.flair_threshold import REGIONS
 from fedbrats.runs import rounds
 from fedbrats.runs.checkpoint import save_best
 
@@ -119,6 +121,27 @@ def score_model(
     config = ConfigRecord({**facts, "steps": json.dumps(list(parameters))})
     requests = [Request(cohort, s, RecordDict({"arrays": arrays[s], "config": config})) for s in sites]
     answers = list(ask(grid, fed, _question(fed, questions.TEST, "test"), requests, round_))
+    usable = {answer.request.site: answer.reply for answer in answers if answer.reply}
+    return [answer.row for answer in answers], usable
+
+
+def score_floor(
+    grid: Grid, fed: Federation, round_: int
+) -> tuple[list[rounds.Row], dict[str, EvaluateReply]]:
+    """Have every site score its threshold on FLAIR on its test cases; nothing travels to it but the question.
+
+    Returns:
+        As `score_model`.
+    """
+    sites = tuple(site for site, member in sorted(fed.members.items()) if member.test)
+    config = ConfigRecord({"arm": FLOOR, "round": round_})
+    requests = [Request(Cohort(FLOOR, sites), site, RecordDict({"config": config})) for site in sites]
+
+    def check(message: Message, request: Request) -> EvaluateReply:
+        cases = fed.members[request.site].test
+        return check_evaluate_reply(message, REGIONS, cases, fed.metrics, floor=True)
+
+    answers = list(ask(grid, fed, Question(questions.FLOOR, "test", check), requests, round_))
     usable = {answer.request.site: answer.reply for answer in answers if answer.reply}
     return [answer.row for answer in answers], usable
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from flwr.serverapp import Grid
 
 from fedbrats.algorithms.base import Memory
-from fedbrats.config.schema import FEDERATED, Config
+from fedbrats.config.schema import FEDERATED, FLOOR, Config
 from fedbrats.data.partition import Site
 from fedbrats.federation.arms import PERSONAL, TRIGGERED, Cohort
 from fedbrats.federation.parts import Parts
 from fedbrats.federation.server import results
 from fedbrats.federation.server.asking import records_given
-from fedbrats.federation.server.evaluation import score_model
+from fedbrats.federation.server.evaluation import score_floor, score_model
 from fedbrats.federation.server.fitting import describe_steps, fit_steps_of
 from fedbrats.federation.server.personal import global_record
+from fedbrats.federation.server.replies import EvaluateReply
 from fedbrats.federation.server.spending import ask_spent, write_spent
 from fedbrats.federation.server.state import Federation
 from fedbrats.files import write_json
-from fedbrats.metrics.table import facts_of
+from fedbrats.inference.flair_threshold import REGIONS
+from fedbrats.metrics.table import Facts, facts_of
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.runs import rounds
 from fedbrats.runs.case_tables import AGGREGATES, GROUPS, TABLES, WITHHELD, write_table
@@ -32,16 +37,53 @@ PERSONAL_SCORES = (
 )
 
 
+@dataclass
+class _Found:
+    """What the test has found: rows of `cases.csv` and of the other tables, and what sites keep at home."""
+
+    metrics: dict[str, Facts]
+    withheld: dict[str, list[str]]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    aggregates: list[dict[str, Any]] = field(default_factory=list)
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {name: [] for name in TABLES})
+
+    def add(
+        self, arm: str, of: list[Site], replies: Mapping[str, EvaluateReply], regions: Sequence[str]
+    ) -> None:
+        """The scores of one arm at the sites `of`."""
+        scored = results.case_rows(arm, of, replies, self.metrics, regions)
+        self.aggregates += results.aggregate_rows(arm, replies, scored, tuple(self.metrics))
+        self.rows += scored
+        for site, reply in replies.items():
+            self.withheld[site] = list(dict.fromkeys([*self.withheld.get(site, []), *reply.withheld]))
+
+    def add_tables(self, arm: str, of: list[Site], replies: Mapping[str, EvaluateReply]) -> None:
+        """What the sites say of one arm besides."""
+        for name, found in results.test_tables(arm, of, replies).items():
+            self.tables[name] += found
+
+    def write(self, folder: Path) -> None:
+        """All but the rows of `cases.csv`."""
+        for name, found in self.tables.items():
+            write_table(folder, TABLES[name], found)
+        write_table(folder, AGGREGATES, self.aggregates)
+        if kept := {site: said for site, said in sorted(self.withheld.items()) if said}:
+            write_json(folder / WITHHELD, kept)
+
+
 def test_all(
     grid: Grid, fed: Federation, config: Config, parts: Parts, sites: list[Site]
 ) -> list[dict[str, Any]]:
-    """Test the chosen model of every cohort, and the sites' personal models; rows of `cases.csv`.
+    """Test the chosen model of every cohort, the sites' personal models, and the floor; rows of `cases.csv`.
 
     Also writes `rounds.csv` further, the tables of the test, `postprocess.json`, and what sites keep at home.
     """
-    rows, metrics = list[dict[str, Any]](), facts_of(parts.metrics, config.metrics.convention)
-    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
-    fitted, aggregates, withheld = {}, list[dict[str, Any]](), withheld_at_join(fed)
+    metrics = facts_of(parts.metrics, config.metrics.convention)
+    found, fitted = _Found(metrics, withheld_at_join(fed)), dict[str, Any]()
+    if config.report.floor is not None and not parts.classifies:
+        more, replies = score_floor(grid, fed, fed.finished_round)
+        rounds.append(fed.folder, more)
+        found.add(FLOOR, sites, replies, REGIONS)
     for cohort in fed.cohorts:
         model = fed.models[cohort.arm]
         chosen = results.selected_round(model.best_round, fed.finished_round, config.report.select)
@@ -67,23 +109,14 @@ def test_all(
             rounds.append(fed.folder, more)
             of = [s for s in sites if asked.arm != PERSONAL or s.name in cohort.sites]
             if parts.classifies:
-                rows += results.classified_rows(asked.arm, of, replies)
+                found.rows += results.classified_rows(asked.arm, of, replies)
                 continue
-            scored = results.case_rows(asked.arm, of, replies, metrics, fed.regions)
-            aggregates += results.aggregate_rows(asked.arm, replies, scored, tuple(metrics))
-            rows += scored
-            for site, reply in replies.items():
-                withheld[site] = list(dict.fromkeys([*withheld.get(site, []), *reply.withheld]))
-            for name, found in results.test_tables(asked.arm, of, replies).items():
-                tables[name] += found
-    for name, found in tables.items():
-        write_table(fed.folder, TABLES[name], found)
-    write_table(fed.folder, AGGREGATES, aggregates)
-    if kept := {site: said for site, said in sorted(withheld.items()) if said}:
-        write_json(fed.folder / WITHHELD, kept)
+            found.add(asked.arm, of, replies, fed.regions)
+            found.add_tables(asked.arm, of, replies)
+    found.write(fed.folder)
     if parts.steps:
         write_json(fed.folder / "postprocess.json", fitted)
-    return rows
+    return found.rows
 
 
 def write_groups(fed: Federation, cohort: Cohort, memory: Memory) -> None:

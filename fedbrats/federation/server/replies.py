@@ -14,7 +14,7 @@ from torch import Tensor
 from fedbrats.algorithms.base import Transfer
 from fedbrats.arrays import BadArrays, Signature, require_finite
 from fedbrats.federation.server.reply_aggregates import read_aggregates
-from fedbrats.federation.server.reply_rows import classified, read_rows
+from fedbrats.federation.server.reply_rows import classified, read_rows, thresholded
 from fedbrats.federation.server.reply_rows import forms as forms_of_rows
 from fedbrats.federation.transfer import forms, restored
 from fedbrats.federation.wire import PROGRESS, from_record, size_bytes
@@ -91,7 +91,7 @@ class EvaluateReply:
     """A usable result of evaluating one model on one site's cases."""
 
     cases: int
-    loss: float
+    loss: float  # NaN of what has none, the floor
     scores: dict[str, float]  # main score by region
     seconds: float
     rows: list[dict[str, Any]] = field(default_factory=list)  # one per case and region, under pseudonyms
@@ -103,7 +103,8 @@ class EvaluateReply:
 
     def columns(self) -> dict[str, Any]:
         """Of `rounds.csv`."""
-        values = {"cases": self.cases, "loss": self.loss, **self.task.round_columns(self.scores)}
+        loss = "" if math.isnan(self.loss) else self.loss
+        values = {"cases": self.cases, "loss": loss, **self.task.round_columns(self.scores)}
         return values | {"seconds": round(self.seconds, 4), "bytes_up": 0}
 
 
@@ -212,6 +213,7 @@ def check_evaluate_reply(
     registered_cases: int,
     metrics: Mapping[str, Facts] | None = None,
     task: Task = SEGMENTATION,
+    floor: bool = False,
 ) -> EvaluateReply:
     """Decode an evaluation reply.
 
@@ -222,6 +224,7 @@ def check_evaluate_reply(
         metrics: that every row of the test at the end must hold, one per case and region, or that are summed up where
             a site keeps its cases' results at home; None: there are no rows.
         task: of the run.
+        floor: whether it is about the floor, which has neither a loss nor an uncertainty.
 
     Raises:
         BadReply: site error, missing or unexpected records, a loss beyond `LOSSES`, a main score outside [0, 1], a
@@ -248,14 +251,15 @@ def check_evaluate_reply(
             told = read_aggregates(content["aggregates"], metrics or {}, regions, registered_cases)
             tables = {"aggregates": told.rows, "reliability": told.reliability, "withheld": told.withheld}
         elif metrics is not None:
-            rows_of = classified if task is CLASSIFICATION else forms_of_rows
+            rows_of = thresholded if floor else classified if task is CLASSIFICATION else forms_of_rows
             for name, form in rows_of(metrics, regions, registered_cases).items():
                 tables[name] = read_rows(content["cases"].get(name), form, regions)
     except ValueError as error:
         raise BadReply(f"case rows cannot be used: {error}"[:REASON_LENGTH]) from error
     for row in tables.get("rows", []):
         row["status"] = row["status"][:REASON_LENGTH]
-    loss, seconds = number_of(found, "loss", *LOSSES), number_of(found, "seconds", *SECONDS)
+    seconds = number_of(found, "seconds", *SECONDS)
+    loss = math.nan if floor else number_of(found, "loss", *LOSSES)
     return EvaluateReply(registered_cases, loss, scores, seconds, **tables, task=task)
 
 

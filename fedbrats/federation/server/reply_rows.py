@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fedbrats.metrics.table import VOLUMES, Facts
@@ -58,6 +58,13 @@ def forms(metrics: Mapping[str, Facts], regions: Collection[str], cases: int) ->
             len(regions) * MOST_BINS,
         ),
     }
+
+
+def thresholded(metrics: Mapping[str, Facts], regions: Collection[str], cases: int) -> dict[str, Form]:
+    """Those of the floor: `forms` without an uncertainty, which a threshold has not."""
+    found = forms(metrics, regions, cases)
+    numbers = {name: range_ for name, range_ in found["rows"].numbers.items() if name != "uncertainty"}
+    return found | {"rows": replace(found["rows"], numbers=numbers)}
 
 
 def classified(metrics: Mapping[str, Facts], regions: Collection[str], cases: int) -> dict[str, Form]:

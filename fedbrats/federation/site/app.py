@@ -20,6 +20,7 @@ from fedbrats.arrays import BadArrays
 from fedbrats.federation import questions, wire
 from fedbrats.federation.site.evaluation import test, validate
 from fedbrats.federation.site.fitting import fit
+from fedbrats.federation.site.floor import score_floor
 from fedbrats.federation.site.joining import join
 from fedbrats.federation.site.permits import Refused, check_question
 from fedbrats.federation.site.secure import deal_shares, tell_keys, tell_shares
@@ -42,6 +43,7 @@ ANSWERS: dict[str, Callable[[Site, RecordDict], dict[str, Any]]] = {
     questions.VALIDATE: validate,
     questions.FIT: fit,
     questions.TEST: test,
+    questions.FLOOR: score_floor,
     questions.STAYS: stays,
     questions.SPENT: spent,
     questions.KEYS: tell_keys,

@@ -173,14 +173,14 @@ def test_scores(site: Site, arm: str, round_: int, steps: list[Step]) -> tuple[M
             losses.append(_loss(loss, probabilities, np.asarray(case.label)))
             labels, spacing = labels_from_probabilities(probabilities), tuple(case.meta["spacing"])
             stages = apply_steps(steps, Predicted(labels, probabilities.cpu().numpy(), spacing, case.brain))
-            scores, status = _score(site, arm, case, stages[-1]), "ok"
+            scores, status = scored(site, arm, case, stages[-1]), "ok"
             tables.steps += step_rows(name, case, steps, stages, regions, convention)
             doubts = uncertainties(case, prediction.by_region, stages[-1], regions, tables.bins)
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:
             log.warning("site %s: test case %s failed", site.name, name, exc_info=True)
-            scores, status = _worst(site, case), f"failed: {site.scrub(str(error))}"
+            scores, status = worst_scores(site, case), f"failed: {site.scrub(str(error))}"
             doubts = dict.fromkeys(regions, 1.0)
         per_case.append([scores[region][task.MAIN] for region in regions])
         tables.rows += [
@@ -190,7 +190,8 @@ def test_scores(site: Site, arm: str, round_: int, steps: list[Step]) -> tuple[M
     return _metrics(site, per_case, losses or [0.0]), tables
 
 
-def _score(site: Site, arm: str, case: CachedCase, prediction: np.ndarray) -> dict[str, dict[str, float]]:
+def scored(site: Site, arm: str, case: CachedCase, prediction: np.ndarray) -> dict[str, dict[str, float]]:
+    """Every score of `prediction` (canonical labels of the crop) by region; it is kept where the run asks for it."""
     whole, truth = restore(prediction, case), restore(np.asarray(case.label), case)
     if arm == FEDERATED:
         _save_slice(site, arm, case, prediction)
@@ -200,7 +201,8 @@ def _score(site: Site, arm: str, case: CachedCase, prediction: np.ndarray) -> di
     return score_case(whole, truth, case.meta["spacing"], convention, site.parts.metrics, lesions)
 
 
-def _worst(site: Site, case: CachedCase) -> dict[str, dict[str, float]]:
+def worst_scores(site: Site, case: CachedCase) -> dict[str, dict[str, float]]:
+    """What a case counts that could not be predicted, by region."""
     volumes = case.meta["volumes_ml"]
     scores = worst(facts_of(site.parts.metrics, site.config.metrics.convention))
     return {r: {**scores, "volume_true_ml": volumes[r], "volume_pred_ml": 0.0} for r in task.REGIONS}

@@ -14,7 +14,7 @@ from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from fedbrats.config.schema import FEDERATED, LOCAL, POOLED, POOLED_ROW
+from fedbrats.config.schema import FEDERATED, FLOOR, LOCAL, POOLED, POOLED_ROW
 from fedbrats.federation import arms, questions
 from fedbrats.federation.site.site import Site
 from fedbrats.federation.wire import NUMBER
@@ -34,6 +34,7 @@ KEYS: dict[str, dict[str, type]] = {  # of the record `config`, all of them need
     questions.VALIDATE: OF_A_MODEL,
     questions.FIT: OF_A_MODEL,
     questions.TEST: {**OF_A_MODEL, "steps": str, "whole": bool},
+    questions.FLOOR: OF_A_MODEL,
     questions.STAYS: OF_A_MODEL,
     questions.SPENT: OF_A_MODEL,
     questions.KEYS: OF_A_SESSION,
@@ -90,13 +91,17 @@ def check_question(site: Site, question: str, content: RecordDict) -> None:
 def answered_arms(site: Site, question: str) -> list[str]:
     """The arms for which `site` answers `question`.
 
-    The federation, where it has cases to train on; personal models at the end; and the baselines of a simulation, whose
-    launch names the sites of this machine: they train without privacy, and one owner has all the data anyway.
+    The federation, where it has cases to train on; personal models at the end; the floor, where its own configuration
+    shows one; and the baselines of a simulation, whose launch names the sites of this machine: they train without
+    privacy, and one owner has all the data anyway.
     """
     baselines = site.warm.baseline_arms
     federated = FEDERATED in site.config.arms and site.name != arms.POOLED_SITE
     if question == questions.SURVEY:
         return [FEDERATED] if federated and site.config.survey.enabled else []
+    if question == questions.FLOOR:
+        shown = site.config.report.floor is not None and not site.parts.classifies
+        return [FLOOR] if shown and site.cases.test else []
     if question == questions.TEST:
         personal = [arms.PERSONAL] if site.parts.personalization and site.cases.train else []
         triggered = [arms.TRIGGERED] if BACKDOOR in site.config.scenario.poisoned.values() else []

@@ -62,6 +62,7 @@ RECORDS: dict[str, dict[str, type]] = {
     questions.VALIDATE: {"metrics": MetricRecord},
     questions.FIT: {"metrics": MetricRecord, "fitted": ConfigRecord},
     questions.TEST: {"metrics": MetricRecord, "cases": ConfigRecord},
+    questions.FLOOR: {"metrics": MetricRecord, "cases": ConfigRecord},
     questions.STAYS: {"arrays": ArrayRecord, "metrics": MetricRecord},
     questions.SPENT: {"spent": ConfigRecord, "metrics": MetricRecord},
     # Keys and sealed shares of secure aggregation; nothing of the data is in them.

@@ -67,9 +67,29 @@ def test_every_arm_is_tested_on_the_same_cases_of_every_institution(reference: P
     tested: dict[str, set[tuple[str, str]]] = {}
     for row in rows_of(reference / "cases.csv"):
         tested.setdefault(row["arm"], set()).add((row["site"], row["case"]))
-    assert set(tested) == {"federated", "pooled", *(f"local:{site}" for site in TRAINING)}
+    assert set(tested) == {"federated", "pooled", *(f"local:{site}" for site in TRAINING), "floor"}
     assert all(cases == tested["federated"] for cases in tested.values())
     assert {site for site, _ in tested["federated"]} == {*TRAINING, "TCIA13"}
+
+
+def test_the_floor_is_scored_of_wt_alone_and_nothing_travelled_for_it(reference: Path) -> None:
+    rows = [row for row in rows_of(reference / "cases.csv") if row["arm"] == "floor"]
+    assert {(row["region"], row["status"]) for row in rows} == {("WT", "ok")}
+    assert all(float(row["volume_pred_ml"]) > 0 for row in rows)
+    asked = [row for row in rows_of(reference / "rounds.csv") if row["arm"] == "floor"]
+    assert {(row["phase"], row["loss"], row["bytes_down"], row["bytes_up"]) for row in asked} == {
+        ("test", "", "0", "0")
+    }
+    arms = json.loads((reference / "summary.json").read_text())["arms"]
+    assert arms["floor"]["all"].keys() == {"WT"}
+    assert arms["federated"]["all"].keys() == {"WT", "TC", "ET"}
+    assert not list((reference / "checkpoints").rglob("floor*"))
+
+
+def test_without_a_floor_the_rest_is_the_same(reference: Path, cache: Path, tmp_path: Path) -> None:
+    folder = run(tiny(cache, "report.floor=null"), tmp_path / "run")
+    mine, theirs = (rows_of(of / "cases.csv") for of in (folder, reference))
+    assert mine == [row for row in theirs if row["arm"] != "floor"]
 
 
 def test_no_test_case_is_ever_trained_on_by_any_arm(reference: Path) -> None:

@@ -125,6 +125,7 @@ def test_patients_are_protected(finished: Path, tmp_path: Path) -> None:
         (["+model.input.crop=head"], r"model\.input\.crop=head: choose one of brain, tumour"),
         (["train.augment=mining"], r"train\.augment=mining and task=classification exclude"),
         (["report.predictions=true"], r"report\.predictions"),
+        (["report.floor=0.5"], r"report\.floor=0\.5 and task=classification exclude"),
         (["+scenario.wrong_labels.CBICA=swapped"], r"scenario\.wrong_labels"),
         (["model.out_channels=2"], r"model\.out_channels=2: a label that is 0 or 1 has 1"),
         (["data.phantom.label_strength=null"], r"label_strength=null: these phantoms have no label"),

@@ -50,7 +50,7 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 
 def test_it_is_scored_for_every_case_and_region(folder: Path) -> None:
     rows = rows_of(folder / "cases.csv")
-    assert len(rows) == 2 * 3 * 4  # arms, regions, test cases
+    assert len(rows) == 2 * 3 * 4 + 4  # arms, regions, test cases; and WT of each by a threshold on FLAIR
     for row in rows:
         volumes = float(row["volume_true_ml"]), float(row["volume_pred_ml"])
         assert float(row["volume_error"]) == pytest.approx(abs(volumes[0] - volumes[1]))
@@ -69,7 +69,7 @@ def test_it_is_summed_up_and_the_others_are_as_without_it(folder: Path, cache: P
     assert part["worst_site"] == max(sites, key=lambda site: sites[site])  # of an error the largest is worst
     plain = run(tiny(cache, "rounds=1", "arms=[federated,pooled]"), tmp_path / "plain")
     without = json.loads((plain / "summary.json").read_text())["arms"]
-    for regions in (arms["federated"]["all"], arms["pooled"]["all"]):
+    for regions in (arms[arm]["all"] for arm in ("federated", "pooled", "floor")):
         for scores in regions.values():
             del scores["volume_error"]
     assert {arm: v["all"] for arm, v in arms.items()} == {arm: v["all"] for arm, v in without.items()}

@@ -201,7 +201,8 @@ def test_what_stays_is_in_no_checkpoint_and_no_message(cache: Path, tmp_path: Pa
     with pytest.raises(ConfigError, match=r"stayed at the sites \(personalization=bn_local\)"):
         load_member(parse_spec(str(folder))[0], torch.device("cpu"))
     arms = {(r["arm"], r["site"]) for r in read(folder / "cases.csv")}
-    assert arms == {*(("federated", s) for s in (*SITES, "TCIA13")), *(("personal", s) for s in SITES)}
+    everywhere = {(arm, site) for arm in ("federated", "floor") for site in (*SITES, "TCIA13")}
+    assert arms == everywhere | {("personal", site) for site in SITES}
     assert "Personal" in (folder / "report.html").read_text()
 
 

@@ -142,7 +142,11 @@ def test_scores_are_those_of_the_simulation_under_pseudonyms(served: Served, stu
         for i, case in enumerate(site["test"])
     }
     expected = [{**row, "case": names[row["site"], row["case"]]} for row in rows(simulated / "cases.csv")]
-    assert {row["arm"] for row in expected} == {"federated", *(["personal"] if study == NORMS else [])}
+    assert {row["arm"] for row in expected} == {
+        "federated",
+        "floor",
+        *(["personal"] if study == NORMS else []),
+    }
     assert rows(served.folder(study) / "cases.csv") == expected
 
 

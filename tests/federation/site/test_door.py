@@ -128,7 +128,12 @@ def test_a_line_tells_what_was_asked_and_every_array(study: tuple[Path, Served])
 
 def test_every_question_of_a_study_is_in_the_log(study: tuple[Path, Served]) -> None:
     asked = [line["question"] for line in lines(study[0])]
-    assert asked == [questions.JOIN, *[questions.TRAIN, questions.VALIDATE] * 2, questions.TEST]
+    assert asked == [
+        questions.JOIN,
+        *[questions.TRAIN, questions.VALIDATE] * 2,
+        questions.FLOOR,
+        questions.TEST,
+    ]
 
 
 def test_a_site_with_too_few_cases_says_so_and_is_not_asked_for_them(study: tuple[Path, Served]) -> None:
@@ -136,7 +141,11 @@ def test_a_site_with_too_few_cases_says_so_and_is_not_asked_for_them(study: tupl
     member = served.fed.members["B"]
     assert (member.train, member.val, member.test) == (0, 0, 5)
     assert member.withheld == "policy.least_cases=5: fewer cases: train, val"
-    assert [line["question"] for line in lines(folder, "B")] == [questions.JOIN, questions.TEST]
+    assert [line["question"] for line in lines(folder, "B")] == [
+        questions.JOIN,
+        questions.FLOOR,
+        questions.TEST,
+    ]
     assert lines(folder, "B")[0]["decision"] == "changed"
     assert json.loads((folder / "server" / "withheld.json").read_text())["B"][0] == member.withheld
 

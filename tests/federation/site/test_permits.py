@@ -34,6 +34,7 @@ ARMS = (
     "local:A",
     "local:B",
     "personal",
+    "floor",
     "plain",
     "",
     "../../x",
@@ -125,6 +126,13 @@ def plays_test(server: Server) -> None:
     assert all("arrays" not in content for content in found)
 
 
+def plays_floor(server: Server) -> None:
+    """As often as any question of a test, and never with an array."""
+    found = learned(everything(server, questions.FLOOR))
+    assert len(found) == ASKS
+    assert all(content.keys() == {"metrics", "cases"} for content in found)
+
+
 def plays_stays(server: Server) -> None:
     assert learned(everything(server, questions.STAYS)) == []
 
@@ -149,6 +157,7 @@ CASES: dict[str, Callable[[Server], None]] = {
     questions.VALIDATE: plays_validate,
     questions.FIT: plays_fit,
     questions.TEST: plays_test,
+    questions.FLOOR: plays_floor,
     questions.STAYS: plays_stays,
     questions.SPENT: plays_spent,
     **{kind: plays_secure(kind) for kind in SECURE},
