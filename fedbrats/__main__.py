@@ -19,6 +19,7 @@ COMMANDS = {
     "predict": ("fedbrats.commands.predict.command", "segment cases with trained models, with uncertainty"),
     "export": ("fedbrats.commands.export.command", "a trained model as a MONAI bundle or an ONNX file"),
     "evaluate": ("fedbrats.commands.evaluate.command", "score label files, other tools' too"),
+    "supervoxels": ("fedbrats.commands.supervoxels", "cut cases into supervoxels, without training"),
     "federation": (
         "fedbrats.commands.federation.command",
         "authority, certificates and keys of a federation",

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from fedbrats.__main__ import COMMANDS
 from fedbrats.bench.parts import PARTS
 from fedbrats.checks.config import checked
-from fedbrats.commands import audit, cite, compare, report, server
+from fedbrats.commands import audit, cite, compare, report, server, supervoxels
 from fedbrats.commands.compose import composed, own_folder
 from fedbrats.commands.evaluate import arguments as evaluate_arguments
 from fedbrats.commands.export import arguments as export
@@ -113,6 +113,7 @@ def parse_fedbrats(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         "predict": predict.read_arguments,
         "export": export.read_arguments,
         "evaluate": evaluate_arguments.read_arguments,
+        "supervoxels": supervoxels.read_arguments,
         "bench": parse_bench,
         "site": lambda words: parse_with(site_main(words[0]), words[1:], monkeypatch),
     }

@@ -166,7 +166,7 @@ def write_labels(path: Path, labels: np.ndarray, source: Source) -> None:
 
     Args:
         path: target, `.nii` or `.nii.gz`; its folder is made; replaced as a whole or not at all.
-        labels: uint8, already in the numbers of the data set (`regions.to_source`).
+        labels: uint8, already in the numbers of the data set (`regions.to_source`), or uint16 for more of them.
         source: space on disk of the volume that was segmented; its units, qform and sform are kept.
 
     Raises:
@@ -176,9 +176,9 @@ def write_labels(path: Path, labels: np.ndarray, source: Source) -> None:
     suffix = next((s for s in SUFFIXES if path.name.endswith(s)), None)
     if suffix is None:
         raise ValueError(f"{path}: expected a name ending in .nii or .nii.gz")
-    if labels.dtype != np.uint8 or labels.shape != canonical_shape(source):
+    if labels.dtype not in (np.uint8, np.uint16) or labels.shape != canonical_shape(source):
         raise ValueError(
-            f"{path}: expected uint8 labels of shape {canonical_shape(source)}, "
+            f"{path}: expected uint8 or uint16 labels of shape {canonical_shape(source)}, "
             f"got {labels.dtype} of shape {labels.shape}"
         )
     back = ornt_transform(_RAS, io_orientation(np.array(source.affine)))
