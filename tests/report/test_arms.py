@@ -83,7 +83,7 @@ def test_percent_of_pooled_uses_shared_cases_only() -> None:
 
 
 def test_every_arm_has_a_place_a_title_and_a_colour_of_its_own() -> None:
-    order = ["federated", "personal", "pooled", "local", "local_elsewhere"]
+    order = ["federated", "personal", "pooled", "local", "local_elsewhere", "floor"]
     assert sorted([*reversed(order), "other"], key=arm_rank) == [*order, "other"]
     assert list(ARM_COLOURS) == order
     assert len(set(ARM_COLOURS.values())) == len(order)
