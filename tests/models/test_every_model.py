@@ -52,6 +52,9 @@ PAPERS = (
         "hrnet3d",
         "cotr",
         *CLASSIFIERS,
+        "emsvit",
+        "spin",
+        "dints",
     ),
 )
 

@@ -272,6 +272,38 @@ PRINTED = {
         "train.optimizer.momentum": (0.95, 0.95),
         "train.optimizer.weight_decay": (1e-4, 1e-4),
     },
+    "emsvit": {
+        "model.width": (384, 48),  # Table 6
+        "model.input.patch": ([128] * 3, [32] * 3),  # section 3.6
+        "loss.dice": (0.5, 0.5),  # Eq. 12, as the next two
+        "loss.cross_entropy": (0.5, 0.5),
+        "loss.squared": (True, True),
+        "train.batch": (16, 2),  # section 3.6, as the rest
+        "train.augment": ("brightness", "light"),
+        "train.optimizer.lr": (1.5e-4, 3e-3),
+        "train.optimizer.weight_decay": (5e-3, 0),
+    },
+    "spin": {
+        "loss._target_": ("fedbrats.losses.cross_entropy.CrossEntropy",) * 2,  # Eq. 1
+        "model.slices": (5, 5),  # section 4, as the rest
+        "train.augment": ("rotation", "light"),
+        "train.schedule": ("steps", "steps"),
+        "train.milestones": ({"0.25": 1 / 3, "0.875": 1 / 6},) * 2,  # 400 and 1400 of 1600 epochs
+        "train.optimizer.lr": (3e-4, 1e-2),
+    },
+    "dints": {
+        "model.layers": (12, 3),  # section 2.3
+        "model.channel_mul": (1.0, 0.25),  # section 2.3: 32 channels
+        "model.input.patch": ([128] * 3, [32] * 3),  # section 2.2
+        "loss.dice": (0.5, 0.5),  # section 2.3: "an even mix"
+        "loss.cross_entropy": (0.5, 0.5),
+        "inference.flips": (True, False),  # section 2.3
+        "train.augment": ("brightness_noise", "light"),  # section 2.2
+        "train.batch": (1, 2),  # section 2.4, as the rest
+        "train.optimizer.lr": (8e-4, 5e-3),
+        "train.optimizer.weight_decay": (4e-5, 0),
+        "train.optimizer.betas": ([0.9, 0.999],) * 2,
+    },
 }
 
 
