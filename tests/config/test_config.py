@@ -115,6 +115,13 @@ def test_every_job_of_an_experiment_can_run(name: str) -> None:
         config_of(f"experiment={name}", *job, *(REHEARSAL if name in PUBLISHED else []))
 
 
+def test_the_sweep_of_architectures_has_every_network_that_segments() -> None:
+    swept = OverridesParser.create().parse_overrides([f"model={EXPERIMENTS['architectures']['model']}"])
+    files = {file.stem: file.read_text() for file in (CONF / "model").glob("*.yaml")}
+    segment = {name for name, text in files.items() if "override /task: classification" not in text}
+    assert set(swept[0].sweep_string_iterator()) == segment - {"localizer"}  # one of two stages
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_experiment_is_set_up_as_printed(name: str) -> None:
