@@ -20,8 +20,11 @@ import numpy as np
 
 from fedbrats.data.regions import BACKGROUND, ED
 from fedbrats.postprocess.relabel import components
+from fedbrats.tasks.segmentation import LEADING
 
-REGIONS = ("WT",)  # all that brightness in FLAIR tells; of the tumour core and what enhances there is nothing
+REGIONS = (
+    LEADING,
+)  # all that brightness in FLAIR tells; of the tumour core and what enhances there is nothing
 BINS = 256
 LEAST = 20  # voxels of a piece that stays
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,8 @@ def test_a_robust_rule_holds_all_replies_and_a_mean_does_not(tmp_path: Path) -> 
 def test_a_sweep_beside_as_many_runs(tmp_path: Path) -> None:
     job = PARTS["w"].job
     assert len(job.strategies) * job.seeds == 20
-    small: Any = replace(Sweep(), strategies=("fedavg", "fedavgm"), seeds=1)
+    less = ("arms=[federated]", "rounds=1", "report.html=false", "runtime.workers=0")
+    small: Any = Sweep(strategies=("fedavg", "fedavgm"), seeds=1, overrides=(*Sweep().overrides, *less))
     found = figures("w", tmp_path / "w", small)
     assert found["(w) one sweep"].endswith(" s for 2 jobs")
     assert found["(w) as many runs"].endswith(" s for 2 runs")

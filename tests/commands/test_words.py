@@ -30,7 +30,7 @@ ODD = ["~/[ü] a=b", "[x]/y", "2013", "a: b", "a #b", "@x", "&x", "{x", "'x", "t
 def test_a_text_is_taken_as_it_was_typed(value: str) -> None:
     config = predict_arguments([f"checkpoint={value or 'x'}", f"data={value}", f"output={value}"])
     assert (config.data, config.output) == (value, value)
-    assert config.checkpoint == [value or "x"]
+    assert config.checkpoint == (value or "x")
     assert evaluate_arguments([f"predictions={value}", f"references={value}"]).references == value
 
 

@@ -65,6 +65,8 @@ def test_the_files_are_those_that_are_promised() -> None:
         "hausdorff",
         "ce_hausdorff",
         "dice_hausdorff",
+        "dice_ce_even",
+        "dice_ce_squared_even",
     }
 
 

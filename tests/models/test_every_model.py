@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedbrats.checks.config import checked
 from fedbrats.commands.compose import register_with_hydra
-from fedbrats.commands.models.table import look_at, model_names
+from fedbrats.commands.models.table import look_at, markdown, model_names
 from fedbrats.config.schema import Config
 from fedbrats.inference.predict import predict
 from fedbrats.losses.deep_supervision import deep_supervised
@@ -101,9 +101,12 @@ def test_it_is_looked_at_without_weights(name: str) -> None:
     assert row.parameters > 0
     assert row.megabytes >= 4e-6 * row.parameters
     assert row.source  # the documentation of every network says where it is from
+    assert markdown([row]).splitlines()[-1] in (ROOT / "README.md").read_text().splitlines(), (
+        "README.md: put what `python sims/models.py markdown=true` prints in the place of its table of networks"
+    )
     if name in SMALL:
         small = look_at(name, config_of(name, "small"))
-        assert small.parameters < row.parameters
+        assert small.parameters < min(row.parameters, 5_000_000)
         same = ("kind", "regions", "bn_local", "private", "source")
         assert [getattr(small, key) for key in same] == [getattr(row, key) for key in same]
         assert (row.size, small.size) == ("full", "small")

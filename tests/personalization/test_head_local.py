@@ -18,7 +18,8 @@ def test_every_configured_network_has_a_head_and_a_body(name: str) -> None:
     home, travels = local_and_travelling(network, HeadLocal().stays(network, own_patch(name)))
     size = {key: tensor.numel() for key, tensor in network.named_parameters()}
     assert home
-    assert sum(size.get(key, 0) for key in home) < 0.1 * sum(size.get(key, 0) for key in travels)
+    most = 0.2 if name == "vae_unet" else 0.1  # the dense layer of its branch is a head, too
+    assert sum(size.get(key, 0) for key in home) < most * sum(size.get(key, 0) for key in travels)
 
 
 def test_arrays_of_the_heads() -> None:

@@ -23,9 +23,12 @@ def test_every_configured_network(name: str) -> None:
     channels = output_channels(network.eval(), sides)
     heads = [network.get_submodule(head) for head in head_modules(network, sides)]
     made = [next(head.parameters(recurse=False)).shape[0] for head in heads]
-    assert set(made) == {channels} or (
-        name == "cascade_unet" and made == [1] * channels
-    )  # a U-Net for each region
+    others = {
+        "cascade_unet": [1] * channels,  # a U-Net for each region
+        "spin": [4],  # weights of the four predictions of a pixel, which are its output
+        "vae_unet": [channels, 4, 32],  # and the reconstruction and what it is drawn by, outputs in training
+    }
+    assert set(made) == {channels} or sorted(made) == others[name]
 
 
 class Wired(nn.Module):

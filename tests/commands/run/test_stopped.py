@@ -23,7 +23,7 @@ from tests.tiny import ROOT, tiny_overrides
 def interrupted(command: list[str], until: str, cwd: Path) -> tuple[int, list[str]]:
     """Status and standard error of a command whose whole group gets SIGINT once it has printed `until`."""
     out, err = cwd / "out", cwd / "err"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with out.open("w") as stdout, err.open("w") as stderr:
         process = subprocess.Popen(
             command, stdout=stdout, stderr=stderr, cwd=cwd, env=environment, start_new_session=True
