@@ -45,10 +45,10 @@ def unet_plus_plus(
       256, 128, 64, 32 and 16. Those of the intermediate stages are not printed: the encoder's at that level.
     - Head: "a softmax segmentation head" for "all four possible output classes": a 3x3 convolution.
     - Planes: "an individual UNet++ ... in each anatomical plane", that is three runs with `model.input.planes=[axial]`
-      and so on, and `fedbrats predict checkpoint=[...] inference.combine=vote`. By default one network sees the slices
-      of all planes, a third of the traffic and of the rounds; its three predictions vote as well (`inference=
-      plane_vote`). "A majority vote" says nothing of three different labels: the mean probability decides there,
-      between the votes of runs region by region.
+      and so on, and `fedbrats predict checkpoint=[A,B,C] inference.combine=vote`. By default one network sees the
+      slices of all planes, a third of the traffic and of the rounds; its three predictions vote as well
+      (`inference=plane_vote`). "A majority vote" says nothing of three different labels: the mean probability decides
+      between planes, and runs vote region by region.
 
     Not as printed: conf/model/unet_plus_plus.yaml and "What is not as printed" in models/README.md.
 
