@@ -6,9 +6,11 @@ that, so a run that is killed at any moment finds a whole one. Sites keep their 
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,7 @@ def save_checkpoint(folder: Path, round_: int, models: Mapping[str, Model], keep
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     for arm, model in models.items():
-        save_file(model.arrays, tensor_file(unfinished, arm))
+        _save_model(folder, unfinished, round_, arm, model)
         if model.memory.arrays:
             save_file(model.memory.arrays, _memory_file(unfinished, arm))
     write_json(unfinished / "models.json", {arm: _facts(model) for arm, model in models.items()})
@@ -69,6 +71,15 @@ def save_checkpoint(folder: Path, round_: int, models: Mapping[str, Model], keep
     for old in folder.glob("round_*"):
         if old.name not in kept:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _save_model(folder: Path, unfinished: Path, round_: int, arm: str, model: Model) -> None:
+    """Write the arrays of a model; those that `save_best` has just written are linked, whatever their size."""
+    if model.best_round == round_:
+        with suppress(OSError):  # there is none, or the file system has no links
+            os.link(tensor_file(folder / "best", arm), tensor_file(unfinished, arm))
+            return
+    save_file(model.arrays, tensor_file(unfinished, arm))
 
 
 def read_pointer(folder: Path) -> tuple[int, Path, dict[str, dict[str, Any]]] | None:

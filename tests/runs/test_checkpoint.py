@@ -20,6 +20,7 @@ from fedbrats.runs.checkpoint import (
     read_pointer,
     save_best,
     save_checkpoint,
+    tensor_file,
 )
 
 
@@ -150,6 +151,23 @@ def test_a_pickle_in_its_place_is_not_opened(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(1)}, tmp_path / "round_00003" / "federated.safetensors")
     with pytest.raises(ValueError, match="cannot be read"):
         load_checkpoint(tmp_path)
+
+
+def test_the_best_model_of_the_round_is_written_once(tmp_path: Path) -> None:
+    first, second = {"w": torch.ones(2)}, {"w": torch.zeros(2)}
+    save_best(tmp_path, "federated", first)
+    save_checkpoint(tmp_path, 4, {"federated": Model(first, best_round=4)})
+    assert tensor_file(tmp_path / "best", "federated").samefile(
+        tensor_file(tmp_path / "round_00004", "federated")
+    )
+    save_best(tmp_path, "federated", second)
+    found = load_checkpoint(tmp_path)
+    assert found is not None
+    assert torch.equal(found.models["federated"].arrays["w"], first["w"])
+    save_checkpoint(tmp_path, 6, {"federated": Model(first, best_round=5)})  # another round than the best
+    found = load_checkpoint(tmp_path)
+    assert found is not None
+    assert torch.equal(found.models["federated"].arrays["w"], first["w"])
 
 
 def test_best_model_is_replaced_and_survives_checkpoints(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -20,13 +21,37 @@ POLL = 0.2  # seconds between two questions for a reply
 NODE_UNAVAILABLE = 5  # flwr.common.constant.ErrorCode, which is not public
 
 
+class _Ahead:
+    """What `fetch` returns or raises, from the time that this is made; `name`: of the question that it is for."""
+
+    def __init__(self, fetch: Callable[[], list[Message]], name: str) -> None:
+        self.name = name
+        self._found: list[Message] = []
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, args=(fetch,), daemon=True)
+        self._thread.start()
+
+    def _run(self, fetch: Callable[[], list[Message]]) -> None:
+        try:
+            self._found = fetch()
+        except Exception as error:
+            self._error = error
+
+    def result(self) -> list[Message]:
+        self._thread.join()
+        if self._error:
+            raise self._error
+        return self._found
+
+
 class StudyGrid(AskedGrid):
     """The nodes of one study behind Flower's `HttpGrid`.
 
     Flower's own `send_and_receive` asks every 3 s and has all replies in memory at once. Here a reply is asked for by
-    its message when its turn has come, so that one is held at a time and an error reply, which Flower signs as the
-    SuperLink's own, belongs to the site that was asked. While the SuperLink is away nothing has come yet: whoever
-    waits goes on waiting for as long as it would anyway, and Flower's client connects again.
+    its message when its turn has come, so that an error reply, which Flower signs as the SuperLink's own, belongs to
+    the site that was asked; the next one is fetched while the caller works on it, so that two are held at a time, not
+    all. While the SuperLink is away nothing has come yet: whoever waits goes on waiting for as long as it would anyway,
+    and Flower's client connects again.
 
     A message to a site that is not connected is answered by Flower with an error at once. Where all sites are needed,
     that would use up the rounds of the study within seconds: there, a question waits until all whom it goes to are
@@ -39,6 +64,8 @@ class StudyGrid(AskedGrid):
         self._patience = 0.0
         self._say: Callable[[str], None] = log.warning
         self.nodes: dict[int, str] = {}  # node id -> site
+        self._order: list[str] = []  # of the questions that were sent together
+        self._ahead: _Ahead | None = None
         self._refused: dict[str, Message] = {}  # error replies to messages that the SuperLink did not take
 
     def wait_for_sites(self, seconds: float, say: Callable[[str], None]) -> None:
@@ -83,7 +110,9 @@ class StudyGrid(AskedGrid):
         """Send the messages, one request each, so that sites begin while the next is sent; returns their ids."""
         messages = list(messages)
         self._wait_for({message.metadata.dst_node_id for message in messages})
-        return [self._push(message) for message in bundle.sent(messages)]
+        self._ahead = None
+        self._order = [self._push(message) for message in bundle.sent(messages)]
+        return list(self._order)
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """The replies to `message_ids` that are there; waits `POLL` seconds where none is."""
@@ -91,13 +120,23 @@ class StudyGrid(AskedGrid):
         if refused := [self._refused.pop(message_id) for message_id in ids if message_id in self._refused]:
             return refused
         try:
-            found = [bundle.read(reply) for reply in self._grid.pull_messages(ids)]
+            found = self._fetched(ids)
         except httpx.TransportError as error:
             log.warning("the SuperLink is away (%s)", type(error).__name__)
             found = []
         if not found:
             self._sleep(POLL)
+        elif following := self._order[self._order.index(ids[-1]) + 1 :] if ids[-1] in self._order else []:
+            self._ahead = _Ahead(lambda: self._fetch(following[:1]), following[0])
         return found
+
+    def _fetched(self, ids: list[str]) -> list[Message]:
+        ahead, self._ahead = self._ahead, None
+        found = ahead.result() if ahead and ids == [ahead.name] else []
+        return found or self._fetch(ids)
+
+    def _fetch(self, ids: list[str]) -> list[Message]:
+        return [bundle.read(reply) for reply in self._grid.pull_messages(ids)]
 
     def _push(self, message: Message) -> str:
         """Send one message, again and again while it holds and the SuperLink is away."""

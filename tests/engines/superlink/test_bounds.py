@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
-from flwr.proto.message_pb2 import (
-    PullObjectRequest,
-    PullObjectResponse,
-    PushObjectRequest,
-    PushObjectResponse,
-)
+from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest, PushObjectRequest
 from flwr.proto.node_pb2 import Node
+from flwr.supercore.constant import HEAD_BODY_DIVIDER, HEAD_VALUE_DIVIDER
+from flwr.supercore.inflatable.inflatable_object import get_object_id
+from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 from flwr.superlink.routers.fleet import router
 from flwr.superlink.servicer.fleet import fleet_handlers
 
@@ -24,24 +23,41 @@ A, B = Node(node_id=2), Node(node_id=3)
 RUN, LIMIT = 7, 100
 
 
-def sized(message: Any, size: int) -> Any:
-    """`message` with a content that makes it `size` bytes."""
-    for length in range(size):
-        message.object_content = b"x" * (size - length)
-        if message.ByteSize() == size:
-            return message
-    raise AssertionError(f"{size} bytes are too few")
+def content(size: int) -> bytes:
+    """An object of Flower's, empty but for its body, of `size` bytes."""
+    head = f"Array{HEAD_VALUE_DIVIDER}{HEAD_VALUE_DIVIDER}"
+    length = next(n for n in range(size) if len(f"{head}{n}") + len(HEAD_BODY_DIVIDER) + n == size)
+    return f"{head}{length}".encode() + HEAD_BODY_DIVIDER + b"x" * length
+
+
+class State:
+    """Of a SuperLink: it has objects, and stores all that comes."""
+
+    def __init__(self) -> None:
+        self.objects, self.stored = {"model": b"m" * 5000, "names": b"n" * 1000}, 0
+
+    def get_object(self, run: int, name: str) -> bytes | None:
+        return self.objects.get(name)
+
+    def store_object(self, run: int, session: str, name: str, content: bytes) -> bool:
+        self.stored += len(content)
+        return True
+
+    def store_traffic(self, run: int, *, bytes_sent: int, bytes_recv: int) -> None:
+        """Flower counts them, too."""
 
 
 class SuperLink:
-    """Stands for Flower's handlers: it has one question for everybody, and stores all that comes."""
+    """Flower's own handlers before a state, with one question for everybody."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.question, self.objects, self.stored = "q1", {"model": 5000, "names": 1000}, 0
+        self.question, self.state = "q1", State()
         monkeypatch.setattr(bounds, "SPARE", LIMIT)
         monkeypatch.setattr(fleet_handlers, "pull_messages", self._pull_messages)
-        monkeypatch.setattr(fleet_handlers, "pull_object", self._pull_object)
-        monkeypatch.setattr(fleet_handlers, "push_object", self._push_object)
+        monkeypatch.setattr(fleet_handlers, "check_abort", lambda *given: None)
+        for name in ("pull_object", "push_object"):  # as they were, when the test is over
+            monkeypatch.setattr(fleet_handlers, name, getattr(fleet_handlers, name))
+        monkeypatch.setattr(InMemoryObjectStore.__init__, "__defaults__", (True,))
         bounds.bound_replies()
 
     def _pull_messages(self, request: Any, state: Any, store: Any) -> PullMessagesResponse:
@@ -50,25 +66,26 @@ class SuperLink:
             response.messages_list.add().metadata.message_id = self.question
         return response
 
-    def _pull_object(self, request: Any, state: Any) -> PullObjectResponse:
-        return sized(PullObjectResponse(object_found=True), self.objects[request.object_id])
-
-    def _push_object(self, request: Any, state: Any) -> PushObjectResponse:
-        self.stored += request.ByteSize()
-        return PushObjectResponse(stored=True)
-
     def asks(self, node: Node, *names: str) -> None:
         """A node fetches its question and these objects of it."""
         nothing: Any = SimpleNamespace()
         fleet_handlers.pull_messages(request=PullMessagesRequest(node=node), state=nothing, store=nothing)
         for name in names:
             request = PullObjectRequest(node=node, run_id=RUN, object_id=name)
-            fleet_handlers.pull_object(request=request, state=nothing)
+            response = fleet_handlers.pull_object(request=request, state=self.state)  # type: ignore[arg-type]
+            assert response.object_content == self.state.objects[name]
 
-    def takes(self, node: Node, size: int) -> bool:
-        request = sized(PushObjectRequest(node=node, run_id=RUN), size)
-        nothing: Any = SimpleNamespace()
-        return fleet_handlers.push_object(request=request, state=nothing).stored
+    def takes(self, node: Node, size: int, name: str = "") -> bool:
+        """Whether it stores an object of that many bytes, under its own name or another."""
+        given = content(size)
+        request = PushObjectRequest(
+            node=node, run_id=RUN, object_id=name or get_object_id(given), object_content=given
+        )
+        return fleet_handlers.push_object(request=request, state=self.state).stored  # type: ignore[arg-type]
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
 @pytest.fixture
@@ -84,8 +101,8 @@ def test_a_reply_may_have_so_much_of_its_question_and_no_more(
     assert superlink.takes(A, whole - 100)
     assert superlink.takes(A, 100)
     assert not superlink.takes(A, 100)
-    assert superlink.stored == whole
-    assert caplog.messages == [f"node 2 sends more than {whole} bytes for one reply: refused"]
+    assert superlink.state.stored == whole
+    assert warnings(caplog) == [f"node 2 sends more than {whole} bytes for one reply: refused"]
 
 
 def test_every_question_begins_anew_and_one_that_is_fetched_again_does_not(superlink: SuperLink) -> None:
@@ -116,6 +133,31 @@ def test_a_short_question_may_be_answered_with_a_model_that_others_were_sent(sup
 def test_who_was_asked_nothing_has_little(superlink: SuperLink) -> None:
     assert superlink.takes(B, LIMIT)
     assert not superlink.takes(B, 100)
+
+
+def test_an_object_under_the_name_of_another_is_refused(
+    superlink: SuperLink, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert superlink.takes(B, 40)
+    assert not superlink.takes(B, 40, name=get_object_id(b"another"))
+    assert superlink.state.stored == 40
+    assert warnings(caplog) == ["node 3 sends an object under the name of another: refused"]
+
+
+def test_what_is_none_of_flowers_objects_is_refused(superlink: SuperLink, monkeypatch: Any) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "content", lambda size: b"x" * size)
+    assert not superlink.takes(B, 60)
+    assert superlink.state.stored == 0
+
+
+def test_flower_compares_objects_with_their_names_unless_told_otherwise(superlink: SuperLink) -> None:
+    store, tree = InMemoryObjectStore(verify=True), ObjectTree(object_id="0" * 64)
+    store.preregister(RUN, tree)
+    with pytest.raises(ValueError, match="does not match"):
+        store.put(tree.object_id, b"what has another name")
+    unchecked = InMemoryObjectStore()
+    unchecked.preregister(RUN, tree)
+    unchecked.put(tree.object_id, b"what has another name")
 
 
 def test_flower_asks_the_functions_that_are_replaced() -> None:

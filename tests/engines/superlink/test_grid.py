@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -143,6 +144,49 @@ def test_arrays_cross_as_one_and_are_read_as_they_were(flowers: FlowersGrid) -> 
     for name in ids:
         (reply,) = made.pull_messages([name])
         assert reply.content == messages[0].content
+
+
+def test_the_next_reply_is_fetched_while_one_is_looked_at_and_no_other(flowers: FlowersGrid) -> None:
+    made, C = grid(flowers), 13
+    ids = made.push_messages(to(A, B, C))
+    came, pull = {name: threading.Event() for name in ids}, flowers.pull_messages
+
+    def pulled(names: Iterable[str]) -> list[Any]:
+        (name,) = names
+        came[name].set()
+        return pull([name])
+
+    flowers.pull_messages = pulled  # type: ignore[method-assign]
+    for name, following, node in zip(ids, ids[1:], (A, B), strict=False):
+        assert [reply.metadata.src_node_id for reply in made.pull_messages([name])] == [node]
+        assert came[following].wait(10)
+        assert name != ids[0] or not came[ids[2]].is_set()
+    came[ids[2]].clear()
+    assert [reply.metadata.src_node_id for reply in made.pull_messages([ids[2]])] == [C]
+    assert not came[ids[2]].is_set()  # it had come already
+
+
+def test_what_went_wrong_ahead_of_time_goes_wrong_in_its_turn(flowers: FlowersGrid) -> None:
+    made = grid(flowers)
+    one, two = made.push_messages(to(A, B))
+    kept = flowers.replies.pop(two)
+    assert made.pull_messages([one])
+    with pytest.raises(KeyError):
+        made.pull_messages([two])
+    flowers.replies[two] = kept
+    assert [reply.metadata.src_node_id for reply in made.pull_messages([two])] == [B]
+
+
+def test_a_reply_that_had_not_come_ahead_of_time_is_asked_for_again(flowers: FlowersGrid) -> None:
+    made = grid(flowers)
+    one, two = made.push_messages(to(A, B))
+    there, pull = [False], flowers.pull_messages
+    flowers.pull_messages = lambda ids: pull(ids) if there[0] or ids == [one] else []  # type: ignore
+    made.pull_messages([one])
+    assert made._ahead is not None
+    assert made._ahead.result() == []
+    there[0] = True
+    assert [reply.metadata.src_node_id for reply in made.pull_messages([two])] == [B]
 
 
 def test_a_message_that_the_superlink_does_not_take_is_answered_with_an_error(flowers: FlowersGrid) -> None:

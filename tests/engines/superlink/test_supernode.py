@@ -161,17 +161,16 @@ def test_the_worker_has_an_object_as_soon_as_it_has_come(ours: bool, unpatched: 
     assert {name: store.get(name) for name in contents} == contents
 
 
-def test_a_message_whose_object_is_not_what_its_name_says_is_answered(unpatched: Any) -> None:
-    tree, contents = tree_and_contents()
-    last = list(contents)[-1]
+def test_a_message_whose_object_is_none_of_flowers_is_answered(unpatched: Any) -> None:
+    tree, _ = tree_and_contents()
     supernode.answer_what_was_taken()
     supernode.hand_on_at_once()  # in this order, as `flower.main` has it
-    how = given(pull_object=lambda run, name: contents[last], object_store=InMemoryObjectStore())
+    how = given(pull_object=lambda run, name: b"something else", object_store=InMemoryObjectStore())
     message, _ = how["receive"]()
     message.metadata.__dict__["_message_id"] = tree.object_id
     assert start_client_internal._pull_and_store_message(**{**how, "receive": lambda: (message, tree)}) == 7
     (reply,) = replies(how)
-    assert "could not be fetched (ValueError)" in reply.error.reason
+    assert "could not be fetched (UnexpectedObjectContentError)" in reply.error.reason
 
 
 @pytest.mark.parametrize("ours", [False, True])
