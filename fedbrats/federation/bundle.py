@@ -14,6 +14,7 @@ from flwr.app import Array, ArrayRecord, Message, RecordDict
 
 NAME = "bundle"  # of the one array
 KIND = "fedbrats.bundle"  # what Flower is told that its bytes are
+ALIGNED = 8  # bytes: an array that begins at a multiple of it is read where it lies, another one is copied
 LENGTH = 8  # bytes: how long the index is, little-endian
 INDEX_BYTES = 2**22  # at most; a network has far less, and a longer one would fill the memory of who reads it
 
@@ -27,6 +28,7 @@ def bundled(record: ArrayRecord) -> ArrayRecord:
         [name, array.dtype, list(array.shape), array.stype, len(array.data)] for name, array in record.items()
     ]
     text = json.dumps(index).encode()
+    text += b" " * (-(LENGTH + len(text)) % ALIGNED)
     if len(text) > INDEX_BYTES:
         return record
     head = len(text).to_bytes(LENGTH, "little") + text
@@ -39,13 +41,19 @@ def unbundled(record: ArrayRecord) -> ArrayRecord:
     if list(record) != [NAME] or record[NAME].stype != KIND:
         return record
     try:
-        return ArrayRecord(dict(_arrays(memoryview(record[NAME].data))))
+        found = ArrayRecord()
+        for name, array in _arrays(memoryview(record[NAME].data)):
+            found[name] = array  # its constructor would copy them
+        return found
     except (ValueError, TypeError, RecursionError):
         return record
 
 
 def _arrays(data: memoryview) -> Iterator[tuple[str, Array]]:
-    """Name and array one after another. Raises ValueError or TypeError where `bundled` has not made it."""
+    """Name and array one after another, their bytes parts of `data`.
+
+    Raises ValueError or TypeError where `bundled` has not made it.
+    """
     end = LENGTH + int.from_bytes(data[:LENGTH], "little")
     if end > min(len(data), LENGTH + INDEX_BYTES):
         raise ValueError("the index is longer than it may be")
@@ -61,7 +69,9 @@ def _arrays(data: memoryview) -> Iterator[tuple[str, Array]]:
     if places[-1] != len(data):
         raise ValueError("the lengths are not those of the data")
     for (name, dtype, shape, kind, _), (start, stop) in zip(index, pairwise(places), strict=True):
-        yield name, Array(dtype, tuple(shape), kind, bytes(data[start:stop]))
+        array, own = Array(dtype, tuple(shape), kind, b""), data[start:stop]
+        array.data = own if start % ALIGNED == 0 else bytes(own)
+        yield name, array
 
 
 def sent(messages: Iterable[Message]) -> list[Message]:

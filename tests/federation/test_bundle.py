@@ -11,7 +11,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
 from fedbrats.engines.sites import SERVER_NODE, set_identity
 from fedbrats.federation import bundle
-from fedbrats.federation.wire import to_record
+from fedbrats.federation.wire import from_record, to_record
 
 TENSORS = {
     "z": torch.randn(3, 2),
@@ -39,6 +39,19 @@ def test_arrays_come_out_as_they_went_in() -> None:
     found = bundle.unbundled(bundle.bundled(record))
     assert list(found) == list(record)
     assert dict(found) == dict(record)  # dtype, shape, kind and every byte
+
+
+def test_bytes_are_not_copied_where_numbers_may_begin() -> None:
+    sizes = {"w": torch.randn(4), "half": torch.randn(1).half(), "odd": torch.zeros(3, dtype=torch.int8)}
+    whole = bundle.bundled(to_record(sizes | {"after": torch.ones(2)}))
+    found = bundle.unbundled(whole)
+    assert [type(array.data) for array in found.values()] == [memoryview, memoryview, bytes, bytes]
+    assert found["w"].data.obj is whole[bundle.NAME].data  # type: ignore[attr-defined]
+    for name, form in from_record(
+        found,
+        {n: (tuple(t.shape), str(t.dtype)[6:]) for n, t in sizes.items()} | {"after": ((2,), "float32")},
+    ).items():
+        assert form.flags.aligned, name
 
 
 def test_however_many_arrays_flower_is_asked_for_few_objects() -> None:
