@@ -44,18 +44,26 @@ def main(arguments: list[str]) -> None:
     bodies.take_whole_bodies()
     if role == "superlink":
         from flwr.superlink.cli import flower_superlink
+        from flwr.superlink.servicer.fleet import fleet_handlers
+        from flwr.superlink.servicer.runtime import runtime_handlers
 
-        from fedbrats.engines.superlink import bounds, superlink
+        from fedbrats.engines.superlink import bounds, copies, superlink
 
+        copies.join_when_sent(fleet_handlers, "PullObjectResponse")
+        copies.join_when_sent(runtime_handlers, "PullObjectResponse")
         superlink.hand_out_again()
         bounds.bound_replies()
         gc.freeze()
         flower_superlink()
     elif role == "supernode":
+        from flwr.supercore.inflatable import inflatable_protobuf_utils
         from flwr.supernode.cli import flower_supernode
+        from flwr.supernode.servicer.runtime import runtime_handlers as own_handlers
 
-        from fedbrats.engines.superlink import supernode
+        from fedbrats.engines.superlink import copies, supernode
 
+        copies.join_when_sent(inflatable_protobuf_utils, "PushObjectRequest")
+        copies.join_when_sent(own_handlers, "PullObjectResponse")
         supernode.ask_more_often()
         supernode.answer_what_was_taken()
         supernode.hand_on_at_once()  # around it: what cannot be stored is answered, too

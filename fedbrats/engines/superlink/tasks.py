@@ -22,6 +22,7 @@ from flwr.common.serde import context_from_proto, context_to_proto, run_from_pro
 from flwr.proto.runtime_pb2 import PullTaskInputRequest, PushTaskOutputRequest
 from flwr.serverapp import Grid
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.inflatable import inflatable_protobuf_utils
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
@@ -63,6 +64,7 @@ def begin() -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for every request
     flower_env.quiet()
     copies.copy_less()
+    copies.join_when_sent(inflatable_protobuf_utils, "PushObjectRequest")
     pace.ask_again_sooner()
     pace.read_in_large_pieces()
     pace.write_without_copies()

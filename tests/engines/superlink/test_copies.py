@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,9 +11,13 @@ import pytest
 from flwr.app import Array, ArrayRecord
 from flwr.app.message import array as module
 from flwr.app.message.arraychunk import ArrayChunk
-from flwr.supercore.inflatable import inflatable_object
+from flwr.supercore.inflatable import inflatable_object, inflatable_protobuf_utils
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, no_object_id_recompute
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.superlink.servicer.fleet import fleet_handlers
+from flwr.superlink.servicer.runtime import runtime_handlers as superlinks
+from flwr.supernode.servicer.runtime import runtime_handlers as supernodes
+from google.protobuf.message import Message
 
 from fedbrats.engines.superlink import copies
 
@@ -94,3 +99,31 @@ def test_a_piece_is_hashed_once_however_often_its_name_is_asked_for(monkeypatch:
     array = record()["zeros"]
     alike = len(array.slice_array()) - len(array.children)  # hashed before they are known to be alike
     assert hashed() == pieces + alike
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "fields"),
+    [
+        (inflatable_protobuf_utils, "PushObjectRequest", {"object_id": "a", "run_id": 7, "session_id": "s"}),
+        (fleet_handlers, "PullObjectResponse", {"object_found": True, "object_available": True}),
+        (superlinks, "PullObjectResponse", {"object_found": True, "object_available": True}),
+        (supernodes, "PullObjectResponse", {"object_found": True, "object_available": True}),
+    ],
+)
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 20_000, 3_000_000])
+def test_a_message_with_its_content_beside_it_is_read_as_flowers(
+    place: Any, name: str, fields: dict[str, Any], size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, content = getattr(place, name), np.random.default_rng(size).bytes(size)
+    assert f" {name}(" in inspect.getsource(place)  # where the class is used by its name there
+    monkeypatch.setattr(place, name, kind)
+    copies.join_when_sent(place, name)
+    made = getattr(place, name)(**fields, object_content=content)
+    assert isinstance(made, Message)  # as Flower's translation asks
+    assert kind.FromString(made.SerializeToString(deterministic=True)) == kind(
+        **fields, object_content=content
+    )
+    if content:
+        assert made.object_content is content  # and no copy of it
+    nothing = getattr(place, name)(**fields)
+    assert nothing.SerializeToString() == kind(**fields).SerializeToString()
