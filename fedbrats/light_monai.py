@@ -13,7 +13,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-NOT_TAKEN = ("matplotlib", "mlflow", "optuna", "pandas")
+NOT_TAKEN = ("matplotlib", "mlflow", "optuna", "pandas", "scipy.signal")
 
 
 class _LightMonai(MetaPathFinder):

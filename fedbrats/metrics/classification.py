@@ -10,7 +10,6 @@ from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
-from scipy.stats import rankdata
 
 from fedbrats.metrics.uncertainty import expected_calibration_error, reliability
 
@@ -33,8 +32,15 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> float:
     negatives = len(labels) - positives
     if not positives or not negatives:
         return math.nan
-    ranks = rankdata(scores)  # ties share their mean rank
+    ranks = _ranks(scores)
     return float(ranks[labels == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def _ranks(scores: np.ndarray) -> np.ndarray:
+    from scipy.stats import rankdata  # half a second, which every process of a site would take to start
+
+    ranks: np.ndarray = rankdata(scores)  # ties share their mean rank
+    return ranks
 
 
 def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -157,7 +163,7 @@ def chance(scores: np.ndarray, labels: np.ndarray, draws: int = PERMUTATIONS, se
     positives = int(np.count_nonzero(labels))
     if not 0 < positives < len(labels):
         return math.nan
-    ranks = rankdata(scores)
+    ranks = _ranks(scores)
     seen = float(ranks[labels == 1].sum())  # the AUC grows with it and with nothing else
     if math.comb(len(labels), positives) <= EXACT:
         sums = np.array(

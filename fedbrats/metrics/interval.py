@@ -21,7 +21,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import stdtrit
 
 # With fewer, more than half of the range stays open even where all cases agree: 1 - 0.025^(1/n) > 0.5.
@@ -79,6 +78,8 @@ def _weighted_quantile(points: np.ndarray, share: float) -> float:
     least, most = float(points.min()), float(points.max())
     if least == most:
         return least
+    from scipy.optimize import brentq  # which every process of a site would take to start
+
     return float(
         brentq(lambda level: share_below(points, level) - share, least, most, xtol=1e-9 * (most - least))
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from hydra.utils import instantiate
@@ -20,6 +21,10 @@ from fedbrats.losses.semantic import is_presence
 from fedbrats.models.facts import has_dropout
 from fedbrats.models.node import arguments, channels_of
 from fedbrats.tasks.segmentation import is_softmax, predicted_regions, targets
+
+# By network on the meta device, whether it is in training, and sides of a patch: several checks ask for the same.
+_OUTPUTS: WeakKeyDictionary[nn.Module, dict[tuple[bool, tuple[int, ...]], Sequence[Tensor]]]
+_OUTPUTS = WeakKeyDictionary()
 
 
 class Resized(nn.Module):
@@ -142,9 +147,13 @@ def probe(network: nn.Module, sides: Sequence[int]) -> tuple[int, int]:
 
 
 def _outputs(network: nn.Module, sides: Sequence[int]) -> Sequence[Tensor]:
-    with torch.no_grad():
-        outputs = network(torch.zeros(1, 4, *sides, device="meta"))
-    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    known = _OUTPUTS.setdefault(network, {})
+    kind = (network.training, tuple(sides))
+    if kind not in known:
+        with torch.no_grad():
+            outputs = network(torch.zeros(1, 4, *sides, device="meta"))
+        known[kind] = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    return known[kind]
 
 
 def output_shape(network: nn.Module, sides: Sequence[int]) -> tuple[int, ...]:

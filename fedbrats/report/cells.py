@@ -152,3 +152,11 @@ def statistic_rows(frame: pd.DataFrame, metrics: Mapping[str, Facts]) -> list[di
         rows.append({**row, **texts, "title": arm_title(row["arm"]), "name": known.named})
     rows.sort(key=lambda row: (order[row["metric"]], task.REGIONS.index(row["region"]), arm_rank(row["arm"])))
     return rows
+
+
+def shorten(name: str, limit: int = 26) -> str:
+    """A label of at most `limit` characters; the middle goes, as institutions tend to differ at the ends."""
+    if len(name) <= limit:
+        return name
+    tail = (limit - 1) // 2
+    return f"{name[: limit - 1 - tail]}…{name[-tail:]}"

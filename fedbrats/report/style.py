@@ -8,6 +8,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
+from fedbrats.report.cells import shorten
 from fedbrats.tasks.segmentation import REGIONS
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -65,14 +66,6 @@ def numbers_on_log(axis: Axis) -> None:
     """Label a logarithmic axis with numbers, as formulas are not drawn."""
     axis.set_major_formatter(_Numbers())
     axis.set_minor_formatter(_Numbers())
-
-
-def shorten(name: str, limit: int = 26) -> str:
-    """A label of at most `limit` characters; the middle goes, as institutions tend to differ at the ends."""
-    if len(name) <= limit:
-        return name
-    tail = (limit - 1) // 2
-    return f"{name[: limit - 1 - tail]}…{name[-tail:]}"
 
 
 def site_labels(sites: list[str], holdout: set[str]) -> list[str]:

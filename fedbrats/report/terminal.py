@@ -16,12 +16,11 @@ from fedbrats.data.sentences import plural
 from fedbrats.metrics.table import BY_NAME
 from fedbrats.report.aggregates import told_by_sites
 from fedbrats.report.arms import OF_TRAINING_SITES, arm_title
-from fedbrats.report.cells import MISSING, SEEN_ONLY, number
+from fedbrats.report.cells import MISSING, SEEN_ONLY, number, shorten
 from fedbrats.report.conditions import steps_in_words, truth_sentences, without_truth
 from fedbrats.report.epsilon import NO_EPSILON, band, epsilon_text, of_budget
 from fedbrats.report.secure import secure_sentence
 from fedbrats.report.spent import read_spent
-from fedbrats.report.style import shorten
 from fedbrats.report.tables import EVERY_SITE, institution_table, worst_institution
 from fedbrats.report.words import listed
 from fedbrats.runs.classified import read_institutions

@@ -14,10 +14,9 @@ from fedbrats.config.schema import Config
 from fedbrats.metrics.table import Facts
 from fedbrats.models.planned import PLANNED, asks_sites
 from fedbrats.report.arms import merge_local_arms
-from fedbrats.report.cells import MISSING
+from fedbrats.report.cells import MISSING, shorten
 from fedbrats.report.epsilon import NO_EPSILON
 from fedbrats.report.spent import read_spent
-from fedbrats.report.style import shorten
 from fedbrats.report.tables import institution_table
 from fedbrats.runs.case_tables import KEYS
 from fedbrats.runs.curves import curve_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from fedbrats.report.cells import shorten
 from fedbrats.report.figures import cost_figure, curve_points, learning_curves, metric_boxes
-from fedbrats.report.style import shorten
 from fedbrats.runs.run_folder import RunFolder, read_run
 from tests.report.fake_run import write_run
 

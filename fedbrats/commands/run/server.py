@@ -26,8 +26,6 @@ from fedbrats.federation.server.survey import ask_survey
 from fedbrats.metrics.table import Facts, facts_of
 from fedbrats.privacy.central import Central
 from fedbrats.privacy.dp_sgd import DpSgd
-from fedbrats.report.html import write_report
-from fedbrats.report.public import write_public_report
 from fedbrats.runs import rounds, secure
 from fedbrats.runs.case_tables import cases_table
 from fedbrats.runs.checkpoint import Model, load_checkpoint
@@ -181,6 +179,10 @@ def write_failure(
 
 def write_reports(folder: Path) -> None:
     """Write both reports."""
+    # Drawing takes a second to import, and many runs have no report.
+    from fedbrats.report.html import write_report
+    from fedbrats.report.public import write_public_report
+
     write_report(folder)
     write_public_report(folder)
 

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fedbrats.report.style import BLACK, LINE_COLOURS, new_figure, shorten, styled
+from fedbrats.report.cells import shorten
+from fedbrats.report.style import BLACK, LINE_COLOURS, new_figure, styled
 from fedbrats.tasks import segmentation as task
 
 STYLES = ("-", "--", ":")  # once the colours are used up

@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from fedbrats.report.cells import shorten
 from fedbrats.report.sections.overlays_figures import brain_box, panel
-from fedbrats.report.style import GREY, LABEL_COLOURS, new_figure, shorten, styled
+from fedbrats.report.style import GREY, LABEL_COLOURS, new_figure, styled
 
 
 @dataclass(frozen=True)

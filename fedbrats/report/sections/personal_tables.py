@@ -11,8 +11,8 @@ from fedbrats.data.sentences import plural
 from fedbrats.metrics.interval import MIN_CASES, mean_interval
 from fedbrats.metrics.summary import ALL_SITES as EVERY_SITE
 from fedbrats.report.arms import merge_local_arms
-from fedbrats.report.cells import Cell, number
-from fedbrats.report.style import GREY, REGION_COLOURS, new_figure, shorten, styled
+from fedbrats.report.cells import Cell, number, shorten
+from fedbrats.report.style import GREY, REGION_COLOURS, new_figure, styled
 from fedbrats.report.words import listed
 from fedbrats.runs.run_folder import RunFolder
 from fedbrats.tasks import segmentation as task

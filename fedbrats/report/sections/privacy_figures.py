@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fedbrats.report.cells import shorten
 from fedbrats.report.sections.privacy_tables import (
     central_row,
     privacy_sentences,
@@ -26,7 +27,6 @@ from fedbrats.report.style import (
     VERMILION,
     new_figure,
     numbers_on_log,
-    shorten,
     styled,
 )
 from fedbrats.runs.privacy_files import (

@@ -74,12 +74,11 @@ def test_reliability_counts_every_brain_voxel_of_a_site_once(whole: Path, cache:
         assert found == sum(int((image != 0).any(0).sum()) for image in images)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
 def test_networks_on_slices_are_deterministic_whatever_the_workers(
-    workers: int, whole: Path, cache: Path, tmp_path: Path
+    whole: Path, cache: Path, tmp_path: Path
 ) -> None:
     extra = ("inference.mc_passes=2", "+model.input.planes=[axial,coronal,sagittal]")
-    again = run(tiny(cache, ONE_ARM, *extra, f"runtime.workers={workers}", model=WHOLE), tmp_path / "run")
+    again = run(tiny(cache, ONE_ARM, *extra, "runtime.workers=2", model=WHOLE), tmp_path / "run")
     for name in ("cases.csv", "uncertainty.csv", "reliability.csv"):
         assert (again / name).read_bytes() == (whole / name).read_bytes()
     models = "checkpoints/round_00002/federated.safetensors"
