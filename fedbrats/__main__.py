@@ -17,7 +17,7 @@ COMMANDS = {
     "cite": ("fedbrats.commands.cite", "the papers of what a run has used"),
     "models": ("fedbrats.commands.models.command", "the networks and what federating each of them means"),
     "predict": ("fedbrats.commands.predict.command", "segment cases with trained models, with uncertainty"),
-    "export": ("fedbrats.commands.export.command", "a trained model as a MONAI bundle or an ONNX file"),
+    "export": ("fedbrats.commands.export.command", "a trained model as a MONAI bundle, an ONNX file or INT8"),
     "evaluate": ("fedbrats.commands.evaluate.command", "score label files, other tools' too"),
     "supervoxels": ("fedbrats.commands.supervoxels", "cut cases into supervoxels, without training"),
     "federation": (

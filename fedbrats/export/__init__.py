@@ -1,1 +1,1 @@
-"""A trained model outside of fedbrats: a MONAI bundle or an ONNX file, with its proof and its model card."""
+"""A trained model outside of fedbrats: a MONAI bundle, an ONNX file or INT8, with its proof and its model card."""

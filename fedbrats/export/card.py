@@ -13,10 +13,12 @@ from typing import Any
 
 import jinja2
 import pandas as pd
+import torch
 
 from fedbrats import __version__
 from fedbrats.config.schema import FEDERATED, LOCAL, POOLED
 from fedbrats.export.configuration import PURPOSE, Model
+from fedbrats.export.int8 import Quantised
 from fedbrats.export.numbered import Numbers, numbered_privacy
 from fedbrats.export.proof import Proof
 from fedbrats.files import write_text
@@ -38,6 +40,7 @@ IN_WORDS = {
     POOLED: "pooled training on the data of all institutions",
     LOCAL: "one institution alone",
 }
+FORMATS_IN_WORDS = {"bundle": "a MONAI bundle", "onnx": "ONNX", "int8": "ONNX with weights in 8 bits (INT8)"}
 NOT_PRIVATE = "Trained without differential privacy: nothing bounds what the weights tell about a patient."
 
 
@@ -97,8 +100,10 @@ def read_card(spec: Spec) -> Card:
     )
 
 
-def write_card(file: Path, card: Card, model: Model, proof: Proof, format: str) -> None:
-    """Write the card as Markdown."""
+def write_card(
+    file: Path, card: Card, model: Model, proof: Proof, format: str, quantised: Quantised | None = None
+) -> None:
+    """Write the card as Markdown; `quantised` of a model in 8 bits."""
     template = jinja2.Environment(
         loader=jinja2.PackageLoader("fedbrats.export", "."),
         trim_blocks=True,
@@ -117,12 +122,15 @@ def write_card(file: Path, card: Card, model: Model, proof: Proof, format: str) 
         card=card,
         facts=[(name, _cell(value)) for name, value in facts],
         format=format,
+        format_in_words=FORMATS_IN_WORDS[format],
         least=MIN_CASES,
         model=model,
         normalise=input_rules(model.config.model).normalise,
         proof=proof,
         purpose=PURPOSE,
+        quantised=quantised,
         references=references(card),
+        threads=torch.get_num_threads(),
         title=task.MAIN_TITLE,
         version=__version__,
         window=window,

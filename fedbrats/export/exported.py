@@ -21,13 +21,14 @@ from fedbrats.config.foreign import foreign_config
 from fedbrats.config.schema import InferenceConfig, save_config
 from fedbrats.config.targets import ConfigError
 from fedbrats.export.configuration import WEIGHTS, Model
+from fedbrats.export.int8 import INT8
 from fedbrats.export.onnx_file import ONNX, OnnxNetwork, open_network
 from fedbrats.files import read_json, replacing, write_json
 from fedbrats.inference.members import Member, Spec, check_arrays
 from fedbrats.models.build import build_network, channels_last, input_rules, window_of
 
 RUN, ABOUT = "run", "partition.json"  # as a run folder has it, for the numbers of the labels
-BUNDLE, FORMATS = "bundle", ("bundle", "onnx")
+BUNDLE, FORMATS = "bundle", ("bundle", "onnx", INT8)
 
 
 def root_of(text: str) -> Path | None:

@@ -39,7 +39,7 @@ def require(*packages: str) -> None:
     """
     if missing := [package for package in packages if not there(package)]:
         raise ConfigError(
-            f"format=onnx needs {', '.join(missing)}, which are not installed: pip install 'fedbrats[export]'."
+            f"ONNX needs {', '.join(missing)}, which are not installed: pip install 'fedbrats[export]'."
         )
 
 
@@ -62,11 +62,11 @@ def write_onnx(program: ExportedProgram, file: Path) -> None:
                 f"format=onnx: torch.onnx cannot export this network: {str(error).splitlines()[0]}. Export "
                 "format=bundle."
             ) from error
-        _without_paths(unfinished)
+        without_notes(unfinished)
 
 
-def _without_paths(unfinished: Path) -> None:
-    """Take the exporter's notes out of the file: lines of source and names of files of this machine."""
+def without_notes(unfinished: Path) -> None:
+    """Take an exporter's notes out of the file: lines of source and names of files of this machine."""
     onnx = import_module("onnx")
     content = onnx.load(unfinished)
     for part in (content, content.graph, *content.functions):

@@ -19,10 +19,14 @@ DIFFERENCE, LOST = 1e-3, 1e-3  # the usual limits: of a probability, and of Dice
 
 @dataclass(frozen=True)
 class Found:
-    """What a model says of a case: probabilities float32 [C, *crop] and canonical labels uint8 of the whole volume."""
+    """What a model says of a case: probabilities float32 [C, *crop] and canonical labels uint8 of the whole volume.
+
+    seconds: that it took from the preprocessed image to the labels, None where that was not measured.
+    """
 
     probabilities: np.ndarray
     labels: np.ndarray
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class Proof:
 
     cases: that were predicted by both; labelled: those with a reference. largest_difference: of two probabilities of a
     voxel. score_lost: region -> the largest loss in a case; where a case has a reference, the original's Dice less the
-    exported one's, else 1 less the Dice between the two.
+    exported one's, else 1 less the Dice between the two. seconds_original and seconds_exported: per case, where the
+    export was made; None where they cannot be compared, as of a bundle, which reads the files of the case too.
     """
 
     cases: int
@@ -40,18 +45,20 @@ class Proof:
     score_lost: dict[str, float]
     limit_difference: float
     limit_score_lost: float
+    seconds_original: float | None = None
+    seconds_exported: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of `proof.json`."""
         return asdict(self)
 
-    def require(self) -> None:
-        """Check the limits.
+    def require(self, instead: str = "") -> None:
+        """Check the limits; `instead` says what else can be done than to raise them.
 
         Raises:
             ConfigError: one is passed; nothing may be exported then.
         """
-        fix = "nothing was exported; raise the limit only if you can say why"
+        fix = f"nothing was exported; {instead}raise the limit only if you can say why"
         if not self.largest_difference <= self.limit_difference:
             raise ConfigError(
                 f"max_difference={self.limit_difference:g}: probabilities of the exported model differ by "
@@ -87,6 +94,7 @@ def compare(
         ConfigError: there is no case, or the two speak about volumes of different shapes.
     """
     largest, lost, number, labelled = 0.0, dict.fromkeys(regions, 0.0), 0, 0
+    seconds: list[tuple[float | None, float | None]] = []
     for case in cases:
         number += 1
         one, other, reference = original(case), exported(case), truth(case)
@@ -98,13 +106,22 @@ def compare(
         difference = float(np.abs(one.probabilities - other.probabilities).max())
         largest = max(largest, difference) if difference == difference else float("inf")
         labelled += reference is not None
+        seconds.append((one.seconds, other.seconds))
         for region, loss in _losses(one.labels, other.labels, reference, regions).items():
             lost[region] = max(lost[region], loss)
     if not number:
         raise ConfigError(
             "data: no case that can be predicted, so there is no proof; name a folder with one."
         )
-    return Proof(number, labelled, largest, lost, *limits)
+    return Proof(number, labelled, largest, lost, *limits, *_means(seconds))
+
+
+def _means(seconds: Sequence[tuple[float | None, float | None]]) -> tuple[float, float] | tuple[None, None]:
+    """Per case, of the original and of the export; one alone says nothing."""
+    pairs = [(one, other) for one, other in seconds if one is not None and other is not None]
+    if len(pairs) < len(seconds):
+        return None, None
+    return sum(one for one, _ in pairs) / len(pairs), sum(other for _, other in pairs) / len(pairs)
 
 
 def _losses(

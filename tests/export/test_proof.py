@@ -7,7 +7,7 @@ import pytest
 
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.regions import REGIONS
-from fedbrats.export.proof import Found, compare
+from fedbrats.export.proof import Found, Proof, compare
 
 TRUTH = np.zeros((1, 1, 4), np.uint8)
 TRUTH[..., :2] = 3
@@ -47,6 +47,28 @@ def test_over_a_limit_nothing_is_exported() -> None:
         )
         with pytest.raises(ConfigError, match=rf"{word}.*nothing was exported"):
             proof.require()
+
+
+def test_at_a_limit_it_is_exported_and_a_hair_over_it_not() -> None:
+    for lost, passes in ((0.01, True), (np.nextafter(0.01, 1), False), (np.nan, False)):
+        proof = Proof(1, 1, 0.5, {"WT": 0.0, "ET": float(lost)}, 1.0, 0.01)
+        if passes:
+            proof.require()
+            continue
+        with pytest.raises(
+            ConfigError, match=rf"max_score_lost=0\.01: .* loses {lost:.3g} of ET Dice.*; or "
+        ):
+            proof.require("or ")
+
+
+def test_seconds_are_means_where_both_were_measured() -> None:
+    def timed(*seconds: float | None):
+        return lambda case: Found(found(TRUTH).probabilities, TRUTH, seconds[case])
+
+    both = compare([0, 1], timed(1.0, 3.0), timed(0.25, 0.75), lambda case: None, ["WT"])
+    assert (both.seconds_original, both.seconds_exported) == (2.0, 0.5)
+    one = compare([0, 1], timed(1.0, 3.0), timed(0.25, None), lambda case: None, ["WT"])
+    assert (one.seconds_original, one.seconds_exported) == (None, None)
 
 
 def test_probabilities_that_are_no_numbers_pass_no_limit() -> None:

@@ -1,1 +1,1 @@
-"""`export`: a trained model as a MONAI bundle or an ONNX file."""
+"""`export`: a trained model as a MONAI bundle, an ONNX file or one in 8 bits."""

@@ -14,20 +14,22 @@ from fedbrats.config.schema import DataConfig, InferenceConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.families import AUTO, given
 from fedbrats.export.exported import FORMATS
+from fedbrats.export.int8 import CALIBRATION, INT8, LIMITS
 from fedbrats.export.proof import DIFFERENCE, LOST
 
 
 @dataclass
 class ExportConfig:
-    """One export. What is None is taken from the run."""
+    """One export. What is None is taken from the run, or follows from the format."""
 
     run: str = MISSING  # RUN[@ARM[@WHICH]]
-    format: str = "bundle"  # bundle | onnx
+    format: str = "bundle"  # bundle | onnx | int8
     data: str = MISSING  # folder of cases for the proof
     cases: int = 2  # of them, the first by name
     output: str = "export"
-    max_difference: float = DIFFERENCE  # of two probabilities of a voxel
-    max_score_lost: float = LOST  # in any of the cases
+    max_difference: float | None = None  # of two probabilities of a voxel; see `limits`
+    max_score_lost: float | None = None  # in any of the cases; see `limits`
+    calibration: int | None = None  # format=int8: cases that give the ranges, after the proof's
     cache: str | None = None  # of preprocessed volumes
     postprocess: str | None = None  # name of a file of conf/postprocess
     histogram: str | None = None  # reference histogram of the site, JSON; None makes one of the cases
@@ -64,12 +66,31 @@ def read_arguments(arguments: Sequence[str]) -> ExportConfig:
     if config.cases < 1:
         raise ConfigError(f"cases={config.cases}: an export needs at least one case for its proof.")
     for key in ("max_difference", "max_score_lost"):
-        if not 0 <= getattr(config, key) < 1:
-            raise ConfigError(f"{key}={getattr(config, key)}: must lie in [0, 1).")
+        if (limit := getattr(config, key)) is not None and not 0 <= limit < 1:
+            raise ConfigError(f"{key}={limit}: must lie in [0, 1).")
+    if (count := config.calibration) is not None:
+        if config.format != INT8:
+            raise ConfigError(f"calibration={count}: is for format={INT8} only; leave it out.")
+        if count < 1:
+            raise ConfigError(f"calibration={count}: the ranges of activations need at least one case.")
     given(config.labels, "labels")
     config.inference = [argument for argument in arguments if argument.startswith(INFERENCE)]
     inference_settings(InferenceConfig(), config.inference)
     return config
+
+
+def limits(config: ExportConfig) -> tuple[float, float]:
+    """The largest difference of two probabilities and the largest loss of Dice; the usual ones are of the format."""
+    difference, lost = LIMITS if config.format == INT8 else (DIFFERENCE, LOST)
+    asked, asked_lost = config.max_difference, config.max_score_lost
+    return difference if asked is None else asked, lost if asked_lost is None else asked_lost
+
+
+def calibration(config: ExportConfig) -> int:
+    """How many cases give the ranges of activations; none but for format=int8."""
+    if config.format != INT8:
+        return 0
+    return CALIBRATION if config.calibration is None else config.calibration
 
 
 def as_prediction(config: ExportConfig) -> PredictConfig:

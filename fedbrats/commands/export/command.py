@@ -1,12 +1,14 @@
 """Export a trained model, with the proof that it is the same model, and its model card.
 
-    fedbrats export RUN[@ARM[@WHICH]] data=<folder of cases> [format=bundle|onnx] [output=export]
+    fedbrats export RUN[@ARM[@WHICH]] data=<folder of cases> [format=bundle|onnx|int8] [output=export]
 
 RUN is a run folder, ARM and WHICH as for `fedbrats predict`. format=bundle: a MONAI bundle that runs with MONAI alone.
-format=onnx: one file for onnxruntime (pip install 'fedbrats[export]').
+format=onnx: one file for onnxruntime (pip install 'fedbrats[export]'). format=int8: the same with weights and
+activations in 8 bits, whose ranges come from `calibration` (4) cases of data, those after the cases of the proof.
 
 data: cases of any layout that a run reads; the first `cases` (2) of them are predicted by the original and by what was
-exported. Over max_difference=0.001 of a probability or max_score_lost=0.001 in a case nothing is exported.
+exported. Over max_difference=0.001 of a probability or max_score_lost=0.001 in a case nothing is exported; for
+format=int8 the usual limits are none of a probability and max_score_lost=0.01.
 
 inference.flips=false inference.overlap=0.5 postprocess=<file of conf/postprocess> ...: the default is what the run was
 configured with; what a bundle cannot say is refused by name.
@@ -15,7 +17,7 @@ Further: cache=<folder> labels=gli2023 histogram=<reference.json> links=inside|f
 trust=<package>: as for `fedbrats predict`.
 
 In the output folder: the model, the proof (proof.json) and the model card (README.md), in a bundle both below docs/.
-`fedbrats predict checkpoint=<output folder>` works on either. The exit status is 0, or 2 if nothing was exported.
+`fedbrats predict checkpoint=<output folder>` works on each. The exit status is 0, or 2 if nothing was exported.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from fedbrats import __version__
-from fedbrats.commands.export.arguments import ExportConfig, as_prediction
+from fedbrats.commands.export.arguments import ExportConfig, as_prediction, calibration, limits
 from fedbrats.commands.predict.reading import BadCase, Folder, open_folder, trained_on
 from fedbrats.commands.predict.system import System, load_system
 from fedbrats.commands.words import path
@@ -30,6 +31,7 @@ from fedbrats.export.card import Card, arm_in_words, read_card, references, writ
 from fedbrats.export.configuration import Model
 from fedbrats.export.exported import BUNDLE, load_exported, write_model
 from fedbrats.export.graph import graph_of
+from fedbrats.export.int8 import INT8, Quantised, read_quantised, record_windows, write_int8
 from fedbrats.export.onnx_file import ONNX, require, write_onnx
 from fedbrats.export.portable import portable
 from fedbrats.export.proof import Found, Proof, compare
@@ -40,13 +42,16 @@ from fedbrats.postprocess.steps import as_config
 
 Say = Callable[[str], object]
 
+OTHERWISE = "calibrate on more cases (calibration=...), export format=onnx, or "
+
 
 @dataclass(frozen=True)
 class _Cases:
-    """The cases of the proof: found, checked, and preprocessed as the original takes them."""
+    """The cases of the proof, and those after them for the calibration: found, checked, and preprocessed."""
 
     folder: Folder
     chosen: list[Case]
+    calibrating: list[Case]
 
     def unlabelled(self, case: Case) -> CachedCase:
         """Without its label, which would have a say in the crop."""
@@ -88,12 +93,13 @@ def export_model(config: ExportConfig, say: Say, own: Path | None = None) -> Pro
         cases = _cases(config, system, path(config.cache) if config.cache else draft / "cache", say)
         root = draft / "whole"
         say(f"exporting {card.network} for windows of {' x '.join(map(str, window_of(model.config)))}")
-        _write(model, system, root, config.format, card)
+        system = _normalised(config, system, cases)
+        quantised = _write(model, system, root, config, card, cases, draft)
         proof = _prove(config, system, model, cases, root, say)
-        proof.require()
+        proof.require(OTHERWISE if quantised else "")
         place = root / "docs" if config.format == BUNDLE else root
-        write_json(place / "proof.json", proof.to_json())
-        write_card(place / "README.md", card, model, proof, config.format)
+        write_json(place / "proof.json", proof.to_json() | ({INT8: quantised.to_json()} if quantised else {}))
+        write_card(place / "README.md", card, model, proof, config.format, quantised)
         replace_folder(root, output)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -133,50 +139,72 @@ def _model(system: System) -> Model:
 
 def _cases(config: ExportConfig, system: System, cache: Path, say: Say) -> _Cases:
     folder = open_folder(as_prediction(config), cache, system.members[0].spec.run, say)
-    chosen = []
+    chosen: list[Case] = []
+    wanted = config.cases + calibration(config)
     for case in sorted(folder.cases, key=lambda case: case.name):
         try:
             folder.read(replace(case, label=None))
             chosen.append(case)
         except BadCase as error:
             say(f"not used for the proof: {error}")
-        if len(chosen) == config.cases:
+        if len(chosen) == wanted:
             break
-    return _Cases(folder, chosen)
+    if config.format == INT8 and len(chosen) < wanted:
+        raise ConfigError(
+            f"calibration={calibration(config)}: with cases={config.cases} for the proof, which must be others, this "
+            f"takes {wanted} cases; data has {len(chosen)} that can be predicted. Name a folder with more, or lower it."
+        )
+    return _Cases(folder, chosen[: config.cases], chosen[config.cases :])
 
 
-def _write(model: Model, system: System, root: Path, format: str, card: Card) -> None:
+def _normalised(config: ExportConfig, system: System, cases: _Cases) -> System:
+    """`system` with the intensities that its networks want; the cases of the proof stand for the site."""
+    site = [cases.unlabelled(case) for case in cases.chosen] if system.needs_histogram else []
+    return system.normalised(site, path(config.histogram) if config.histogram else None)
+
+
+def _write(
+    model: Model, system: System, root: Path, config: ExportConfig, card: Card, cases: _Cases, draft: Path
+) -> Quantised | None:
+    """Write the model below `root`; `draft` takes what is needed on the way."""
     member = system.members[0]
     said: dict[str, Any] = {"arm": model.arm, "fedbrats": __version__}
-    if format == BUNDLE:
+    quantised = None
+    if config.format == BUNDLE:
         write_bundle(model, member, root, references(card), {**said, "round": model.round})
     else:
-        write_onnx(graph_of(member.network, window_of(model.config)), root / ONNX)
-    write_model(model, member, root, format, said)
+        whole = draft / "float" / ONNX if config.format == INT8 else root / ONNX
+        write_onnx(graph_of(member.network, window_of(model.config)), whole)
+        if config.format == INT8:
+            calibrating = (cases.unlabelled(case) for case in cases.calibrating)
+            settings = system.config.inference
+            windows = record_windows(member, calibrating, settings, model.channels, draft / "windows")
+            write_int8(whole, windows, root / ONNX)
+            quantised = read_quantised(whole, root / ONNX, len(cases.calibrating), len(windows))
+    write_model(model, member, root, config.format, said)
+    return quantised
 
 
 def _prove(config: ExportConfig, system: System, model: Model, cases: _Cases, root: Path, say: Say) -> Proof:
     """Original and export on the same cases; what was exported is read back from its files."""
-    site = [cases.unlabelled(case) for case in cases.chosen] if system.needs_histogram else []
-    reference = path(config.histogram) if config.histogram else None
-    loaded = replace(
-        system, members=[load_exported(str(root), root, torch.device("cpu"), as_prediction(config).trust)]
-    )
+    member = load_exported(str(root), root, torch.device("cpu"), as_prediction(config).trust)
+    loaded = replace(system, members=[replace(member, normalise=system.members[0].normalise)])
 
     def by(whole: System) -> Callable[[Case], Found]:
         def found(case: Case) -> Found:
             cached = cases.unlabelled(case)
+            start = time.perf_counter()
             prediction, stages = whole.segment(cached)
-            return Found(prediction.probabilities.numpy(), restore(stages[-1], cached))
+            seconds = time.perf_counter() - start
+            return Found(prediction.probabilities.numpy(), restore(stages[-1], cached), seconds)
 
         return found
 
-    exported = by_bundle(root, model) if config.format == BUNDLE else by(loaded.normalised(site, reference))
+    exported = by_bundle(root, model) if config.format == BUNDLE else by(loaded)
     number = itertools.count(1)
 
     def original(case: Case) -> Found:
         say(f"case {next(number)} of {len(cases.chosen)}, by the original and by the export")
-        return by(system.normalised(site, reference))(case)
+        return by(system)(case)
 
-    limits = (config.max_difference, config.max_score_lost)
-    return compare(cases.chosen, original, exported, cases.truth, model.regions, limits)
+    return compare(cases.chosen, original, exported, cases.truth, model.regions, limits(config))

@@ -138,10 +138,12 @@ def test_monte_carlo_passes_need_a_dropout_that_a_graph_does_not_have(home: Path
     ("arguments", "words"),
     [
         (["data=x"], "name one run"),
-        (["run", "data=x", "format=pickle"], "format=pickle: choose one of bundle, onnx"),
+        (["run", "data=x", "format=pickle"], "format=pickle: choose one of bundle, onnx, int8"),
         (["run"], "missing: data="),
         (["run", "data=x", "cases=0"], "cases=0"),
         (["run", "data=x", "max_score_lost=1"], r"max_score_lost=1.0: must lie in \[0, 1\)"),
+        (["run", "data=x", "calibration=2"], "calibration=2: is for format=int8 only"),
+        (["run", "data=x", "format=int8", "calibration=0"], "calibration=0: .*at least one case"),
         (["run", "data=x", "inference.flip=true"], "inference.flip"),
         (["run", "data=x", "colour=red"], "colour"),
     ],
