@@ -20,6 +20,10 @@ COMMANDS = {
     "export": ("fedbrats.commands.export.command", "a trained model as a MONAI bundle, an ONNX file or INT8"),
     "evaluate": ("fedbrats.commands.evaluate.command", "score label files, other tools' too"),
     "supervoxels": ("fedbrats.commands.supervoxels", "cut cases into supervoxels, without training"),
+    "transport": (
+        "fedbrats.commands.transport.command",
+        "map brains to cubes that keep their mass, and back",
+    ),
     "federation": (
         "fedbrats.commands.federation.command",
         "authority, certificates and keys of a federation",

@@ -24,6 +24,7 @@ from fedbrats.commands.models import command as models
 from fedbrats.commands.predict import arguments as predict
 from fedbrats.commands.site import command as site
 from fedbrats.commands.study import command as study
+from fedbrats.commands.transport import arguments as transport
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "README.md", *sorted(ROOT.glob("fedbrats/**/README.md")), ROOT / "docker" / "README.md"]
@@ -114,6 +115,7 @@ def parse_fedbrats(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         "export": export.read_arguments,
         "evaluate": evaluate_arguments.read_arguments,
         "supervoxels": supervoxels.read_arguments,
+        "transport": transport.read_arguments,
         "bench": parse_bench,
         "site": lambda words: parse_with(site_main(words[0]), words[1:], monkeypatch),
     }

@@ -24,15 +24,15 @@ from typing import Any, cast
 import numpy as np
 from omegaconf import MISSING, OmegaConf
 
+from fedbrats.commands.volumes import read_volumes
 from fedbrats.commands.words import assign, path
 from fedbrats.config.names import shown
 from fedbrats.config.schema import DataConfig
 from fedbrats.config.targets import ConfigError
-from fedbrats.data.cases import MODALITIES, Case
+from fedbrats.data.cases import Case
 from fedbrats.data.finding import find_cases
-from fedbrats.data.nifti import Source, read_volume, write_labels
-from fedbrats.data.preprocess import files_of
-from fedbrats.data.stream import Bounds, check_file
+from fedbrats.data.nifti import write_labels
+from fedbrats.data.stream import Bounds
 from fedbrats.data.walking import bounds_of
 from fedbrats.inference import merging, supervoxels
 from fedbrats.metrics.achievable import achievable_accuracy
@@ -126,7 +126,7 @@ def cut_cases(config: SupervoxelConfig, say: Say) -> list[dict[str, Any]]:
 
 
 def _cut(case: Case, config: SupervoxelConfig, output: Path, bounds: Bounds) -> dict[str, Any]:
-    volumes, source, truth = _read(case, bounds)
+    volumes, source, truth = read_volumes(case, bounds)
     started = time.perf_counter()
     mask = np.any(volumes != 0, axis=0)
     if not mask.any():
@@ -150,21 +150,6 @@ def _cut(case: Case, config: SupervoxelConfig, output: Path, bounds: Bounds) -> 
         row |= {"achievable": achievable_accuracy(cut, truth[box])}
         row |= {"achievable_merged": achievable_accuracy(merged, truth[box])}
     return row
-
-
-def _read(case: Case, bounds: Bounds) -> tuple[np.ndarray, Source, np.ndarray | None]:
-    """The modalities float32 [4, X, Y, Z], the space of the first, and the numbers of the label, None without one."""
-    files = files_of(case)
-    for file in files.values():
-        check_file(file.path, bounds)
-    volumes, sources = zip(*(read_volume(f.path, f.channel, bounds) for f in files.values()), strict=True)
-    for file, volume in zip(files.values(), volumes, strict=True):
-        if volume.shape != volumes[0].shape:
-            raise ValueError(f"{file.path}: shape {volume.shape} differs from {volumes[0].shape}")
-        if not np.isfinite(volume).all():
-            raise ValueError(f"{file.path}: NaN or infinite voxels, expected finite intensities")
-    truth = volumes[len(MODALITIES)] if len(volumes) > len(MODALITIES) else None
-    return np.stack(volumes[: len(MODALITIES)]).astype(np.float32), sources[0], truth
 
 
 def _in_words(row: dict[str, Any]) -> str:

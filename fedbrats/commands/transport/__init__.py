@@ -1,0 +1,1 @@
+"""`transport`: brains to cubes that keep their mass, and labels back."""
