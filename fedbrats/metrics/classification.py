@@ -96,6 +96,7 @@ TITLES = {
     "brier": "Brier score",
     "calibration_error": "Calibration error",
 }
+LOWER = ("brier", "calibration_error")  # are better when lower
 
 
 def intervals(
@@ -133,18 +134,25 @@ def weighted(scores: np.ndarray, labels: np.ndarray, often: np.ndarray) -> dict[
             return np.asarray(often[:, among] @ values[among].astype(float) / often[:, among].sum(axis=1))
 
         called, everybody = scores >= THRESHOLD, np.ones(len(labels), bool)
-        won = np.heaviside(scores[ones][:, None] - scores[zeros][None, :], 0.5)
-        pairs = often[:, ones].sum(axis=1) * often[:, zeros].sum(axis=1)
         place = np.minimum((scores * BINS).astype(int), BINS - 1)
         off = often @ (np.eye(BINS)[place] * (scores - labels)[:, None])  # [draws, bins]
         return {
-            "auc": ((often[:, ones] @ won) * often[:, zeros]).sum(axis=1) / pairs,
+            "auc": weighted_auc(scores, labels, often),
             "accuracy": mean(called == ones, everybody),
             "sensitivity": mean(called, ones),
             "specificity": mean(~called, zeros),
             "brier": mean((scores - labels) ** 2, everybody),
             "calibration_error": np.abs(off).sum(axis=1) / often.sum(axis=1),
         }
+
+
+def weighted_auc(scores: np.ndarray, labels: np.ndarray, often: np.ndarray) -> np.ndarray:
+    """`auc` [draws] of cases that count `often` [draws, cases] times; NaN in draws without one of the labels."""
+    ones, zeros = labels == 1, labels == 0
+    won = np.heaviside(scores[ones][:, None] - scores[zeros][None, :], 0.5)
+    pairs = often[:, ones].sum(axis=1) * often[:, zeros].sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(((often[:, ones] @ won) * often[:, zeros]).sum(axis=1) / pairs)
 
 
 def chance(scores: np.ndarray, labels: np.ndarray, draws: int = PERMUTATIONS, seed: int = 0) -> float:
@@ -160,19 +168,42 @@ def chance(scores: np.ndarray, labels: np.ndarray, draws: int = PERMUTATIONS, se
         draws: at random.
         seed: of the draws.
     """
-    positives = int(np.count_nonzero(labels))
-    if not 0 < positives < len(labels):
+    return chance_of_mean(np.asarray(scores, float)[None], labels, draws, seed)
+
+
+def chance_of_mean(scores: np.ndarray, labels: np.ndarray, draws: int = PERMUTATIONS, seed: int = 0) -> float:
+    """`chance` of a mean AUC over several models, such as those of several seeds; of one model it is `chance`.
+
+    A case keeps the label that it is dealt in all models, as their scores of one case resemble each other. Labels are
+    dealt among cases that the same models have scored, so that every model keeps its numbers of 1 and 0 (a permutation
+    test within strata). NaN where no model has an AUC.
+
+    Args:
+        scores: [models, cases], NaN where a model has not scored a case.
+        labels: [cases].
+        draws: at random.
+        seed: of the draws.
+    """
+    there, worth, models = ~np.isnan(scores), np.zeros(len(labels)), list[int]()
+    for model, (mine, known) in enumerate(zip(scores, there, strict=True)):
+        positives = int(np.count_nonzero(labels[known]))
+        if 0 < positives < known.sum():  # the AUC grows with the ranks of its positives and with nothing else
+            worth[known] += _ranks(mine[known]) / (positives * (known.sum() - positives))
+            models.append(model)
+    if not models:
         return math.nan
-    ranks = _ranks(scores)
-    seen = float(ranks[labels == 1].sum())  # the AUC grows with it and with nothing else
-    if math.comb(len(labels), positives) <= EXACT:
-        sums = np.array(
-            [float(ranks[list(chosen)].sum()) for chosen in combinations(range(len(labels)), positives)]
-        )
-        return float(np.mean(sums >= seen - 1e-9))
-    rng = np.random.default_rng(seed)
-    sums = np.array([ranks[rng.permutation(len(labels))[:positives]].sum() for _ in range(draws)])
-    return float((1 + np.count_nonzero(sums >= seen - 1e-9)) / (1 + draws))
+    _, member = np.unique(there[models], axis=1, return_inverse=True)
+    groups = [np.flatnonzero(member == k) for k in range(int(member.max()) + 1)]
+    counts = [int(np.count_nonzero(labels[group])) for group in groups]
+    seen = float(worth[labels == 1].sum()) * (1 - 1e-12)  # sums in another order are the same
+    if len(groups) == 1 and math.comb(len(labels), counts[0]) <= EXACT:
+        ways = combinations(range(len(labels)), counts[0])
+        return float(np.mean([worth[list(chosen)].sum() >= seen for chosen in ways]))
+    rng, sums = np.random.default_rng(seed), np.zeros(draws)
+    for draw in range(draws):
+        for group, count in zip(groups, counts, strict=True):
+            sums[draw] += worth[group[rng.permutation(len(group))[:count]]].sum()
+    return float((1 + np.count_nonzero(sums >= seen)) / (1 + draws))
 
 
 def _share(hits: np.ndarray) -> float:

@@ -67,18 +67,12 @@ def write_answer(
     found, left = tests(compared, reference, shown) if reference else (pd.DataFrame(), [])
     ranks, p = ranking(compared, shown)
     cells = printed(table, shown)
-    folder = sweep / FOLDER
     frames = {"methods": table, "institutions": means, "tests": found, "curves": curves}
     frames["ranking"] = (
         ranks.join(p.reset_index(drop=True).add_prefix("p better than ")) if len(ranks) else ranks
     )
-    for name, frame in frames.items():
-        write_frame(folder / f"{name}.csv", frame.replace([np.inf, -np.inf], ["inf", "-inf"]))
-    write_text(folder / "methods.md", markdown(cells))
-    write_text(folder / "methods.tex", latex(cells))
     figures = dict(figures_of(sweep, jobs, methods, means, curves))
-    for name, figure in figures.items():
-        _save(figure, folder / "figures" / name)
+    pictures = write_answer_files(sweep, frames, cells, figures)
     return {
         "cells": cells,
         "sentences": list(found["sentence"]) if len(found) else [],
@@ -86,8 +80,26 @@ def write_answer(
         "left": left,
         "ranks": ranks.to_dict("records"),
         "p": p.round(4).to_numpy().tolist(),
-        "figures": {name: data_uri(figure, "svg") for name, figure in figures.items()},
+        "figures": pictures,
     }
+
+
+def write_answer_files(
+    sweep: Path, frames: Mapping[str, pd.DataFrame], cells: pd.DataFrame, figures: Mapping[str, Figure]
+) -> dict[str, str]:
+    """Write the tables, the printed one of methods and the figures below `sweep`/compare.
+
+    Returns:
+        The figures for a page, by name.
+    """
+    folder = sweep / FOLDER
+    for name, frame in frames.items():
+        write_frame(folder / f"{name}.csv", frame.replace([np.inf, -np.inf], ["inf", "-inf"]))
+    write_text(folder / "methods.md", markdown(cells))
+    write_text(folder / "methods.tex", latex(cells))
+    for name, figure in figures.items():
+        _save(figure, folder / "figures" / name)
+    return {name: data_uri(figure, "svg") for name, figure in figures.items()}
 
 
 def _save(figure: Figure, file: Path) -> None:

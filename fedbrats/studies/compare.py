@@ -1,16 +1,16 @@
-"""One table of arms and institutions over the jobs of a sweep."""
+"""The comparison of the jobs of a sweep: its tables, and a page that has them all."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from fedbrats.data.sentences import plural
-from fedbrats.metrics.table import BY_NAME, Facts
+from fedbrats.metrics.table import Facts
 from fedbrats.report.arms import arm_title
 from fedbrats.report.cells import MISSING, number
 from fedbrats.report.epsilon import epsilon_text
@@ -18,103 +18,15 @@ from fedbrats.report.page import write_page
 from fedbrats.report.tables import EVERY_SITE
 from fedbrats.runs.table import write_frame
 from fedbrats.studies.answer import write_answer
+from fedbrats.studies.classified.answer import label_jobs, write_classified
 from fedbrats.studies.epsilon import curve_context, score_over_epsilon
 from fedbrats.studies.gain import gain_context, gains
-from fedbrats.studies.jobs import PRIVATE_ARMS, SEED, Job, differing, read_jobs, shown
+from fedbrats.studies.job_table import OVER_SEEDS, job_table, metrics_of
+from fedbrats.studies.jobs import Job, read_jobs
+from fedbrats.studies.methods import task_of
 from fedbrats.tasks import segmentation as task
-
-OVER_SEEDS = "over seeds"
-
-
-def result_columns(metrics: Iterable[str]) -> list[str]:
-    """Columns of `compare` after those that say what a row is about."""
-    ends = ("mean", "ci_low", "ci_high", "sd_seeds")
-    numbers = [f"{metric}_{end}" for metric in metrics for end in ends]
-    return ["n", *numbers, "percent_of_pooled", "epsilon", "convention", "status", "reason"]
-
-
-def compare(sweep: Path) -> pd.DataFrame:
-    """Arms, institutions and regions of every job of a sweep.
-
-    Returns:
-        One row per job, arm, site ("all" first) and region: job, the settings in which jobs differ (text), arm, site,
-        unseen, region, then `result_columns` of every metric (intervals: 95 % over cases). A failed job is one row with
-        its reason. Jobs that differ only in `seed` are followed by rows with job "over seeds (k)": mean and sample
-        standard deviation of the job means. epsilon: the largest of a site for what the federation of a private job
-        released, inf for arms and jobs without noise; empty where no job is private.
-
-    Raises:
-        RunFolderError: no such folder, or no job in it.
-    """
-    return job_table(read_jobs(sweep))
-
-
-def job_table(jobs: list[Job]) -> pd.DataFrame:
-    """The table of `compare` from jobs that are read already."""
-    keys, metrics = differing(jobs), metrics_of(jobs)
-    rows = [row for job in jobs for row in _job_rows(job, keys)]
-    columns = ["job", *keys, "arm", "site", "unseen", "region", *result_columns(metrics)]
-    frame = pd.DataFrame(rows, columns=columns)
-    if all(math.isinf(job.epsilon) for job in jobs):
-        frame["epsilon"] = math.nan
-    return pd.concat([frame, *_seed_rows(frame, jobs, keys)], ignore_index=True)[columns]
-
-
-def metrics_of(jobs: list[Job]) -> dict[str, Facts]:
-    """The task's own metrics and those of any job."""
-    found = {metric: BY_NAME[metric].facts("") for metric in task.SHOWN}
-    for job in jobs:
-        found |= {metric: facts for metric, facts in job.metrics.items() if metric not in found}
-    return found
-
-
-def _job_rows(job: Job, keys: list[str]) -> list[dict[str, Any]]:
-    head = {"job": job.name, **{key: shown(job.settings.get(key)) for key in keys}}
-    head |= {"status": job.status, "reason": job.reason}
-    if job.status == "failed":
-        return [head]
-    rows = []
-    for row in job.table.to_dict(orient="records"):
-        result = {name: row[name] for name in ("arm", "site", "unseen", "region", "n", "percent_of_pooled")}
-        for metric in job.metrics:
-            result |= {f"{metric}_mean": row[metric]}
-            result |= {f"{metric}_ci_{end}": row[f"{metric}_{end}"] for end in ("low", "high")}
-        result |= {"epsilon": job.epsilon if row["arm"] in PRIVATE_ARMS else math.inf}
-        rows.append({**head, **result, "convention": job.convention, "reason": row["note"]})
-    return rows
-
-
-def _seed_rows(frame: pd.DataFrame, jobs: list[Job], keys: list[str]) -> list[pd.DataFrame]:
-    """Mean and standard deviation over the jobs that share every setting but the seed."""
-    others = [key for key in keys if key != SEED]
-    groups: dict[tuple[str, ...], list[Job]] = {}
-    for job in jobs:
-        if job.status == "finished":
-            groups.setdefault(tuple(shown(job.settings.get(key)) for key in others), []).append(job)
-    out = []
-    for values, members in groups.items():
-        if len({shown(job.settings.get(SEED)) for job in members}) > 1:
-            part = frame[frame["job"].isin([job.name for job in members])]
-            head = {"job": f"{OVER_SEEDS} ({len(members)})", **dict(zip(others, values)), SEED: "all"}
-            metrics = [metric for metric in metrics_of(jobs) if f"{metric}_mean" in part]
-            out.append(_over_seeds(part, head, len(members), metrics))
-    return out
-
-
-def _over_seeds(part: pd.DataFrame, head: dict[str, Any], jobs: int, metrics: Iterable[str]) -> pd.DataFrame:
-    rows = []
-    for (arm, site, region), cell in part.groupby(["arm", "site", "region"], sort=False):
-        known = int(cell[f"{task.MAIN}_mean"].notna().sum())
-        note = "" if known == jobs else f"over seeds: some means are of {known} of {jobs} jobs"
-        row = {**head, "arm": arm, "site": site, "region": region, "status": "finished", "reason": note}
-        row |= {name: cell[name].iloc[0] for name in ("unseen", "convention")}
-        row |= {"epsilon": cell["epsilon"].max()}
-        row |= {"n": cell["n"].max(), "percent_of_pooled": cell["percent_of_pooled"].mean()}
-        for metric in metrics:
-            means = cell[f"{metric}_mean"]
-            row |= {f"{metric}_mean": means.mean(), f"{metric}_sd_seeds": means.std()}
-        rows.append(row)
-    return pd.DataFrame(rows)
+from fedbrats.tasks.classification import CLASSIFICATION, FACTS
+from fedbrats.tasks.task import Task
 
 
 def write_comparison(sweep: Path, over: str | None = None) -> tuple[Path, ...]:
@@ -129,23 +41,40 @@ def write_comparison(sweep: Path, over: str | None = None) -> tuple[Path, ...]:
         The paths written, `compare.html` last.
 
     Raises:
-        RunFolderError: no such folder, no job in it, jobs that cannot be compared, or no such method.
+        RunFolderError: no such folder, no job in it, jobs that cannot be compared, as those of different tasks, or no
+            such method.
     """
     jobs = read_jobs(sweep)
+    if task_of(jobs) is CLASSIFICATION:
+        return _write_labels(sweep, jobs, over)
     answer = write_answer(sweep, jobs, metrics_of(jobs), over)
     frame, (gain, unmatched) = job_table(jobs), gains(jobs)
     tables = {"compare.csv": frame, **({"gain.csv": gain} if len(gain) else {})}
     for name, table in tables.items():
         write_frame(sweep / name, table)
-    context = _context(sweep, frame, metrics_of(jobs)) | {
-        "insecure": [job.name for job in jobs if job.insecure],
-        "curve": curve_context(score_over_epsilon(jobs)),
-        "gain": gain_context(gain, unmatched),
-        "answer": answer,
-        "cost": cost_of(jobs),
-    }
+    context = _context(sweep, frame, metrics_of(jobs)) | _of_jobs(jobs)
+    context |= {"gain": gain_context(gain, unmatched), "answer": answer}
     page = write_page(sweep / "compare.html", "compare/compare.html.j2", context)
     return (*(sweep / name for name in tables), page)
+
+
+def _write_labels(sweep: Path, jobs: list[Job], over: str | None) -> tuple[Path, ...]:
+    """The same of jobs that classify, which are told apart by the AUC over all of their cases."""
+    answer = write_classified(sweep, jobs, over)
+    write_frame(sweep / "compare.csv", label_jobs(jobs))
+    context = _context(sweep, job_table(jobs), FACTS, CLASSIFICATION) | _of_jobs(jobs)
+    context |= {"answer": answer, "shown": FACTS}
+    page = write_page(sweep / "compare.html", "compare/classified.html.j2", context)
+    return sweep / "compare.csv", page
+
+
+def _of_jobs(jobs: list[Job]) -> dict[str, Any]:
+    """What a page says of the jobs, of whatever task."""
+    return {
+        "insecure": [job.name for job in jobs if job.insecure],
+        "curve": curve_context(score_over_epsilon(jobs), task_of(jobs)),
+        "cost": cost_of(jobs),
+    }
 
 
 def cost_of(jobs: Sequence[Job]) -> str:
@@ -161,14 +90,16 @@ def cost_of(jobs: Sequence[Job]) -> str:
     return said
 
 
-def _context(sweep: Path, frame: pd.DataFrame, metrics: Mapping[str, Facts]) -> dict[str, Any]:
+def _context(
+    sweep: Path, frame: pd.DataFrame, metrics: Mapping[str, Facts], of: Task = task.SEGMENTATION
+) -> dict[str, Any]:
     """What `compare.html` prints: failed jobs, then one row per job, arm and site with the regions side by side."""
     keys = list(frame.columns[1 : frame.columns.get_loc("arm")])
     failed = frame[frame["status"] == "failed"].to_dict(orient="records")
     good = frame[frame["status"] != "failed"]
     groups = good.groupby(["job", *keys, "arm", "site"], sort=False, dropna=False)
-    rows = [_row(part.to_dict(orient="records"), keys, _regions(good), metrics) for _, part in groups]
-    regions = _regions(good)
+    regions = of.in_order(set(good["region"])) or tuple(of.columns)
+    rows = [_row(part.to_dict(orient="records"), keys, regions, metrics) for _, part in groups]
     notes = {note for text in good["reason"] for note in str(text).split("; ") if note}
     if len(good) and good.groupby("job")["region"].nunique().min() < len(regions):
         notes.add(f"not every network predicts all of {', '.join(regions)}")
@@ -184,16 +115,11 @@ def _context(sweep: Path, frame: pd.DataFrame, metrics: Mapping[str, Facts]) -> 
         ],
         "conventions": sorted({str(value) for value in good["convention"] if value}),
         "regions": regions,
-        "shown": {metric: metrics[metric] for metric in task.SHOWN},
+        "shown": {metric: metrics[metric] for metric in task.SHOWN if metric in metrics},
         "others": {metric: facts for metric, facts in metrics.items() if metric not in task.SHOWN},
         "notes": sorted(notes),
         "private": bool(good["epsilon"].notna().any()),
     }
-
-
-def _regions(good: pd.DataFrame) -> tuple[str, ...]:
-    """Regions that any job predicts; all where no job finished."""
-    return task.in_order(set(good["region"])) or task.REGIONS
 
 
 def _row(

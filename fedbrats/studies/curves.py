@@ -9,10 +9,13 @@ import pandas as pd
 from fedbrats.runs.curves import AXES
 from fedbrats.studies.methods import Method
 from fedbrats.tasks import segmentation as task
+from fedbrats.tasks.task import Task
 
 
-def method_curves(methods: Iterable[Method]) -> pd.DataFrame:
+def method_curves(methods: Iterable[Method], of: Task = task.SEGMENTATION) -> pd.DataFrame:
     """Curves of the methods that train one model: method, arm, round, the other `AXES`, region, mean, least, most.
+
+    of: the task of the jobs, whose main score is validated.
 
     Mean, least and most are over the jobs; only rounds that all of a method's jobs have validated.
     """
@@ -25,7 +28,7 @@ def method_curves(methods: Iterable[Method]) -> pd.DataFrame:
             if len(part) < len(method.jobs):
                 continue
             places = {axis: part[axis].mean() for axis in AXES if axis != "round"}
-            for region, column in task.COLUMNS.items():
+            for region, column in of.columns.items():
                 if part[column].notna().all():
                     values = {
                         "mean": part[column].mean(),

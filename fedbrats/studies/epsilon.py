@@ -15,6 +15,7 @@ from fedbrats.report.page import data_uri
 from fedbrats.report.tables import EVERY_SITE
 from fedbrats.studies.jobs import NEUTRAL, Job, described, differing, is_seed, values_of
 from fedbrats.tasks import segmentation as task
+from fedbrats.tasks.task import Task
 
 # Settings that say how much is spent: they place a job on its line. Other settings of the mechanism make lines.
 SPENDING = ("privacy._target_", "privacy.sigma", "privacy.target_epsilon", "privacy.max_epsilon")
@@ -48,18 +49,18 @@ def score_over_epsilon(jobs: list[Job]) -> pd.DataFrame:
             shared = [line for line in points if line[: len(general)] == values_of(job, general)]
             for line in shared or [(*values_of(job, general), *values_of(job, special))]:
                 points.setdefault(line, {}).setdefault((), []).append(job)
-    rows = [row for line in points.values() for row in _rows(line, [*general, *special])]
+    rows = [row for line in points.values() for row in _rows(line, [*general, *special], jobs[0].task)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _rows(line: dict[tuple[str, ...], list[Job]], keys: list[str]) -> Iterator[dict[str, Any]]:
+def _rows(line: dict[tuple[str, ...], list[Job]], keys: list[str], of: Task) -> Iterator[dict[str, Any]]:
     """Rows of one line, its points by rising epsilon."""
     private = next((members[0] for members in line.values() if not math.isinf(members[0].epsilon)), None)
     name = described(private or next(iter(line.values()))[0], keys)
     for members in sorted(line.values(), key=lambda members: max(job.epsilon for job in members)):
         epsilon = max(job.epsilon for job in members)
         setting = "" if math.isinf(epsilon) else _spending(members[0])
-        means = {region: [_mean(job, region) for job in members] for region in task.REGIONS}
+        means = {region: [_mean(job, region, of) for job in members] for region in of.columns}
         for region, values in means.items():
             known = pd.Series(values, dtype=float).dropna()
             if len(known):
@@ -72,17 +73,17 @@ def _spending(job: Job) -> str:
     return ", ".join(f"{key.split('_')[0]} {value}" for key, value in settings.items() if value is not None)
 
 
-def _mean(job: Job, region: str) -> float:
+def _mean(job: Job, region: str, of: Task) -> float:
     table = job.table
     cell = table[(table["arm"] == "federated") & (table["site"] == EVERY_SITE) & (table["region"] == region)]
-    return float(cell[task.MAIN].iloc[0]) if len(cell) else math.nan
+    return float(cell[of.compared[0]].iloc[0]) if len(cell) else math.nan
 
 
-def curve_context(curve: pd.DataFrame) -> dict[str, Any] | None:
-    """What `compare.html` prints of `score_over_epsilon`; None without any row."""
+def curve_context(curve: pd.DataFrame, of: Task = task.SEGMENTATION) -> dict[str, Any] | None:
+    """What `compare.html` prints of `score_over_epsilon` of jobs of a task; None without any row."""
     if not len(curve):
         return None
-    regions = task.in_order(set(curve["region"]))
+    regions = of.in_order(set(curve["region"]))
     rows = []
     for (line, epsilon, setting), part in curve.groupby(["line", "epsilon", "setting"], sort=False):
         cells = part.set_index("region")
@@ -93,4 +94,4 @@ def curve_context(curve: pd.DataFrame) -> dict[str, Any] | None:
             "setting": setting or "no privacy",
         }
         rows.append({**head, "jobs": int(part["jobs"].max()), "means": means})
-    return {"rows": rows, "regions": regions, "figure": data_uri(epsilon_curve(curve), "svg")}
+    return {"rows": rows, "regions": regions, "figure": data_uri(epsilon_curve(curve, of), "svg")}

@@ -22,6 +22,7 @@ from fedbrats.studies.epsilon import score_over_epsilon
 from fedbrats.studies.jobs import Job
 from fedbrats.studies.methods import Method
 from fedbrats.tasks import segmentation as task
+from fedbrats.tasks.task import Task
 
 MOST_METHODS = 6  # in the panels of segmentations
 
@@ -36,14 +37,8 @@ def figures_of(
         means: of `studies.methods.institution_means`.
         curves: of `studies.curves.method_curves`.
     """
-    for axis, title in AXES.items():
-        part = curves.dropna(subset=[axis])
-        if axis == "mb":
-            part = part[part["mb"] > 0]
-        if part.groupby("method")["round"].nunique().max() > 1:
-            yield f"curves_{axis}", curve_figure(part, axis, title)
-    if len(over := score_over_epsilon(list(jobs))):
-        yield "epsilon", epsilon_curve(over)
+    yield from curve_figures(curves, task.SEGMENTATION)
+    yield from epsilon_figures(jobs, task.SEGMENTATION)
     if task.MAIN in means and len(means):
         for region in task.in_order(set(means["region"])):
             yield f"institutions_{region.lower()}", heat_map(means, region)
@@ -52,15 +47,42 @@ def figures_of(
     yield from _of_runs(sweep, methods)
 
 
+def curve_figures(curves: pd.DataFrame, of: Task) -> Iterator[tuple[str, Figure]]:
+    """Validation over every axis on which there is more than one point."""
+    for axis, title in AXES.items():
+        part = curves.dropna(subset=[axis])
+        if axis == "mb":
+            part = part[part["mb"] > 0]
+        if part.groupby("method")["round"].nunique().max() > 1:
+            yield f"curves_{axis}", curve_figure(part, axis, title, of)
+
+
+def epsilon_figures(jobs: Sequence[Job], of: Task) -> Iterator[tuple[str, Figure]]:
+    """The score that jobs are compared by over epsilon, where one is private."""
+    if len(over := score_over_epsilon(list(jobs))):
+        yield "epsilon", epsilon_curve(over, of)
+
+
+def partition_figures(run: RunFolder | None) -> Iterator[tuple[str, Figure]]:
+    """Who has how many cases in a job that can be read."""
+    if run is not None and run.partition.get("sites"):
+        yield "partition", partition_figure(run)
+
+
+def first_run(sweep: Path, methods: Sequence[Method]) -> RunFolder | None:
+    """The first job of the first method, None where it cannot be read."""
+    try:
+        return read_run(sweep / (methods[0].jobs[0].name if methods else ""))
+    except RunFolderError:
+        return None
+
+
 def _of_runs(sweep: Path, methods: Sequence[Method]) -> Iterator[tuple[str, Figure]]:
     """What the run folders themselves are read for; one that cannot be read shows nothing."""
-    first = methods[0].jobs[0].name if methods else ""
-    try:
-        run = read_run(sweep / first)
-    except RunFolderError:
+    run = first_run(sweep, methods)
+    if run is None:
         return
-    if run.partition.get("sites"):
-        yield "partition", partition_figure(run)
+    yield from partition_figures(run)
     if any(str(arm).startswith("local:") for arm in run.cases["arm"]):
         for region in run.regions:
             wide = cross_matrix(run.cases, region, run.sites)

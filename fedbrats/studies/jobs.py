@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from fedbrats.config.schema import Config
+from fedbrats.metrics.interval import MIN_CASES
 from fedbrats.metrics.table import Facts
 from fedbrats.models.planned import PLANNED, asks_sites
 from fedbrats.report.arms import merge_local_arms
@@ -19,11 +20,14 @@ from fedbrats.report.epsilon import NO_EPSILON
 from fedbrats.report.spent import read_spent
 from fedbrats.report.tables import institution_table
 from fedbrats.runs.case_tables import KEYS
+from fedbrats.runs.classified import read_institutions
 from fedbrats.runs.curves import curve_of
 from fedbrats.runs.privacy_files import Privacy, asks_for_privacy
 from fedbrats.runs.reading import RunFolderError, natural
 from fedbrats.runs.run_folder import RunFolder, read_config, read_run
 from fedbrats.tasks import segmentation as task
+from fedbrats.tasks.classification import CLASSIFICATION, FACTS, LABEL, by_institution, local_at_home
+from fedbrats.tasks.task import Task
 
 SEED = "seed"
 NEUTRAL = (
@@ -43,7 +47,7 @@ class Job:
 
     name: str
     settings: dict[str, Any]
-    table: pd.DataFrame  # of `institution_table`, empty for a failed job
+    table: pd.DataFrame  # of `institution_table`, or of `label_table`; empty for a failed job
     convention: str
     status: str  # "finished" or "failed"
     reason: str
@@ -52,11 +56,19 @@ class Job:
     insecure: bool = False  # whether the noise of a private job can be reproduced
     cases: pd.DataFrame = field(default_factory=pd.DataFrame)  # `KEYS`, main score; only sites that train
     metrics: dict[str, Facts] = field(default_factory=dict)  # that were scored
-    scores: pd.DataFrame = field(default_factory=pd.DataFrame)  # `KEYS`, every metric; of all sites
+    scores: pd.DataFrame = field(
+        default_factory=pd.DataFrame
+    )  # `KEYS`, every metric, or the score and the label; of all sites
     curve: pd.DataFrame = field(default_factory=pd.DataFrame)  # of `runs.curves.curve_of`
     seconds: float = 0.0  # that it took
     mb_to_95: float = math.nan  # megabytes that had travelled when validation reached 95 % of its last value
     hours_to_95: float = math.nan  # hours of the simulated clock until then
+
+    @property
+    def task(self) -> Task:
+        """What it predicts."""
+        classifies = self.settings.get("task.name") == CLASSIFICATION.name
+        return CLASSIFICATION if classifies else task.SEGMENTATION
 
 
 def find_jobs(sweep: Path) -> list[Path]:
@@ -96,21 +108,18 @@ def read_job(folder: Path, sweep: Path) -> Job:
             flat_settings(read_config(config if complete else folder / ".hydra" / "config.yaml"))
         )
         run = read_run(folder)
-        if run.classifies:
-            raise RunFolderError(
-                f"{folder}: it classifies, and runs are compared by regions; see its institutions.csv"
-            )
         if run.finished:
-            table, cases, privacy = institution_table(run), _scores(run), _privacy(run)
+            privacy = _privacy(run)
             epsilon, insecure = (
                 (privacy.epsilon, bool(privacy.insecure_seed)) if privacy else (math.inf, False)
             )
-            head = (name, settings, table, run.convention, "finished", "", complete)
-            more = {"metrics": run.metrics, "scores": _every_score(run)}
-            curve = curve_of(run.rounds)
-            more |= {"curve": curve, "mb_to_95": cost_to(curve, "mb"), "hours_to_95": cost_to(curve, "hours")}
-            more |= {"seconds": float(run.summary.get("wall_seconds") or 0)}
-            return Job(*head, epsilon=epsilon, insecure=insecure, cases=cases, **more)
+            found = _labelled(run) if run.classifies else _segmented(run)
+            more: dict[str, Any] = {
+                "curve": curve_of(run.rounds),
+                "seconds": float(run.summary.get("wall_seconds") or 0),
+            }
+            found |= {"status": "finished", "reason": "", "complete": complete}
+            return Job(name, settings, epsilon=epsilon, insecure=insecure, **found, **more)
         reason = (
             run.status if run.summary else " ".join(t for t in run.missing if t.startswith("The run did not"))
         )
@@ -131,6 +140,42 @@ def _privacy(run: RunFolder) -> Privacy | None:
     if privacy is None and asks_for_privacy(run.config):
         raise RunFolderError(f"{run.path}: {NO_EPSILON}")
     return privacy
+
+
+def _segmented(run: RunFolder) -> dict[str, Any]:
+    """What is compared of a job by regions."""
+    curve = curve_of(run.rounds)
+    return {
+        "table": institution_table(run),
+        "convention": run.convention,
+        "cases": _scores(run),
+        "metrics": run.metrics,
+        "scores": _every_score(run),
+        "mb_to_95": cost_to(curve, "mb"),
+        "hours_to_95": cost_to(curve, "hours"),
+    }
+
+
+def _labelled(run: RunFolder) -> dict[str, Any]:
+    """What is compared of a job by the label of the case; a case without a score is in no score here, too."""
+    cases = local_at_home(run.cases) if len(run.cases) else run.cases
+    scores = cases.loc[cases["score"].notna(), [*KEYS, "score", "label"]].reset_index(drop=True)
+    return {"table": label_table(run, cases), "convention": "", "metrics": FACTS, "scores": scores}
+
+
+def label_table(run: RunFolder, cases: pd.DataFrame) -> pd.DataFrame:
+    """What `institutions.csv` holds, or else what `cases` (local models at home) come to, as `institution_table`.
+
+    Columns: those of `by_institution`, site "all" first of each arm; unseen; region, the label; percent_of_pooled, NaN,
+    as half of an AUC is chance; note.
+    """
+    table = read_institutions(run.path)
+    table = table if len(table) else by_institution(cases)
+    few = table["n"].lt(MIN_CASES) & table["auc_low"].isna()
+    notes = few.map({True: f"fewer than {MIN_CASES} test cases say little", False: ""})
+    return table.assign(
+        unseen=table["site"].isin(run.holdout), region=LABEL, percent_of_pooled=math.nan, note=notes
+    )
 
 
 def _scores(run: RunFolder) -> pd.DataFrame:

@@ -28,6 +28,7 @@ from fedbrats.studies.jobs import (
     values_of,
 )
 from fedbrats.tasks import segmentation as task
+from fedbrats.tasks.task import Task
 
 GROUPS = ("strategy", "personalization", "privacy")  # that name a method
 PLAIN = ("pooled", "pooled_in_a_row", "local", "local_elsewhere", FLOOR)  # arms that know nothing of these
@@ -51,15 +52,34 @@ class Method:
 
     def scores(self, metrics: Iterable[str]) -> pd.DataFrame:
         """Scores by people (seeds of the data), site, case and region, means over the jobs that have them, or NaN."""
-        parts = []
-        for job in self.jobs:
-            people = str(
-                values_of(job, [key for key in job.settings if is_seed(key) and key.startswith("data.")])
-            )
-            parts.append(job.scores[job.scores["arm"] == self.arm].assign(people=people))
+        parts = [job.scores[job.scores["arm"] == self.arm].assign(people=people_of(job)) for job in self.jobs]
         found = pd.concat(parts)
         found = found.reindex(columns=[*found.columns, *[m for m in metrics if m not in found]])
         return found.groupby(["people", "site", "case", "region"])[list(metrics)].mean()
+
+
+def people_of(job: Job) -> str:
+    """Whose cases a job has: the seeds of its data."""
+    return str(values_of(job, [key for key in job.settings if is_seed(key) and key.startswith("data.")]))
+
+
+def task_of(jobs: Iterable[Job]) -> Task:
+    """The task that all jobs have whose settings are known.
+
+    Raises:
+        RunFolderError: they have different ones; the message names the jobs.
+    """
+    tasks, names = {task.SEGMENTATION.name: task.SEGMENTATION}, dict[str, list[str]]()
+    for job in jobs:
+        if job.complete and job.settings:
+            tasks[job.task.name] = job.task
+            names.setdefault(job.task.name, []).append(job.name)
+    if len(names) > 1:
+        said = "; ".join(f"{name}: {some(of)}" for name, of in sorted(names.items()))
+        raise RunFolderError(
+            f"jobs of different tasks (task.name) cannot be compared: {said}; give each task a folder of its own"
+        )
+    return tasks[next(iter(names), task.SEGMENTATION.name)]
 
 
 def check_comparable(jobs: Iterable[Job]) -> None:
@@ -124,8 +144,10 @@ def _name(job: Job, arm: str, jobs: list[Job], others: list[str]) -> str:
     return ", ".join([*parts, *([rest] if rest else [])])
 
 
-def method_table(methods: Iterable[Method], metrics: Mapping[str, Facts]) -> pd.DataFrame:
-    """One row per method, region and metric, columns `COLUMNS`.
+def method_table(
+    methods: Iterable[Method], metrics: Mapping[str, Facts], of: Task = task.SEGMENTATION
+) -> pd.DataFrame:
+    """One row per method, region and metric, columns `COLUMNS`; of: the task of the jobs.
 
     mean and sd_seeds: over the jobs, of the mean over all test cases (sample standard deviation, NaN for one job);
     worst_site and worst_mean: the institution with the worst mean over the jobs; gap: between best and worst
@@ -140,7 +162,7 @@ def method_table(methods: Iterable[Method], metrics: Mapping[str, Facts]) -> pd.
         )
         overall = table[table["site"] == EVERY_SITE]
         costs = {name: _mean_cost(method, name) for name in COSTS}
-        for region in task.in_order(set(table["region"])):
+        for region in of.in_order(set(table["region"])):
             mine, sites = overall[overall["region"] == region], table[table["region"] == region]
             sites = sites[sites["site"] != EVERY_SITE]
             for metric, facts in metrics.items():

@@ -12,14 +12,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedbrats.metrics.classification import LEVEL, SCORES, chance, intervals
+from fedbrats.metrics.classification import LEVEL, LOWER, SCORES, TITLES, chance, intervals
 from fedbrats.metrics.summary import ALL_SITES
+from fedbrats.metrics.table import Facts
 from fedbrats.tasks.task import Task
 
 LABEL = "label"  # what stands where a segmentation has a region
 CHANNELS = 1  # of the output
-CLASSIFICATION = Task("classification", "brier", "Brier score", {LABEL: "brier"}, lower_is_better=True)
 MAIN = "auc"  # by which arms are compared at the end
+CLASSIFICATION = Task(
+    *("classification", "brier", TITLES["brier"], {LABEL: "brier"}),
+    lower_is_better=True,
+    final=MAIN,
+    final_title=TITLES[MAIN],
+)
+FACTS = {name: Facts(TITLES[name], lower_is_better=name in LOWER) for name in SCORES}
 NUMBERS = (
     *("n", "positives", "failed"),
     *(name for score in SCORES for name in (score, f"{score}_low", f"{score}_high")),

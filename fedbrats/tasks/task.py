@@ -14,7 +14,7 @@ class Task:
 
     name: of `task.name`; main: the metric, in [0, 1], that sites tell in every round, a mean over their cases; title:
     of that; columns: of `rounds.csv`, by what is predicted (regions, or the label); lower_is_better: whether the best
-    model has the smallest.
+    model has the smallest; final and final_title: the metric by which arms are compared at the end, "" for the same.
     """
 
     name: str
@@ -22,6 +22,17 @@ class Task:
     title: str
     columns: Mapping[str, str]
     lower_is_better: bool = False
+    final: str = ""
+    final_title: str = ""
+
+    @property
+    def compared(self) -> tuple[str, str]:
+        """The metric by which arms are compared at the end, and its title."""
+        return (self.final, self.final_title) if self.final else (self.main, self.title)
+
+    def in_order(self, found: Collection[str]) -> tuple[str, ...]:
+        """What is predicted, of what was `found`, in the order of the task."""
+        return tuple(region for region in self.columns if region in found)
 
     def reply_key(self, region: str) -> str:
         """Under which a site tells the main score of `region`."""

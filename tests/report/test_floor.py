@@ -18,7 +18,8 @@ from fedbrats.report.terminal import print_result_table
 from fedbrats.report.words import result_sentences
 from fedbrats.runs.case_tables import cases_table
 from fedbrats.runs.run_folder import RunFolder, read_run
-from fedbrats.studies.compare import compare, write_comparison
+from fedbrats.studies.compare import write_comparison
+from fedbrats.studies.job_table import compare
 from tests.report.fake_run import CONVENTION, write_run
 from tests.scored import SCORES, facts
 

@@ -18,7 +18,8 @@ from fedbrats.report.sections.overlays_figures import choose_overlays
 from fedbrats.report.tables import institution_table
 from fedbrats.report.terminal import print_result_table
 from fedbrats.runs.run_folder import RunFolder, read_run
-from fedbrats.studies.compare import compare, write_comparison
+from fedbrats.studies.compare import write_comparison
+from fedbrats.studies.job_table import compare
 from tests.report.fake_extras import write_postprocess, write_uncertainty
 from tests.report.fake_run import write_run
 from tests.scored import facts

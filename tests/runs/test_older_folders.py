@@ -20,7 +20,8 @@ from fedbrats.report.html import write_report
 from fedbrats.report.tables import institution_table, statistics
 from fedbrats.report.terminal import print_result_table
 from fedbrats.runs.run_folder import read_run
-from fedbrats.studies.compare import compare, write_comparison
+from fedbrats.studies.compare import write_comparison
+from fedbrats.studies.job_table import compare
 from tests.scored import SCORES
 
 KEPT = Path(__file__).parent / "written_by_1cb55be"

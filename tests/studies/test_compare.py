@@ -15,8 +15,9 @@ from fedbrats.commands.compare import main
 from fedbrats.metrics.interval import MIN_CASES
 from fedbrats.runs.reading import RunFolderError
 from fedbrats.runs.run_folder import read_run
-from fedbrats.studies.compare import compare, job_table, write_comparison
+from fedbrats.studies.compare import write_comparison
 from fedbrats.studies.gain import gain_over
+from fedbrats.studies.job_table import compare, job_table
 from fedbrats.studies.jobs import find_jobs, read_job
 from tests.report.fake_extras import add_personal, site_budget, write_privacy
 from tests.report.fake_run import write_run

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from fedbrats.runs.run_folder import read_run
-from fedbrats.studies.compare import metrics_of, write_comparison
+from fedbrats.studies.compare import write_comparison
 from fedbrats.studies.curves import method_curves
 from fedbrats.studies.figures import _panels, figures_of
+from fedbrats.studies.job_table import metrics_of
 from fedbrats.studies.jobs import read_jobs
 from fedbrats.studies.methods import institution_means, methods_of
 from tests.report.fake_run import write_run

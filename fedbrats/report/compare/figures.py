@@ -11,22 +11,24 @@ from matplotlib.ticker import NullFormatter
 from fedbrats.report.epsilon import epsilon_text
 from fedbrats.report.style import GREY, LINE_COLOURS, new_figure, styled
 from fedbrats.tasks import segmentation as task
+from fedbrats.tasks.task import Task
 
 GAP = 2.5  # infinity lies at this many times the largest epsilon
 
 
-def epsilon_curve(curve: pd.DataFrame) -> Figure:
+def epsilon_curve(curve: pd.DataFrame, of: Task = task.SEGMENTATION) -> Figure:
     """Mean of the main score over epsilon (log, infinity at the right edge), a panel per region; bars: over jobs.
 
     Args:
         curve: columns line, epsilon, region, mean, sd, at least one finite epsilon.
+        of: the task of the jobs.
     """
     largest = curve.loc[np.isfinite(curve["epsilon"]), "epsilon"].max()
     ticks = sorted({round(epsilon, 2) for epsilon in curve["epsilon"] if np.isfinite(epsilon)})
     ends = [GAP * largest] if np.isinf(curve["epsilon"]).any() else []
     with styled():
-        figure, axes = _panels(curve)
-        for axis, region in zip(axes, _regions(curve)):
+        figure, axes = _panels(curve, of)
+        for axis, region in zip(axes, of.in_order(set(curve["region"]))):
             for colour, line in zip(_colours(curve["line"]), dict.fromkeys(curve["line"])):
                 part = curve[(curve["line"] == line) & (curve["region"] == region)]
                 place = part["epsilon"].replace(np.inf, GAP * largest)
@@ -39,7 +41,7 @@ def epsilon_curve(curve: pd.DataFrame) -> Figure:
             axis.xaxis.set_minor_formatter(NullFormatter())
             axis.minorticks_off()
             axis.set_xlabel("Epsilon")
-        axes[0].set_ylabel(f"Mean {task.MAIN_TITLE}")
+        axes[0].set_ylabel(f"Mean {of.compared[1]}")
         _legend(figure, axes[0])
     return figure
 
@@ -65,10 +67,10 @@ def gain_figure(gain: pd.DataFrame) -> Figure:
     names = names + gain["setting"].map(lambda text: f", {text}" if text else "")
     gain = gain.assign(line=names)
     with styled():
-        figure, axes = _panels(gain)
+        figure, axes = _panels(gain, task.SEGMENTATION)
         lines = list(dict.fromkeys(gain["line"]))
         step = np.diff(np.unique(gain["shift"].dropna())).min() if gain["shift"].nunique() > 1 else 1.0
-        for axis, region in zip(axes, _regions(gain)):
+        for axis, region in zip(axes, task.in_order(set(gain["region"]))):
             axis.axhline(0, color=GREY, lw=1)
             for place, (colour, line) in enumerate(zip(_colours(gain["line"]), lines)):
                 part = gain[(gain["line"] == line) & (gain["region"] == region)].sort_values("shift")
@@ -83,18 +85,14 @@ def gain_figure(gain: pd.DataFrame) -> Figure:
     return figure
 
 
-def _panels(frame: pd.DataFrame) -> tuple[Figure, np.ndarray]:
-    regions = _regions(frame)
+def _panels(frame: pd.DataFrame, of: Task) -> tuple[Figure, np.ndarray]:
+    regions = of.in_order(set(frame["region"]))
     lines = frame["line"].nunique()
     figure = new_figure(3.6 * max(len(regions), 2), 3.1 + 0.2 * ((lines + 1) // 2))
     axes = figure.subplots(1, len(regions), sharey=True, squeeze=False)[0]
     for axis, region in zip(axes, regions):
         axis.set_title(region, loc="left", fontweight="bold")
     return figure, axes
-
-
-def _regions(frame: pd.DataFrame) -> tuple[str, ...]:
-    return task.in_order(set(frame["region"]))
 
 
 def _colours(lines: pd.Series) -> list[str]:

@@ -9,18 +9,20 @@ from matplotlib.figure import Figure
 from fedbrats.report.cells import shorten
 from fedbrats.report.style import BLACK, LINE_COLOURS, new_figure, styled
 from fedbrats.tasks import segmentation as task
+from fedbrats.tasks.task import Task
 
 STYLES = ("-", "--", ":")  # once the colours are used up
 
 
-def curve_figure(curves: pd.DataFrame, axis: str, title: str) -> Figure:
+def curve_figure(curves: pd.DataFrame, axis: str, title: str, of: Task = task.SEGMENTATION) -> Figure:
     """Validation over `axis`, a line per method, a panel per region; bands: least to most over the jobs.
 
     Args:
         curves: of `studies.curves.method_curves`.
         axis: a column of it; title: what stands below the panels.
+        of: the task of the jobs.
     """
-    regions, methods = task.in_order(set(curves["region"])), list(dict.fromkeys(curves["method"]))
+    regions, methods = of.in_order(set(curves["region"])), list(dict.fromkeys(curves["method"]))
     with styled():
         figure = new_figure(3.6 * max(len(regions), 2), 3.1 + 0.2 * ((len(methods) + 1) // 2))
         axes = figure.subplots(1, len(regions), sharey=True, squeeze=False)[0]
@@ -42,7 +44,7 @@ def curve_figure(curves: pd.DataFrame, axis: str, title: str) -> Figure:
                     panel.plot(
                         part[axis], part["mean"], style, color=colour, lw=1.6, label=shorten(method, 40)
                     )
-        axes[0].set_ylabel(f"Validation {task.MAIN_TITLE}")
+        axes[0].set_ylabel(f"Validation {of.title}")
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 2))
     return figure

@@ -11,6 +11,7 @@ from fedbrats.metrics.table import Facts
 from fedbrats.report.cells import MISSING, number
 from fedbrats.report.epsilon import epsilon_text
 from fedbrats.tasks import segmentation as task
+from fedbrats.tasks.classification import told
 
 
 def printed(table: pd.DataFrame, metrics: Mapping[str, Facts]) -> pd.DataFrame:
@@ -44,7 +45,33 @@ def printed(table: pd.DataFrame, metrics: Mapping[str, Facts]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _mean(cells: pd.DataFrame, key: tuple[str, str], decimals: int) -> str:
+def printed_labels(table: pd.DataFrame, metrics: Mapping[str, Facts], main: str) -> pd.DataFrame:
+    """The same of methods that classify: mean ± s.d. by metric, then of `main` the worst institution, gap and chance.
+
+    Args:
+        table: of `studies.classified.answer.methods_with_chance`.
+        metrics: that are shown, in their order; main: the one of them that methods are compared by.
+    """
+    rows = []
+    for method, part in table.groupby("method", sort=False):
+        cells = part.set_index("metric")
+        row = {"Method": method, "Seeds": str(part["seeds"].max()), "n": str(part["cases"].max())}
+        row |= {facts.title: _mean(cells, metric, facts.decimals) for metric, facts in metrics.items()}
+        first = cells.loc[main] if main in cells.index else pd.Series(dtype=float)
+        row |= {
+            f"Worst {metrics[main].title}": number(first.get("worst_mean"), 3),
+            f"Gap {metrics[main].title}": number(first.get("gap"), 3),
+            "p of chance": MISSING
+            if pd.isna(first.get("p_chance"))
+            else told(first["p_chance"]).removeprefix("= "),
+        }
+        if np.isfinite(table["epsilon"]).any():
+            row["Epsilon"] = epsilon_text(part["epsilon"].iloc[0])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _mean(cells: pd.DataFrame, key: str | tuple[str, str], decimals: int) -> str:
     if key not in cells.index:
         return MISSING
     mean, sd = cells.loc[key, "mean"], cells.loc[key, "sd_seeds"]

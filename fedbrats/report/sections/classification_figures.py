@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ SIDE = 4.2  # inches
 def roc_figure(cases: pd.DataFrame) -> Figure:
     """One curve per arm over all test cases that have a score."""
     with styled():
-        figure, axes = _square("1 - specificity", "Sensitivity")
+        figure, axes = square("1 - specificity", "Sensitivity")
         for arm, scores, labels in _arms(cases):
             if 0 < labels.sum() < len(labels):
                 axes.plot(*roc(scores, labels), label=arm_title(arm))
@@ -30,14 +30,19 @@ def roc_figure(cases: pd.DataFrame) -> Figure:
 
 def calibration_figure(cases: pd.DataFrame) -> Figure:
     """Share of label 1 over the mean score of each bin that has cases, by arm."""
+    return reliability_figure(
+        {arm_title(arm): bins_of(scores, labels) for arm, scores, labels in _arms(cases)}
+    )
+
+
+def reliability_figure(bins: Mapping[str, np.ndarray]) -> Figure:
+    """The same of any lines by name, each of `metrics.classification.bins_of`."""
     with styled():
-        figure, axes = _square("Mean score", "Share of label 1")
-        for arm, scores, labels in _arms(cases):
-            count, predicted, observed = bins_of(scores, labels).T
+        figure, axes = square("Mean score", "Share of label 1")
+        for name, found in bins.items():
+            count, predicted, observed = found.T
             there = count > 0
-            axes.plot(
-                predicted[there] / count[there], observed[there] / count[there], "o-", label=arm_title(arm)
-            )
+            axes.plot(predicted[there] / count[there], observed[there] / count[there], "o-", label=name)
         axes.legend(loc="upper left")
         return figure
 
@@ -49,7 +54,8 @@ def roc(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return called[:, labels == 0].mean(axis=1), called[:, labels == 1].mean(axis=1)
 
 
-def _square(x: str, y: str) -> tuple[Figure, Axes]:
+def square(x: str, y: str) -> tuple[Figure, Axes]:
+    """Axes from 0 to 1 with the diagonal, which is chance."""
     figure = Figure(figsize=(SIDE, SIDE), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="0.7", linestyle=":", label="_chance")

@@ -17,7 +17,8 @@ from fedbrats.commands.run.run import run
 from fedbrats.config.targets import ConfigError
 from fedbrats.metrics.table import Masks, Metric
 from fedbrats.report.html import write_report
-from fedbrats.studies.compare import compare, write_comparison
+from fedbrats.studies.compare import write_comparison
+from fedbrats.studies.job_table import compare
 from tests.tiny import tiny
 
 pytestmark = pytest.mark.slow  # whole runs
