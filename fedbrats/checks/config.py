@@ -32,6 +32,7 @@ from fedbrats.config.secure import mechanism
 from fedbrats.config.survey import check_survey
 from fedbrats.config.targets import ConfigError
 from fedbrats.config.task import check_task
+from fedbrats.config.vat import check_vat
 from fedbrats.config.versions import ANY, SAME
 from fedbrats.data.augmentation import AUGMENTS
 from fedbrats.data.families import given
@@ -142,6 +143,8 @@ def _check_targets(config: Config) -> None:
     check_beside(config, parts.blank, parts.loss)
     check_with_network(config, parts, channels)
     check_survey(config.survey, "federated" in config.arms, isinstance(parts.privacy, DpSgd))
+    own_steps = parts.personalization is not None and parts.personalization.own_steps
+    check_vat(config.train.vat, isinstance(parts.privacy, DpSgd), own_steps)
     if parts.personalization is not None:
         _check_personal(config, parts.personalization, parts)
     _check_algorithm(config, parts)

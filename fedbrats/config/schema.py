@@ -21,6 +21,7 @@ from fedbrats.config.secure import without_unused
 from fedbrats.config.survey import SurveyConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.config.task import TaskConfig
+from fedbrats.config.vat import VatConfig
 from fedbrats.files import read_yaml, write_text
 
 FEDERATED, POOLED, LOCAL = "federated", "pooled", "local"
@@ -130,6 +131,7 @@ class TrainConfig:
     stop_patience: int | None = None  # an arm stops once so many validations gave no lower loss; None never
     deep_supervision: list[float] | None = None  # weight per output, full size first; None halves them
     clip_norm: float | None = None  # of the gradient, per step
+    vat: VatConfig = field(default_factory=VatConfig)  # virtual adversarial training, off
     keep_optimizer: bool = False  # federated sites keep their optimiser state between rounds
     init: str | None = None  # run whose model is the start, RUN[@ARM[@WHICH]]; None draws it from the seed
 

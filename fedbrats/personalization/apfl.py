@@ -35,6 +35,7 @@ class Apfl(Personalization):
     """
 
     keeps_state: ClassVar[bool] = True
+    own_steps: ClassVar[bool] = True
     alpha: float = 0.5  # share of v, at the start if `adaptive`
     adaptive: bool = True
 

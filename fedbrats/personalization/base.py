@@ -64,6 +64,7 @@ class Personalization:
     own_start: ClassVar[bool] = (
         False  # whether what is sent starts from the site's own weights, not the received ones
     )
+    own_steps: ClassVar[bool] = False  # whether it steps without `LocalWork.fit`, which has every term
     # How an institution that never trained gets the arrays that stay (`unseen.py`); an option only where some stay.
     unseen: str = field(default="", init=False)
 

@@ -47,6 +47,7 @@ PAPERS = (
         "modality_interaction",
         "unet_plus_plus",
         "vae_unet",
+        "vat_unet",
         "deepseg",
         "unet_plus_plus_3d",
         "hrnet3d",

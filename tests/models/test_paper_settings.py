@@ -272,6 +272,21 @@ PRINTED = {
         "train.optimizer.momentum": (0.95, 0.95),
         "train.optimizer.weight_decay": (1e-4, 1e-4),
     },
+    "vat_unet": {
+        "model.width": (48, 16),  # section 4.1, as the next two
+        "model.norm": ("group", "group"),
+        "model.input.patch": ([128] * 3, [32] * 3),
+        "model.input.normalise": ("minmax", "minmax"),  # section 4.1, image pre-processing
+        "loss._target_": ("fedbrats.losses.dice.Dice",) * 2,  # Eq. 3
+        "loss.squared": (False, False),
+        "train.vat.weight": (0.2, 0.2),  # section 3.4
+        "train.vat.target": ("truth", "truth"),  # Eq. 4
+        "train.augment": ("none", "none"),  # section 3.4
+        "train.batch": (2, 2),  # section 4.1, training
+        "train.optimizer._target_": ("torch.optim.Adam",) * 2,
+        "train.optimizer.lr": (2e-4, 3e-3),
+        "inference.window": ([240, 240, 160], None),  # section 4.1, inference: 240x240x155
+    },
     "emsvit": {
         "model.width": (384, 48),  # Table 6
         "model.input.patch": ([128] * 3, [32] * 3),  # section 3.6

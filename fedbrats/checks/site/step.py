@@ -38,6 +38,7 @@ from fedbrats.privacy.noise import secret_numbers
 from fedbrats.training.batches import Batch, batches
 from fedbrats.training.loop import train_locally
 from fedbrats.training.optimizers import clip_in_steps
+from fedbrats.training.vat import adversary_of
 
 TIGHT = 0.8  # share of the memory beyond which a round may not fit
 
@@ -172,6 +173,7 @@ def take_step(site: SiteFile, config: Config, case: CachedCase) -> Step:
                 optimizer,
                 in_round(parts.loss, 1, config.rounds),
                 _batches(config, parts, case, config.train.batch, device),
+                adversary=adversary_of(config.train.vat),
                 deep_supervision=config.train.deep_supervision,
                 amp=_amp(config, device),
             )

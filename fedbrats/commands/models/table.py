@@ -27,6 +27,7 @@ from fedbrats.models.build import build_network, channels_last, dimensions, outp
 from fedbrats.models.node import has_small
 from fedbrats.tasks.classification import CLASSIFICATION, LABEL
 from fedbrats.tasks.segmentation import predicted_regions
+from fedbrats.training.vat import adversary_of
 
 GB = 1e9
 HEADINGS = {  # on a terminal
@@ -150,7 +151,7 @@ def measure(config: Config, steps: int = 5, on: str = "cuda") -> tuple[float, fl
         torch.cuda.reset_peak_memory_stats()
     network = channels_last(build_network(config.model).to(on)).train()
     optimizer, loss = instantiate(config.train.optimizer)(network.parameters()), instantiate(config.loss)
-    patch, batch = patch_of(config), config.train.batch
+    patch, batch, adversary = patch_of(config), config.train.batch, adversary_of(config.train.vat)
     images = torch.randn(batch, 4, *patch, device=on)
     shape = (batch,) if _classifies(config) else (batch, *patch)
     labels = torch.randint(0, 2 if _classifies(config) else 4, shape, device=on, dtype=torch.uint8)
@@ -164,6 +165,8 @@ def measure(config: Config, steps: int = 5, on: str = "cuda") -> tuple[float, fl
         with torch.autocast(on, dtype=torch.bfloat16, enabled=config.runtime.amp and gpu):
             outputs = network(images)
         deep_supervised(loss, outputs, labels, config.train.deep_supervision).mean().backward()
+        if adversary is not None:
+            adversary(network, images, labels).backward()
         optimizer.step()
     if gpu:
         torch.cuda.synchronize()

@@ -34,6 +34,7 @@ from fedbrats.training.optimizers import (
     set_learning_rate,
 )
 from fedbrats.training.schedule import learning_rate_factor
+from fedbrats.training.vat import adversary_of
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,9 @@ class SiteWork:
         self.epsilon: float | None = None  # spent after this round, where it is private
         config, train = site.config, site.config.train
         loss = in_round(site.parts.loss, round_, config.rounds)
-        self._loss = labelled_only(loss, config.scenario.unlabelled.get(site.name, ()))
+        unlabelled = config.scenario.unlabelled.get(site.name, ())
+        self._loss = labelled_only(loss, unlabelled)
+        self._adversary = adversary_of(train.vat, unlabelled)
         schedule = learning_rate_factor(round_, config.rounds, train.schedule, train.warmup, train.milestones)
         if arm == arms.PERSONAL:  # tuned after the last round, where the schedule has nothing more to say
             schedule = 1.0
@@ -108,6 +111,7 @@ class SiteWork:
             self._loss,
             self.batches(name, steps),
             penalty=penalty,
+            adversary=self._adversary,
             deep_supervision=train.deep_supervision,
             amp=self.site.warm.amp,
         )
