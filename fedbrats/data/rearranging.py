@@ -23,9 +23,7 @@ from scipy.ndimage import map_coordinates
 from fedbrats.data.knothe import Rearranged
 
 MOST = 48  # points along a side of the grid on which the field is worked out
-SMOOTH = (
-    2.0  # standard deviation in steps of the grid; the field stays without divergence, and its work positive
-)
+SMOOTH = 3.0  # standard deviation in steps of the grid: with 2.0 volumes drift past mending
 FURTHEST = 1.0  # steps of the grid that a point moves at once
 LEAST_STEP = 1 / 64  # below it the line search has found the end
 LEAST_VOLUME = 1e-3  # share of what a cell had, where the flow has turned one over

@@ -55,8 +55,8 @@ def write_cubes(
     about = {"own": asdict(own), "cube": asdict(cube), "costs": found.costs}
     about |= {key: getattr(found, key) for key in ("turning", "mass_error", "steps")}
     arrays = {name: getattr(found, name) for name in _ARRAYS}
-    with replacing(folder / MAP) as unfinished, unfinished.open("wb") as handle:
-        np.savez_compressed(handle, about=np.array(json.dumps(about)), **arrays)
+    with replacing(folder / MAP) as unfinished, unfinished.open("wb") as stream:
+        np.savez_compressed(stream, about=np.array(json.dumps(about)), **arrays)
 
 
 def read_map(file: Path) -> tuple[Transport, Source, Source]:
