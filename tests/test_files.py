@@ -48,6 +48,7 @@ ELSEWHERE = {
     ("data/phantom.py", "replace_file"),  # of a folder: files.replace_folder would write gigabytes out first
     ("data/phantom.py", "open for writing"),  # the lock
     ("data/phantom.py", "write_bytes"),  # into a draft of a folder, renamed when it is whole
+    ("export/int8.py", "save"),  # windows of the calibration, into a draft
     ("federation/site/fitting.py", "save"),  # into a temporary folder
     ("runs/table.py", "open for writing"),
     ("training/steps.py", "write_bytes"),  # counts for a display, in a temporary folder

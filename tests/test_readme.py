@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from fedbrats.__main__ import COMMANDS
 from fedbrats.bench.parts import PARTS
 from fedbrats.checks.config import checked
-from fedbrats.commands import audit, cite, compare, report, server, supervoxels
+from fedbrats.commands import audit, cite, compare, growth, report, server, supervoxels
 from fedbrats.commands.compose import composed, own_folder
 from fedbrats.commands.evaluate import arguments as evaluate_arguments
 from fedbrats.commands.export import arguments as export
@@ -116,6 +116,7 @@ def parse_fedbrats(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         "evaluate": evaluate_arguments.read_arguments,
         "supervoxels": supervoxels.read_arguments,
         "transport": transport.read_arguments,
+        "growth": growth.read_arguments,
         "bench": parse_bench,
         "site": lambda words: parse_with(site_main(words[0]), words[1:], monkeypatch),
     }

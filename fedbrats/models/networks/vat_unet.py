@@ -34,8 +34,9 @@ def vat_unet(
     Not printed, taken from the public release (facts, no code): each layer down doubles the width, its first
     convolution making half of it; the bottleneck, which is the fifth layer, does not pool but has convolutions of
     dilation 2 and is joined to the fourth by a convolution that halves the width; two convolutions after each
-    interpolation, which aligns corners, the second making the width of the next skip, at the end half of 48;
-    convolutions before a norm have no bias. Neither says how many groups; here 8. So sides are halved three times.
+    interpolation, which aligns corners, the second making the width of the next skip, at the end half of 48.
+    Convolutions before a norm have no bias, as in lescientifik/open_brats2020, which that release derives from by its
+    looks. Neither says how many groups; here 8. So sides are halved three times.
 
     Training (conf/model/vat_unet.yaml): Dice, and 0.2 times virtual adversarial training (Eq. 2 and 4) as
     `training/vat.py` has it. Equation 4 compares the ground truth with the prediction of the disturbed image, "inspired
