@@ -49,6 +49,7 @@ WORDS = {
         "train.schedule",
         "train.pooled_steps",
         "train.tumour_centre",
+        "train.vat.target",
         "inference.combine",
         "runtime.engine",
         "runtime.address",
