@@ -36,7 +36,7 @@ from fedbrats.data.stream import Bounds
 from fedbrats.metrics.growth import agreement, ranking
 from fedbrats.runs.table import Table
 
-COLUMNS = ("case", "status", "tumour", "new", "ap", "ap_new", "ap_distance", "dice_at_volume")
+COLUMNS = ("case", "status", "tumour", "new", "ap", "ap_new", "ap_distance", "overlap_at_volume")
 TABLE = Table("growth.csv", COLUMNS, text=("case", "status"), needed=("case", "status"))
 SAME_PLACE = 1e-3  # mm and voxels: two affines that differ by less are of one grid
 Say = Callable[[str], object]
@@ -143,7 +143,7 @@ def _scored(name: str, folders: dict[str, Path], output: Path, most: int) -> dic
         row |= {"ap_distance": ranking(distance, tumour, fresh).average_precision}
     hundredths = np.rint(100 * agreement(found, times, tumour, region)).astype(np.uint8)
     write_labels(output / f"{name}_agreement.nii.gz", hundredths, source)
-    return row | {"dice_at_volume": found.dice_at_volume}
+    return row | {"overlap_at_volume": found.overlap_at_volume}
 
 
 def _read(name: str, folders: dict[str, Path], most: int) -> tuple[dict[str, np.ndarray], Source]:

@@ -43,7 +43,7 @@ class Ranking:
         return float(np.sum(np.diff(self.recall, prepend=0.0) * self.precision))
 
     @property
-    def dice_at_volume(self) -> float:
+    def overlap_at_volume(self) -> float:
         """Dice of the first S(t) that is as large as S', or of the largest where none is."""
         at = min(int(np.searchsorted(self.volumes, self.tumour)), len(self.volumes) - 1)
         return float(2 * self.hits[at] / (self.volumes[at] + self.tumour))

@@ -49,7 +49,7 @@ def asked(folder: Path, *keys: str) -> list[str]:
 def test_growth_where_it_was_foretold_is_perfect_and_elsewhere_not(folders: Path) -> None:
     assert main(asked(folders, "before")) == 0
     right, wrong = TABLE.rows(folders / "out")
-    assert (float(right["ap"]), float(right["ap_new"]), float(right["dice_at_volume"])) == (1, 1, 1)
+    assert (float(right["ap"]), float(right["ap_new"]), float(right["overlap_at_volume"])) == (1, 1, 1)
     assert float(wrong["ap"]) < 0.5
     assert float(wrong["ap_new"]) < 0.5
     assert float(right["ap_distance"]) == float(wrong["ap_distance"]) > 0.9

@@ -27,7 +27,7 @@ def test_by_hand() -> None:
     found = ranking(times, tumour(1, 0, 1, 0), everywhere(times))
     # Recall rises at the first voxel (precision 1) and at the third (2 of 3), by a half each.
     assert found.average_precision == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
-    assert found.dice_at_volume == pytest.approx(0.5)  # two voxels, one of them tumour
+    assert found.overlap_at_volume == pytest.approx(0.5)  # two voxels, one of them tumour
     np.testing.assert_allclose(
         agreement(found, times, tumour(1, 0, 1, 0), everywhere(times)).ravel(), [1, 0.5, 2 / 3, 1], rtol=1e-6
     )

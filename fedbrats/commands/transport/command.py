@@ -40,13 +40,14 @@ from fedbrats.data.cases import MODALITIES, Case, as_labelled
 from fedbrats.data.families import Families, settle
 from fedbrats.data.finding import find_cases
 from fedbrats.data.nifti import Source, canonical_affine, canonical_shape, read_volume, spacing_of
-from fedbrats.data.regions import REGIONS, LabelSystem, label_numbers, regions_from_labels, to_canonical
+from fedbrats.data.regions import LabelSystem, label_numbers, to_canonical
 from fedbrats.data.stream import Bounds
 from fedbrats.data.transport import Transport, density, transport
 from fedbrats.data.walking import bounds_of
 from fedbrats.files import write_json
 from fedbrats.inference.cubes import MAP, bring_back, cube_source, write_cubes
 from fedbrats.runs.table import Table
+from fedbrats.tasks.segmentation import REGIONS, masks
 
 FIGURES = ("seconds", "cpu_seconds", "cost_rearranged", "cost", "turning", "mass_error", "steps")
 OF_REGIONS = tuple(f"{kind}_{region}" for kind in ("loss", "brain_share", "cube_share") for region in REGIONS)
@@ -174,13 +175,9 @@ def _of_regions(found: Transport, truth: np.ndarray) -> dict[str, float | None]:
     """What the way there and back loses of each region, and its share of the brain and of the cube."""
     cube = found.to_cube(truth)
     row: dict[str, float | None] = {}
-    for region, was, became, inside in zip(
-        REGIONS,
-        regions_from_labels(truth),
-        regions_from_labels(found.from_cube(cube)),
-        regions_from_labels(cube),
-        strict=True,
-    ):
+    before, after, cubes = (masks(labels, REGIONS) for labels in (truth, found.from_cube(cube), cube))
+    for region in REGIONS:
+        was, became, inside = before[region], after[region], cubes[region]
         both = int(was.sum()) + int(became.sum())
         row[f"loss_{region}"] = 1 - 2 * int((was & became).sum()) / both if both else None
         row[f"brain_share_{region}"] = int(was.sum()) / len(found.brain)
