@@ -1,7 +1,7 @@
 """MONAI without what it would take along.
 
-`import monai` imports all of MONAI, and with it whatever of these is installed, for handlers and notebooks that nothing
-here uses. That is a third of the time that a process of a site takes to start.
+`import monai` imports all of MONAI, and with it whatever of these is installed, for handlers, notebooks and filters of
+signals that nothing here uses. That is a third of the time that a process of a site takes to start.
 """
 
 from __future__ import annotations

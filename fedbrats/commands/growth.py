@@ -16,19 +16,17 @@ max_voxels=134217728 (of one file). The exit status is 0, 1 if a case failed, 2 
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING
 from scipy import ndimage
 
-from fedbrats.commands.words import assign, path
-from fedbrats.config.names import shown
+from fedbrats.commands.per_case import Say, exit_status, read_words
+from fedbrats.commands.words import path
 from fedbrats.config.schema import DataConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.nifti import SUFFIXES, Source, canonical_affine, read_volume, spacing_of, write_labels
@@ -39,7 +37,6 @@ from fedbrats.runs.table import Table
 COLUMNS = ("case", "status", "tumour", "new", "ap", "ap_new", "ap_distance", "overlap_at_volume")
 TABLE = Table("growth.csv", COLUMNS, text=("case", "status"), needed=("case", "status"))
 SAME_PLACE = 1e-3  # mm and voxels: two affines that differ by less are of one grid
-Say = Callable[[str], object]
 
 
 @dataclass
@@ -57,16 +54,7 @@ class GrowthConfig:
 
 def main(arguments: list[str]) -> int:
     """Score the cases of the folders and return the exit status."""
-    if not arguments or set(arguments) & {"-h", "--help"}:
-        print(__doc__, file=sys.stdout if arguments else sys.stderr)
-        return 0 if arguments else 2
-    try:
-        rows = score_growth(read_arguments(arguments), lambda text: print(shown(text), flush=True))
-    except (ConfigError, ValueError, OSError) as error:
-        logging.getLogger(__name__).debug("failed", exc_info=True)
-        print(f"fedbrats: {shown(str(error))}", file=sys.stderr)
-        return 2
-    return int(any(row["status"] != "ok" for row in rows))
+    return exit_status(__doc__, arguments, lambda words, say: score_growth(read_arguments(words), say))
 
 
 def read_arguments(arguments: Sequence[str]) -> GrowthConfig:
@@ -75,12 +63,9 @@ def read_arguments(arguments: Sequence[str]) -> GrowthConfig:
     Raises:
         ConfigError: an unknown key, a value of the wrong type or out of range, or a folder that is needed; named.
     """
-    settings = OmegaConf.structured(GrowthConfig)
-    for argument in arguments:
-        assign(settings, GrowthConfig, argument)
-    if missing := sorted(OmegaConf.missing_keys(settings)):
+    config, missing = read_words(GrowthConfig, arguments)
+    if config is None:
         raise ConfigError(f"missing: {', '.join(f'{key}=<folder>' for key in missing)}")
-    config = cast(GrowthConfig, OmegaConf.to_object(settings))
     if config.max_voxels < 1:
         raise ConfigError(f"max_voxels={config.max_voxels}: at least 1 voxel.")
     return config

@@ -13,20 +13,18 @@ failed, 2 if the command cannot be used.
 
 from __future__ import annotations
 
-import logging
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING
 
+from fedbrats.commands.per_case import Say, exit_status, read_words
 from fedbrats.commands.volumes import read_volumes
-from fedbrats.commands.words import assign, path
-from fedbrats.config.names import shown
+from fedbrats.commands.words import path
 from fedbrats.config.schema import DataConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import Case
@@ -41,7 +39,6 @@ from fedbrats.runs.table import Table
 COLUMNS = ("case", "status", "supervoxels", "merged", "seconds", "achievable", "achievable_merged")
 TABLE = Table("supervoxels.csv", COLUMNS, text=("case", "status"), needed=("case", "status"))
 MOST = 65535  # numbers of a label file of 16 bits
-Say = Callable[[str], object]
 
 
 @dataclass
@@ -63,16 +60,7 @@ class SupervoxelConfig:
 
 def main(arguments: list[str]) -> int:
     """Cut the cases of one folder and return the exit status."""
-    if not arguments or set(arguments) & {"-h", "--help"}:
-        print(__doc__, file=sys.stdout if arguments else sys.stderr)
-        return 0 if arguments else 2
-    try:
-        rows = cut_cases(read_arguments(arguments), lambda text: print(shown(text), flush=True))
-    except (ConfigError, ValueError, OSError) as error:
-        logging.getLogger(__name__).debug("failed", exc_info=True)
-        print(f"fedbrats: {shown(str(error))}", file=sys.stderr)
-        return 2
-    return int(any(row["status"] != "ok" for row in rows))
+    return exit_status(__doc__, arguments, lambda words, say: cut_cases(read_arguments(words), say))
 
 
 def read_arguments(arguments: Sequence[str]) -> SupervoxelConfig:
@@ -81,12 +69,9 @@ def read_arguments(arguments: Sequence[str]) -> SupervoxelConfig:
     Raises:
         ConfigError: an unknown key, a value of the wrong type or out of range, or no data; the key is named.
     """
-    settings = OmegaConf.structured(SupervoxelConfig)
-    for argument in arguments:
-        assign(settings, SupervoxelConfig, argument)
-    if OmegaConf.missing_keys(settings):
+    config, _ = read_words(SupervoxelConfig, arguments)
+    if config is None:
         raise ConfigError("missing: data=<folder of cases>")
-    config = cast(SupervoxelConfig, OmegaConf.to_object(settings))
     if len(config.cell) != 3 or min(config.cell) < 1:
         raise ConfigError(f"cell={config.cell}: three sides of 1 voxel or more.")
     for key in ("compactness", "epsilon", "alpha", "gamma"):

@@ -20,7 +20,9 @@ from fedbrats.models.build import (
     dimensions,
     input_rules,
     output_channels,
+    output_shape,
     patch_of,
+    probe,
     regions_of,
     window_of,
 )
@@ -136,3 +138,21 @@ def test_a_network_of_one_size_takes_any_patch_that_is_resized_to_it() -> None:
     assert network(torch.zeros(1, 4, 50, 60)).shape == (1, 4, 50, 60)
     with pytest.raises(ConfigError, match=r"train\.patch=.*the network does not take it"):
         config_of("model=dr_unet104", "model.size=small", "+model.input.resize=[60,60]", *sizes)
+
+
+def test_the_same_patch_is_sent_through_a_network_once() -> None:
+    class Counted(nn.Conv3d):
+        seen = 0
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            Counted.seen += 1
+            return super().forward(images)
+
+    network = Counted(4, 3, 1, device="meta")
+    for _ in range(2):
+        for training in (True, False):
+            network.train(training)
+            assert probe(network, [8, 8, 8]) == (3, 1)
+    assert Counted.seen == 2  # in training and not
+    assert output_shape(network, [8, 8, 16]) == (1, 3, 8, 8, 16)
+    assert Counted.seen == 3

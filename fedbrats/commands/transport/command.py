@@ -20,20 +20,17 @@ labels=auto|<family>|{ncr: 1, ed: 2, et: 4} links=inside|follow max_voxels=13421
 
 from __future__ import annotations
 
-import logging
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fedbrats.commands.per_case import Rows, Say, exit_status
 from fedbrats.commands.transport.arguments import OWN_LABELS, TransportConfig, read_arguments
 from fedbrats.commands.volumes import read_volumes
 from fedbrats.commands.words import path
-from fedbrats.config.names import shown
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.brain import background_share, brain_mask, is_stripped
 from fedbrats.data.cases import MODALITIES, Case, as_labelled
@@ -57,23 +54,15 @@ TABLE = Table(
     text=("case", "status"),
     needed=("case", "status"),
 )
-Say = Callable[[str], object]
 
 
 def main(arguments: list[str]) -> int:
     """Map the cases of one folder, or labels back, and return the exit status."""
-    if not arguments or set(arguments) & {"-h", "--help"}:
-        print(__doc__, file=sys.stdout if arguments else sys.stderr)
-        return 0 if arguments else 2
-    try:
-        config = read_arguments(arguments)
-        work = map_cases if config.back is None else map_back
-        rows = work(config, lambda text: print(shown(text), flush=True))
-    except (ConfigError, ValueError, OSError) as error:
-        logging.getLogger(__name__).debug("failed", exc_info=True)
-        print(f"fedbrats: {shown(str(error))}", file=sys.stderr)
-        return 2
-    return int(any(row["status"] != "ok" for row in rows))
+    return exit_status(__doc__, arguments, lambda words, say: _work(read_arguments(words), say))
+
+
+def _work(config: TransportConfig, say: Say) -> Rows:
+    return map_cases(config, say) if config.back is None else map_back(config, say)
 
 
 def map_cases(config: TransportConfig, say: Say) -> list[dict[str, Any]]:

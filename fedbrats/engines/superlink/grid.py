@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import httpx
@@ -21,27 +22,18 @@ POLL = 0.2  # seconds between two questions for a reply
 NODE_UNAVAILABLE = 5  # flwr.common.constant.ErrorCode, which is not public
 
 
-class _Ahead:
-    """What `fetch` returns or raises, from the time that this is made; `name`: of the question that it is for."""
+def _begun(fetch: Callable[[], list[Message]]) -> Future[list[Message]]:
+    """What `fetch` returns or raises, in a thread that nobody waits for at the end of the process."""
+    future = Future[list[Message]]()
 
-    def __init__(self, fetch: Callable[[], list[Message]], name: str) -> None:
-        self.name = name
-        self._found: list[Message] = []
-        self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, args=(fetch,), daemon=True)
-        self._thread.start()
-
-    def _run(self, fetch: Callable[[], list[Message]]) -> None:
+    def run() -> None:
         try:
-            self._found = fetch()
+            future.set_result(fetch())
         except Exception as error:
-            self._error = error
+            future.set_exception(error)
 
-    def result(self) -> list[Message]:
-        self._thread.join()
-        if self._error:
-            raise self._error
-        return self._found
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 class StudyGrid(AskedGrid):
@@ -65,7 +57,7 @@ class StudyGrid(AskedGrid):
         self._say: Callable[[str], None] = log.warning
         self.nodes: dict[int, str] = {}  # node id -> site
         self._order: list[str] = []  # of the questions that were sent together
-        self._ahead: _Ahead | None = None
+        self._ahead: dict[str, Future[list[Message]]] = {}  # by question, one at most
         self._refused: dict[str, Message] = {}  # error replies to messages that the SuperLink did not take
 
     def wait_for_sites(self, seconds: float, say: Callable[[str], None]) -> None:
@@ -110,7 +102,7 @@ class StudyGrid(AskedGrid):
         """Send the messages, one request each, so that sites begin while the next is sent; returns their ids."""
         messages = list(messages)
         self._wait_for({message.metadata.dst_node_id for message in messages})
-        self._ahead = None
+        self._ahead.clear()
         self._order = [self._push(message) for message in bundle.sent(messages)]
         return list(self._order)
 
@@ -127,13 +119,12 @@ class StudyGrid(AskedGrid):
         if not found:
             self._sleep(POLL)
         elif following := self._order[self._order.index(ids[-1]) + 1 :] if ids[-1] in self._order else []:
-            self._ahead = _Ahead(lambda: self._fetch(following[:1]), following[0])
+            self._ahead[following[0]] = _begun(lambda: self._fetch(following[:1]))
         return found
 
     def _fetched(self, ids: list[str]) -> list[Message]:
-        ahead, self._ahead = self._ahead, None
-        found = ahead.result() if ahead and ids == [ahead.name] else []
-        return found or self._fetch(ids)
+        ahead = self._ahead.pop(ids[0], None) if len(ids) == 1 else None
+        return (ahead.result() if ahead else []) or self._fetch(ids)
 
     def _fetch(self, ids: list[str]) -> list[Message]:
         return [bundle.read(reply) for reply in self._grid.pull_messages(ids)]

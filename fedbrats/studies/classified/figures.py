@@ -10,10 +10,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fedbrats.metrics.classification import bins_of
+from fedbrats.report.cells import shorten
 from fedbrats.report.compare.label_figures import auc_figure, roc_over_jobs
 from fedbrats.report.compare.method_figures import matrix_figure
 from fedbrats.report.sections.classification_figures import reliability_figure
-from fedbrats.report.style import shorten
 from fedbrats.studies.classified.paired import CHANCE
 from fedbrats.studies.figures import (
     MOST_METHODS,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
 import threading
 import time
@@ -79,3 +81,23 @@ def test_one_that_ends_too_early_reaches_nobody(address: str) -> None:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
     assert httpx.get(address).status_code == 200
     assert SEEN == [(0, False)]
+
+
+@pytest.mark.parametrize("size", [0, 10, bodies.PIECE, bodies.PIECE + 1, 3 * bodies.PIECE + 7])
+def test_an_answer_goes_out_in_pieces(size: int) -> None:
+    came, content = list[dict](), os.urandom(size)
+
+    async def send(message: dict) -> None:
+        came.append(message)
+
+    async def answered() -> None:
+        sent = bodies._in_pieces(send)
+        await sent({"type": "http.response.start", "status": 200, "headers": []})
+        await sent({"type": "http.response.body", "body": content})
+
+    asyncio.run(answered())
+    start, *pieces = came
+    assert start == {"type": "http.response.start", "status": 200, "headers": []}
+    assert b"".join(piece["body"] for piece in pieces) == content
+    assert max(len(piece["body"]) for piece in pieces) <= bodies.PIECE
+    assert [piece.get("more_body", False) for piece in pieces] == [True] * (len(pieces) - 1) + [False]

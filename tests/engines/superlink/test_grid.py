@@ -183,8 +183,7 @@ def test_a_reply_that_had_not_come_ahead_of_time_is_asked_for_again(flowers: Flo
     there, pull = [False], flowers.pull_messages
     flowers.pull_messages = lambda ids: pull(ids) if there[0] or ids == [one] else []  # type: ignore
     made.pull_messages([one])
-    assert made._ahead is not None
-    assert made._ahead.result() == []
+    assert made._ahead[two].result() == []
     there[0] = True
     assert [reply.metadata.src_node_id for reply in made.pull_messages([two])] == [B]
 
