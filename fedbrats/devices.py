@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+GPUS = "CUDA_VISIBLE_DEVICES"
+
 if TYPE_CHECKING:  # its import takes seconds, and a process that only writes a phantom needs none of it
     import torch
 
@@ -20,6 +22,18 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them.
+
+    CUDA is not begun with, so that the variable can still be changed (`torch.cuda.is_available` would).
+    """
+    import torch
+
+    found = torch.cuda.device_count()
+    said = os.environ.get(GPUS)
+    return said.split(",")[:found] if said else [str(i) for i in range(found)]
 
 
 def cores() -> int:

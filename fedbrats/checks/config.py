@@ -114,6 +114,7 @@ def check_config(config: Config) -> None:
     _check_runtime(config.runtime, config.metrics, config.inference)
     _choice("run.versions", config.run.versions, (SAME, ANY))
     _choice("run.code", config.run.code, (SAME, ANY))
+    _at_least("run.jobs_per_gpu", config.run.jobs_per_gpu, 1)
     _check_objective(config.objective)
     check_scenario(config.scenario)
     _choice("report.select", config.report.select, ("best", "last"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from fedbrats.devices import GPUS, visible_gpus
 from fedbrats.engines.grids import InProcessGrid
 from fedbrats.engines.memory import keep_freed_memory
 from fedbrats.engines.sites import SERVER_NODE, assign, new_context, node_configs, set_identity
@@ -108,13 +108,10 @@ def _environments(workers: int, threads: int, device: str) -> list[dict[str, str
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     environments = [dict.fromkeys(names, str(threads)) for _ in range(workers)]
     if device == "cuda":
-        import torch
-
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        gpus = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+        gpus = visible_gpus()
         for i, environment in enumerate(environments):
             if gpus:
-                environment["CUDA_VISIBLE_DEVICES"] = gpus[i % len(gpus)]
+                environment[GPUS] = gpus[i % len(gpus)]
     return environments
 
 

@@ -41,6 +41,7 @@ SHARED = (
     "hydra.job.config.override_dirname.exclude_keys"  # of all jobs of a sweep; names of jobs go by the others
 )
 BASIC = "basic_sweeper"  # which tries what it is told and searches nothing
+JOBLIB = "JoblibLauncher"
 NO_WORKERS = "runtime.workers=0"  # so that none need be started early
 LOOKS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}  # nothing is run
 
@@ -130,6 +131,7 @@ def _run(config: DictConfig, folder: Path) -> bool:
     if hydra_config.mode != RunMode.MULTIRUN:
         run(config, folder, overrides, base)
         return False
+    _keep_gpu(config)
     how = standing(folder, config, base)
     if how == GO_ON:
         overrides, config.run.resume = [], str(folder)
@@ -140,6 +142,18 @@ def _run(config: DictConfig, folder: Path) -> bool:
         run(config, folder, overrides, base)
     note(sweep_folder(), folder, how if how == FINISHED else DONE)
     return how == FINISHED
+
+
+def _keep_gpu(config: DictConfig) -> None:
+    """In a process of joblib, which runs several jobs at once, take the GPU that the process works on."""
+    launcher = HydraConfig.get().launcher
+    if JOBLIB not in launcher._target_ or config.runtime.device == "cpu":
+        return
+    from joblib import effective_n_jobs  # type: ignore[import-untyped]
+
+    from fedbrats.studies.gpu_slots import keep_gpu
+
+    keep_gpu(sweep_folder(), effective_n_jobs(launcher.n_jobs), config.run.jobs_per_gpu)
 
 
 def _score(config: DictConfig, folder: Path) -> float:
