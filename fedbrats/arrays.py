@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -77,7 +78,9 @@ def load(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
     own = travelling(network)
     if own.keys() != arrays.keys():
         raise BadArrays(f"the network has {len(own)} travelling arrays, {len(arrays)} were given")
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # Those of a message lie in its bytes, which cannot be written; they are only read here.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         for name, tensor in own.items():
             tensor.copy_(torch.from_numpy(arrays[name]))
 

@@ -77,6 +77,7 @@ class PartitionConfig:
     unknown_patients: str | None = None
     holdout: list[str] = field(default_factory=list)  # institutions that are evaluated but never train
     least: int = 1  # patients of an institution; one with fewer has no part in the run
+    test_by: str = "site"  # "institution": control partitions test the patients that `institution` would
     test_table: str | None = None  # CSV of the cases that test, one file a fold; None draws `test` of them
     sites: int = 5  # number of sites of the control partitions
     alpha: float = 0.5  # concentration of `dirichlet` and skew of `quantity`; small = unequal

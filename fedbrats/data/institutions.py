@@ -16,7 +16,8 @@ from fedbrats.data.tables import SITE_HEADERS, known_header, open_table
 
 CONTROLS = ("iid", "dirichlet", "quantity")
 OWN = "own"  # all cases are those of `partition.unknown`: one institution that prepares itself
-METHODS = ("institution", "fets", OWN, *CONTROLS)
+INSTITUTION = "institution"
+METHODS = (INSTITUTION, "fets", OWN, *CONTROLS)
 
 
 def table_notes(cfg: PartitionConfig) -> list[str]:
@@ -177,8 +178,12 @@ def check_options(cfg: PartitionConfig) -> None:
         raise ConfigError(f"partition.method is {cfg.method!r}; choose one of {', '.join(METHODS)}")
     if cfg.method == "fets" and not cfg.table:
         raise ConfigError("partition.method=fets needs partition.table, the FeTS file partitioning_1.csv")
+    if cfg.test_by not in ("site", INSTITUTION):
+        raise ConfigError(f"partition.test_by is {cfg.test_by!r}; choose site or {INSTITUTION}")
+    if cfg.test_by == INSTITUTION and cfg.test_table:
+        raise ConfigError("partition.test_by=institution and partition.test_table exclude each other")
     if cfg.method in CONTROLS:
-        for key in ("table", "unknown", "site_column"):
+        for key in ("table", "unknown", "site_column") if cfg.test_by != INSTITUTION else ():
             if getattr(cfg, key) is not None and not (key == "table" and cfg.patient_column):
                 raise ConfigError(
                     f"partition.{key} has no effect with partition.method={cfg.method}; leave it out, or "

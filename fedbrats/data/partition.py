@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,15 @@ import pandas as pd
 from fedbrats.config.schema import PartitionConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import MODALITIES, Case
-from fedbrats.data.institutions import CONTROLS, OWN, assign, check_options, patients_named, patients_of
+from fedbrats.data.institutions import (
+    CONTROLS,
+    INSTITUTION,
+    OWN,
+    assign,
+    check_options,
+    patients_named,
+    patients_of,
+)
 from fedbrats.data.listed import read_cases
 from fedbrats.data.patients import same
 from fedbrats.data.regions import REGIONS
@@ -62,6 +70,9 @@ def make_partition(
     With `cfg.test_table` the patients whom that file lists test, and no others; a site of which it lists all has none
     to train on. A site with fewer than `cfg.least` patients has no part in the federation.
 
+    With `cfg.test_by` "institution" those patients test whom the split of `method="institution"` draws, wherever they
+    are dealt to: all partitions of the same cases are tested on the same ones, except for a site that gets nobody else.
+
     With `labels` the split of each site is stratified: train, validation, test and folds have the labels in the site's
     own shares, as far as whole patients allow. A patient with several scans counts with the largest of their labels.
 
@@ -95,13 +106,21 @@ def make_partition(
     if not holders:
         raise ConfigError(f"partition.least={cfg.least}: no institution has as many patients")
     _check_holdout(cfg, sorted(holders))
-    testing = _testing(cases, cfg)
+    testing = _testing(cases, cfg, labels)
     classes = {p: max(labels[name] for name in names) for p, names in patients.items()} if labels else {}
     return [_split(name, holders[name], patients, cfg, testing, classes) for name in sorted(holders)]
 
 
-def _testing(cases: Sequence[Case], cfg: PartitionConfig) -> frozenset[str] | None:
-    """The patients who test by `partition.test_table`, None without one."""
+def _testing(
+    cases: Sequence[Case], cfg: PartitionConfig, labels: Mapping[str, int] | None
+) -> frozenset[str] | None:
+    """The patients who test by `partition.test_table` or `partition.test_by`, None where the site's own shares do."""
+    if cfg.test_by == INSTITUTION and cfg.method in CONTROLS:
+        named = replace(cfg, method=INSTITUTION, holdout=[], least=1)
+        of = patients_of(cases, cfg).of
+        return frozenset(
+            of[name] for site in make_partition(cases, named, labels=labels) for name in site.test
+        )
     if cfg.test_table is None:
         return None
     listed = read_cases(cfg.test_table, cfg.case_column)

@@ -216,6 +216,43 @@ def test_small_alpha_is_more_unequal() -> None:
         assert spread(method, 0.1) > 2 * spread(method, 10)
 
 
+@pytest.mark.parametrize("method", ["iid", "dirichlet", "quantity"])
+def test_the_same_patients_can_test_however_the_others_are_dealt(method: str) -> None:
+    both = [*many(40), *many(20, "TCIA02")]
+    volumes = {case.name: float(i) for i, case in enumerate(both)}
+    by_name = make_partition(both, PartitionConfig(seed=3))
+    tested = {name for site in by_name for name in site.test}
+    assert len(tested) == 15
+    for seen, by in ((True, "institution"), (False, "site")):
+        found = make_partition(both, PartitionConfig(method=method, sites=3, seed=3, test_by=by), volumes)
+        assert sorted(name for site in found for name in site.cases) == sorted(c.name for c in both)
+        assert ({name for site in found for name in site.test} == tested) is seen
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"test_by": "case"}, "choose site or institution"),
+        ({"test_by": "institution", "test_table": "fold.csv"}, "exclude each other"),
+    ],
+)
+def test_who_tests_is_said_in_one_way(wrong: dict, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make_partition(many(4), PartitionConfig(method="iid", sites=2, **wrong))
+
+
+def test_institutions_by_a_table_count_for_who_tests(tmp_path: Path) -> None:
+    nameless = cases(*(f"BraTS2021_{i:05d}" for i in range(12)))
+    table = tmp_path / "table.csv"
+    rows = "".join(f"{case.name},{'AB'[i % 2]}\n" for i, case in enumerate(nameless))
+    table.write_text(f"BraTS2021,Institution\n{rows}")
+    known = {"table": str(table), "case_column": "BraTS2021", "site_column": "Institution"}
+    found = make_partition(nameless, PartitionConfig(method="iid", sites=2, test_by="institution", **known))
+    assert {n for site in found for n in site.test} == {
+        n for site in make_partition(nameless, PartitionConfig(**known)) for n in site.test
+    }
+
+
 def test_dirichlet_needs_volumes() -> None:
     cfg = PartitionConfig(method="dirichlet", sites=2)
     with pytest.raises(ConfigError, match="whole-tumour volume"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
+from fedbrats.arrays import load, signature, travelling
 from fedbrats.engines.sites import SERVER_NODE, set_identity
 from fedbrats.federation import bundle
 from fedbrats.federation.wire import from_record, to_record
@@ -52,6 +54,20 @@ def test_bytes_are_not_copied_where_numbers_may_begin() -> None:
         {n: (tuple(t.shape), str(t.dtype)[6:]) for n, t in sizes.items()} | {"after": ((2,), "float32")},
     ).items():
         assert form.flags.aligned, name
+
+
+def test_arrays_that_cannot_be_written_go_into_a_network_without_a_warning() -> None:
+    network = torch.nn.Linear(2, 3)
+    given = bundle.unbundled(bundle.bundled(to_record(travelling(network))))
+    arrays = from_record(given, signature(travelling(network)))
+    assert not any(array.flags.writeable for array in arrays.values())
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            load(network, arrays)
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_however_many_arrays_flower_is_asked_for_few_objects() -> None:
