@@ -14,6 +14,7 @@ from fedbrats.checks.planned import check_model_plan, refuse_by_hand, with_plan_
 from fedbrats.checks.privacy import check_privacy
 from fedbrats.checks.scenario import check_with_network
 from fedbrats.checks.secure import check_secure
+from fedbrats.config.critic import check_critic
 from fedbrats.config.interpolations import refuse_environment
 from fedbrats.config.objective import ALL, MEAN, WORST_SITE, ObjectiveConfig
 from fedbrats.config.paths import with_absolute_paths
@@ -146,6 +147,7 @@ def _check_targets(config: Config) -> None:
     check_survey(config.survey, "federated" in config.arms, isinstance(parts.privacy, DpSgd))
     own_steps = parts.personalization is not None and parts.personalization.own_steps
     check_vat(config.train.vat, isinstance(parts.privacy, DpSgd), own_steps)
+    check_critic(config.train.critic, kind, isinstance(parts.privacy, DpSgd), own_steps)
     if parts.personalization is not None:
         _check_personal(config, parts.personalization, parts)
     _check_algorithm(config, parts)

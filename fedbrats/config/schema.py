@@ -15,6 +15,7 @@ from typing import Any, cast
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from fedbrats.config.critic import CriticConfig
 from fedbrats.config.interpolations import check_settled
 from fedbrats.config.objective import ObjectiveConfig
 from fedbrats.config.scenario import ScenarioConfig
@@ -135,6 +136,7 @@ class TrainConfig:
     deep_supervision: list[float] | None = None  # weight per output, full size first; None halves them
     clip_norm: float | None = None  # of the gradient, per step
     vat: VatConfig = field(default_factory=VatConfig)  # virtual adversarial training, off
+    critic: CriticConfig = field(default_factory=CriticConfig)  # beside the network, at the site; off
     keep_optimizer: bool = False  # federated sites keep their optimiser state between rounds
     init: str | None = None  # run whose model is the start, RUN[@ARM[@WHICH]]; None draws it from the seed
 

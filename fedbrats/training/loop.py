@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fedbrats.algorithms.base import Penalty
 from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.training.batches import Batch
+from fedbrats.training.critic import Critic
 from fedbrats.training.vat import Adversary
 
 
@@ -26,20 +27,23 @@ def train_locally(
     *,
     penalty: Penalty | None = None,
     adversary: Adversary | None = None,
+    critic: Critic | None = None,
     deep_supervision: Sequence[float] | None = None,
     amp: bool = False,
 ) -> float:
-    """Take one optimiser step per batch of `data`; `penalty` and the term of `adversary` are added to the loss of each.
+    """Take one optimiser step per batch of `data`, and one of `critic` after it.
+
+    `penalty` and the terms of `adversary` and `critic` are added to the loss of each.
 
     Returns:
         Mean training loss over the steps, without what was added.
 
     Raises:
-        TrainingError: the loss or the term is not finite.
+        TrainingError: the loss or a term is not finite.
     """
     network.train()
     device = next(network.parameters()).device
-    losses, terms = [], []
+    losses, terms, said = [], [], []
     for images, labels in data:
         layout = torch.channels_last_3d if images.ndim == 5 else torch.channels_last
         images = images.to(memory_format=layout)
@@ -48,7 +52,8 @@ def train_locally(
             outputs = network(images)
         value = deep_supervised(loss, outputs, labels, deep_supervision).mean()
         losses.append(value.detach())
-        (value if penalty is None else value + penalty()).backward()
+        total = value if penalty is None else value + penalty()
+        (total if critic is None else total + critic.term(outputs)).backward()
         if adversary is not None:
             # By itself, so that the activations of one pass are kept at a time; and last, as a penalty (MOON's) may
             # look at the pass before it.
@@ -56,11 +61,16 @@ def train_locally(
             term.backward()
             terms.append(term.detach())
         optimizer.step()
+        if critic is not None:
+            said.append(critic.step(outputs, labels))
     mean = float(torch.stack(losses).mean())
     if not math.isfinite(mean):
         raise TrainingError(f"training loss is {mean}: lower train.optimizer.lr or set train.clip_norm.")
-    if terms and not math.isfinite(float(torch.stack(terms).sum())):
-        raise TrainingError(
-            "the term of train.vat is not finite: lower train.vat.epsilon or train.vat.weight."
-        )
+    _refuse_infinite(terms, "the term of train.vat", "train.vat.epsilon or train.vat.weight")
+    _refuse_infinite(said, "the loss of train.critic", "train.critic.lr or train.critic.weight")
     return mean
+
+
+def _refuse_infinite(values: Sequence[Tensor], what: str, keys: str) -> None:
+    if values and not math.isfinite(float(torch.stack(list(values)).sum())):
+        raise TrainingError(f"{what} is not finite: lower {keys}.")

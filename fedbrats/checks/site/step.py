@@ -36,6 +36,7 @@ from fedbrats.privacy.dp_sgd import DpSgd, train_privately
 from fedbrats.privacy.mechanism import PrivateStep
 from fedbrats.privacy.noise import secret_numbers
 from fedbrats.training.batches import Batch, batches
+from fedbrats.training.critic import Critic
 from fedbrats.training.loop import train_locally
 from fedbrats.training.optimizers import clip_in_steps
 from fedbrats.training.vat import adversary_of
@@ -161,6 +162,9 @@ def take_step(site: SiteFile, config: Config, case: CachedCase) -> Step:
     optimizer = instantiate(config.train.optimizer)(network.parameters())
     if config.train.clip_norm is not None:
         clip_in_steps(optimizer, config.train.clip_norm)
+    amp = _amp(config, device)
+    asked = config.train.critic
+    critic = Critic(asked, parts.channels, device, amp=amp) if asked.weight else None
     seconds = loss = 0.0
     steps = 2 if device.type == "cuda" else 1
     for _ in range(steps):
@@ -174,8 +178,9 @@ def take_step(site: SiteFile, config: Config, case: CachedCase) -> Step:
                 in_round(parts.loss, 1, config.rounds),
                 _batches(config, parts, case, config.train.batch, device),
                 adversary=adversary_of(config.train.vat),
+                critic=critic,
                 deep_supervision=config.train.deep_supervision,
-                amp=_amp(config, device),
+                amp=amp,
             )
         if device.type == "cuda":
             torch.cuda.synchronize()

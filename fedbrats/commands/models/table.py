@@ -21,12 +21,14 @@ from fedbrats.commands.compose import compose_config, composed
 from fedbrats.config.folder import conf_folder
 from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
+from fedbrats.federation.parts import parts_of
 from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.models import facts
 from fedbrats.models.build import build_network, channels_last, dimensions, output_channels, patch_of
 from fedbrats.models.node import has_small
 from fedbrats.tasks.classification import CLASSIFICATION, LABEL
 from fedbrats.tasks.segmentation import predicted_regions
+from fedbrats.training.critic import Critic
 from fedbrats.training.vat import adversary_of
 
 GB = 1e9
@@ -152,6 +154,8 @@ def measure(config: Config, steps: int = 5, on: str = "cuda") -> tuple[float, fl
     network = channels_last(build_network(config.model).to(on)).train()
     optimizer, loss = instantiate(config.train.optimizer)(network.parameters()), instantiate(config.loss)
     patch, batch, adversary = patch_of(config), config.train.batch, adversary_of(config.train.vat)
+    asked, amp = config.train.critic, config.runtime.amp and gpu
+    critic = Critic(asked, parts_of(config).channels, on, amp=amp) if asked.weight else None
     images = torch.randn(batch, 4, *patch, device=on)
     shape = (batch,) if _classifies(config) else (batch, *patch)
     labels = torch.randint(0, 2 if _classifies(config) else 4, shape, device=on, dtype=torch.uint8)
@@ -162,12 +166,15 @@ def measure(config: Config, steps: int = 5, on: str = "cuda") -> tuple[float, fl
                 torch.cuda.synchronize()
             started = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(on, dtype=torch.bfloat16, enabled=config.runtime.amp and gpu):
+        with torch.autocast(on, dtype=torch.bfloat16, enabled=amp):
             outputs = network(images)
-        deep_supervised(loss, outputs, labels, config.train.deep_supervision).mean().backward()
+        value = deep_supervised(loss, outputs, labels, config.train.deep_supervision).mean()
+        (value if critic is None else value + critic.term(outputs)).backward()
         if adversary is not None:
             adversary(network, images, labels).backward()
         optimizer.step()
+        if critic is not None:
+            critic.step(outputs, labels)
     if gpu:
         torch.cuda.synchronize()
     return (time.perf_counter() - started) / steps, torch.cuda.max_memory_allocated() if gpu else 0

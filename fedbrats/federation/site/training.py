@@ -56,7 +56,7 @@ def train(site: Site, content: RecordDict) -> dict[str, Any]:
         return {"stopped": ConfigRecord({"reason": str(error)})}
     losses += [_validation_loss(site, arm, round_)] if telling else []
     left = work.left()
-    work.save_optimizers(keep_from)
+    work.keep(keep_from)
     if personal and personal.keeps_state:
         site.remember(arms.PERSONAL, round_, personal_state(site, work), keep_from)
     if work.algorithm.keeps_state:

@@ -26,6 +26,7 @@ from fedbrats.scenario.poison import poisoned_batch
 from fedbrats.seeding import generator, seed_torch
 from fedbrats.training.batches import Batch, batches
 from fedbrats.training.batches import draw as draw_batch
+from fedbrats.training.critic import Critic
 from fedbrats.training.loop import train_locally
 from fedbrats.training.optimizers import (
     clip_in_steps,
@@ -39,6 +40,7 @@ from fedbrats.training.vat import adversary_of
 log = logging.getLogger(__name__)
 
 RELEASED = "train"  # the work whose result is sent; under differential privacy it is the private step
+CRITIC = "critic"  # of what a critic leaves, behind the name of its work
 
 
 class SiteWork:
@@ -73,15 +75,16 @@ class SiteWork:
         self.epsilon: float | None = None  # spent after this round, where it is private
         config, train = site.config, site.config.train
         loss = in_round(site.parts.loss, round_, config.rounds)
-        unlabelled = config.scenario.unlabelled.get(site.name, ())
-        self._loss = labelled_only(loss, unlabelled)
-        self._adversary = adversary_of(train.vat, unlabelled)
+        self._unlabelled = config.scenario.unlabelled.get(site.name, ())
+        self._loss = labelled_only(loss, self._unlabelled)
+        self._adversary = adversary_of(train.vat, self._unlabelled)
         schedule = learning_rate_factor(round_, config.rounds, train.schedule, train.warmup, train.milestones)
         if arm == arms.PERSONAL:  # tuned after the last round, where the schedule has nothing more to say
             schedule = 1.0
         self._lr_factor = lr_factor * schedule
         self._keeps = train.keep_optimizer or arm not in arms.EXCHANGED
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._critics: dict[str, Critic] = {}
 
     def penalty(self, network: nn.Module) -> Penalty | None:
         """The federated algorithm's own term, anchored at the present weights of `network`."""
@@ -100,11 +103,11 @@ class SiteWork:
         steps: int | None = None,
         lr_factor: float = 1.0,
     ) -> float:
-        """Train `network` in place; `name` keeps random numbers and optimiser state apart. Mean training loss."""
+        """Train `network` in place; `name` keeps random numbers, optimiser and critic apart. Mean training loss."""
         optimizer = self.optimizer(name, network.parameters(), lr_factor)
         if self.private and name == RELEASED:
             return self._fit_privately(network, optimizer, penalty)
-        train = self.site.config.train
+        train, critic = self.site.config.train, self._critic(name)  # before the batches, which seed torch
         return train_locally(
             network,
             optimizer,
@@ -112,6 +115,7 @@ class SiteWork:
             self.batches(name, steps),
             penalty=penalty,
             adversary=self._adversary,
+            critic=critic,
             deep_supervision=train.deep_supervision,
             amp=self.site.warm.amp,
         )
@@ -162,20 +166,37 @@ class SiteWork:
         """Scalar training loss of a batch."""
         return self._values(outputs, labels).mean()
 
-    def save_optimizers(self, keep_from: int) -> None:
-        """Keep the moments of every optimiser of this round, where they are to be kept."""
+    def keep(self, keep_from: int) -> None:
+        """Keep every critic of this round, and the moments of every optimiser where they are to be kept.
+
+        In files of the site's own storage alone: neither is in a message or a checkpoint.
+        """
+        kept = {self._memory(name, CRITIC): critic.state() for name, critic in self._critics.items()}
         if self._keeps:
-            for name, optimizer in self._optimizers.items():
-                moments = optimizer_tensors(optimizer)
-                state.save_state(self._memory(name), self.round, moments, keep_from=keep_from)
+            kept |= {self._memory(name): optimizer_tensors(o) for name, o in self._optimizers.items()}
+        for folder, tensors in kept.items():
+            state.save_state(folder, self.round, tensors, keep_from=keep_from)
 
     def _values(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return deep_supervised(self._loss, outputs, labels, self.site.config.train.deep_supervision)
 
-    def _memory(self, name: str) -> Path:
-        arm = self.arm.replace(":", "-")
-        folder = arm if name == RELEASED else f"{arm}-{name}"
-        return self.site.storage / "state" / folder
+    def _critic(self, name: str) -> Critic | None:
+        """The critic of the work called `name` as the site's last round left it, or a new one; None without one."""
+        site, settings = self.site, self.site.config.train.critic
+        if not settings.weight:
+            return None
+        seed_torch(site.config.seed, CRITIC, name, self.arm, site.name)
+        channels, device = site.parts.channels, site.warm.device
+        found = Critic(settings, channels, device, self._unlabelled, amp=site.warm.amp)
+        if kept := state.load_state(self._memory(name, CRITIC), self.round):
+            found.load(kept)
+        self._critics[name] = found
+        return found
+
+    def _memory(self, name: str, *of: str) -> Path:
+        """The folder of what is kept for the work called `name`: of its optimiser, or `of` something else."""
+        parts = (self.arm.replace(":", "-"), *(() if name == RELEASED else (name,)), *of)
+        return self.site.storage / "state" / "-".join(parts)
 
     def _fit_privately(
         self, network: nn.Module, optimizer: torch.optim.Optimizer, penalty: Penalty | None

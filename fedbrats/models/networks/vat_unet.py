@@ -44,8 +44,8 @@ def vat_unet(
     the perturbation are not printed. In the release no gradient passes through this term or its search, as both are
     wrapped anew before they are derived, so its numbers are not taken.
 
-    Not built: the critic (Eq. 5, with the weight 0.3), four 3x3x3 convolutions with BatchNorm and leaky ReLU that tell
-    true masks from predicted ones, with an optimiser of its own; the paper shows no result with or without it.
+    Off by default: the critic (Eq. 5), which `train.critic.weight=0.3` adds as `training/critic.py` has it; the paper
+    shows no result with or without it.
 
     See "What is not as printed" in models/README.md.
 

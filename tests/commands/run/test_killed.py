@@ -34,10 +34,10 @@ def test_a_killed_run_resumes_to_the_same_bytes(
 ) -> None:
     """SIGKILL of the real process while a round is under way, then run.resume: as if nothing had happened.
 
-    Sites keep their optimiser here, so that their own state is part of what must survive.
+    Sites keep their optimiser and a critic here, so that their own state is part of what must survive.
     """
     more = ["rounds=5", "train.keep_optimizer=true", f"runtime.workers={workers}", "train.local_steps=6"]
-    more += [f"runtime.checkpoint_every={every}", "arms=[federated,pooled]"]
+    more += [f"runtime.checkpoint_every={every}", "arms=[federated,pooled]", "train.critic.weight=0.3"]
     whole = run(tiny(cache, *more), tmp_path / "whole")
     killed = tmp_path / "killed"
     overrides = [*tiny_overrides(cache, *more), f"hydra.run.dir={killed}"]
