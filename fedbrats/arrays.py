@@ -60,6 +60,13 @@ def like(tensors: Mapping[str, Tensor], expected: Signature) -> dict[str, Tensor
     return {name: tensor.to(getattr(torch, expected[name][1])) for name, tensor in tensors.items()}
 
 
+def read_only(array: np.ndarray) -> Tensor:
+    """`array` as a tensor that shares its memory and must not be written: that of a message lies in the message."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
 def require_finite(arrays: Mapping[str, np.ndarray]) -> None:
     """Raise BadArrays naming the first array that holds NaN or infinity."""
     for name, array in arrays.items():
@@ -78,11 +85,9 @@ def load(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
     own = travelling(network)
     if own.keys() != arrays.keys():
         raise BadArrays(f"the network has {len(own)} travelling arrays, {len(arrays)} were given")
-    with torch.no_grad(), warnings.catch_warnings():
-        # Those of a message lie in its bytes, which cannot be written; they are only read here.
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+    with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(torch.from_numpy(arrays[name]))
+            tensor.copy_(read_only(arrays[name]))
 
 
 def stored(tensor: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from fedbrats.algorithms.base import (
@@ -26,6 +25,7 @@ from fedbrats.algorithms.base import (
     Reply,
     Transfer,
 )
+from fedbrats.arrays import read_only
 
 SIMULATED, STRICT = 0.5, 1.0  # quorum of a simulation and of a deployment, where the configuration has none
 MISSED_SHARE = 0.1
@@ -201,7 +201,7 @@ class WeightedMean:
         self.replies += 1
         share = weight / self.weight
         for name, array in arrays.items():
-            value = torch.from_numpy(array)
+            value = read_only(array)
             if self.replies == 1:
                 self.arrays[name] = value.clone()
             else:

@@ -20,7 +20,7 @@ from flwr.app import ArrayRecord
 from torch import Tensor
 
 from fedbrats.algorithms.base import FP16, SPARSE, Transfer
-from fedbrats.arrays import BadArrays, Signature
+from fedbrats.arrays import BadArrays, Signature, read_only
 
 FULL, HALF, PLACE = "float32", "float16", "int32"
 LARGEST = 65504.0  # of float16
@@ -54,7 +54,7 @@ def sent_changes(
         if after.dtype != torch.float32:
             sent[name] = after
             continue
-        change = after - torch.from_numpy(received[name])
+        change = after - read_only(received[name])
         if transfer.keeps:
             change += kept.get(name, 0.0)
         if transfer.kind in SPARSE and name in names:

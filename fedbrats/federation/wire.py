@@ -15,7 +15,7 @@ import torch
 from flwr.app import Array, ArrayRecord, RecordDict
 from torch import Tensor
 
-from fedbrats.arrays import BadArrays, Signature
+from fedbrats.arrays import BadArrays, Signature, read_only
 
 HEADER_BYTES = 4096  # more than any .npy header we accept
 
@@ -64,7 +64,7 @@ def _from_bits(bits: np.ndarray) -> np.ndarray:
 
 def own_tensor(array: Array) -> Tensor:
     """A copy of an array that this process itself made by `to_record`."""
-    found = torch.from_numpy(numbers(array))
+    found = read_only(numbers(array))
     return found.to(torch.bfloat16) if array.dtype == BFLOAT16 else found.clone()
 
 

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from fedbrats.algorithms.base import Reply
+from fedbrats.arrays import read_only
 from fedbrats.config.targets import ConfigError
 from fedbrats.models.facts import batch_norm_arrays
 from fedbrats.privacy.noise import SecretNumbers
@@ -130,7 +131,7 @@ class PrivateMean:
         self._norms.append(norm)
 
     def _update(self, name: str, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).double() - self._start[name].double()
+        return read_only(array).double() - self._start[name].double()
 
     def finish(self, noise: SecretNumbers) -> dict[str, float]:
         """Add noise once, divide by the replies and put the new global model into `arrays`.

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedbrats.arrays import read_only
 from fedbrats.scenario.faults import erased, inverted
 
 SIGN_FLIP, SCALE, NOISE, LABEL_FLIP, BACKDOOR = "sign_flip", "scale", "noise", "label_flip", "backdoor"
@@ -71,7 +72,7 @@ def poisoned(
     if kind == LABEL_FLIP:
         return found
     for name in sorted(names & trained.keys()):
-        before = torch.from_numpy(received[name]).to(trained[name])
+        before = read_only(received[name]).to(trained[name])
         change = trained[name].detach() - before
         if kind == NOISE:
             drawn = torch.from_numpy(rng.standard_normal(change.shape)).to(change)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedbrats.algorithms.base import Arrays, Collector, Group, Memory, Reply
 from fedbrats.algorithms.fedavg import EqualMean, FedAvg
+from fedbrats.arrays import read_only
 
 BLOCK = 2**18  # numbers of an array that are looked at together, at all sites
 
@@ -81,7 +82,7 @@ def blocks(replies: Sequence[Reply], name: str) -> Iterator[Tensor]:
 
     Of the whole array they would be as much memory again as the replies, and what is made of them several times that.
     """
-    flat = [torch.from_numpy(reply.arrays[name]).reshape(-1) for reply in replies]
+    flat = [read_only(reply.arrays[name]).reshape(-1) for reply in replies]
     for begin in range(0, max(1, len(flat[0])), BLOCK):  # one of nothing at all, too
         yield torch.stack([values[begin : begin + BLOCK] for values in flat])
 
