@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from fedbrats.algorithms.base import Company
+from fedbrats.checks.annotators import check_annotators
 from fedbrats.checks.by_engine import check_address, check_one_exchange, with_quorum
 from fedbrats.checks.classification import check_classifies
 from fedbrats.checks.planned import check_model_plan, refuse_by_hand, with_plan_asked
@@ -142,6 +143,7 @@ def _check_targets(config: Config) -> None:
     channels = check_network(config, parts.blank)
     kind = 0 if parts.classifies else dimensions(parts.blank)
     check_loss(parts.loss, channels, kind)
+    check_annotators(config, parts, channels)
     check_beside(config, parts.blank, parts.loss)
     check_with_network(config, parts, channels)
     check_survey(config.survey, "federated" in config.arms, isinstance(parts.privacy, DpSgd))

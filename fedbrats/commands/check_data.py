@@ -89,7 +89,7 @@ def list_folder(config: Config, progress: Callable[[CaseCheck], Any] | None = No
         raise ConfigError("data.root: name the folder that holds the cases")
     root = Path(config.data.root).expanduser()
     notes: list[str] = []
-    cases = find_cases(root, notes.append, links=config.data.links)
+    cases = find_cases(root, notes.append, links=config.data.links, labels=config.data.labels)
     found = find_institutions(cases, config.partition)
     problem = ""
     try:

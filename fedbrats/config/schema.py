@@ -44,6 +44,7 @@ class PhantomConfig:
     label_strength: float | None = (
         None  # of the link of a label to the image, 0 (chance) to 1; None: no label
     )
+    annotators: int | None = None  # who outline the whole tumour of each case; data.labels=annotators needs 3
 
 
 @dataclass

@@ -102,12 +102,13 @@ def prepare_case(case: Case, system: LabelSystem, cache: Path, bounds: Bounds = 
         CacheError: the cache folder cannot be written.
     """
     files = files_of(case)
-    for file in files.values():
-        check_file(file.path, bounds)  # before an endless one is hashed
-    stamps = {file.path: file_stamp(file.path) for file in files.values()}
+    paths = [path for file in files.values() for path in file.paths]
+    for path in paths:
+        check_file(path, bounds)  # before an endless one is hashed
+    stamps = {path: file_stamp(path) for path in paths}
     make_layout(cache)
     digests = {path: file_digest(path, stamp, cache) for path, stamp in stamps.items()}
-    sha256 = {name: digests[file.path] for name, file in files.items()}
+    sha256 = {name: " ".join(digests[path] for path in file.paths) for name, file in files.items()}
     settings = {
         "format": FORMAT,
         "files": [[name, sha256[name], files[name].channel] for name in sorted(files)],

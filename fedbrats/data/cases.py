@@ -13,10 +13,19 @@ MODALITIES = ("t1", "t1ce", "t2", "flair")
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One volume: a 3D file, or one channel of a 4D file."""
+    """One volume: a 3D file, or one channel of a 4D file.
+
+    others: of a label that is a sum of masks, the files of the further annotators; see `data.annotators`.
+    """
 
     path: Path
     channel: int | None = None
+    others: tuple[Path, ...] = ()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file that is read."""
+        return self.path, *self.others
 
 
 @dataclass(frozen=True)
@@ -25,7 +34,7 @@ class Case:
 
     images: modality -> file, without an entry for a modality that was not found; label: segmentation, if any; family:
     how it is called, as `families.naming_of` says; faults: why its files cannot be used as they lie there; remarks:
-    what was decided about them.
+    what was decided about them; masks: one per annotator of a structure, in the order of their numbers.
     """
 
     name: str
@@ -34,6 +43,7 @@ class Case:
     family: str
     faults: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    masks: tuple[ImageFile, ...] = ()
 
 
 def as_labelled(case: Case, numbers: set[int] | None) -> Labelled:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedbrats.data.cases import Case, as_labelled
+from fedbrats.data.cases import Case, ImageFile, as_labelled
 from fedbrats.data.families import AUTO, Families, settle
 from fedbrats.data.inspection import CaseCheck, Problem, case_files, inspect_case
 from fedbrats.data.nifti import USUAL
@@ -119,13 +119,21 @@ def _contents_key(case: Case, bounds: Bounds) -> str:
     head = [_FORMAT, case.name, case.family, case.faults, case.remarks, bounds.max_voxels, str(bounds.root)]
     key = hashlib.blake2b(json.dumps(head).encode(), digest_size=16)
     for kind, file in case_files(case).items():
-        key.update(json.dumps([kind, str(file and file.path), file and file.channel]).encode())
+        key.update(json.dumps([kind, *_place(file)]).encode())
         if file and file.channel in (None, 0):  # a 4D file once
-            with suppress(VolumeError):
-                check_file(file.path, bounds)  # before an endless one is hashed
-                with file.path.open("rb") as handle:
-                    key.update(hashlib.file_digest(handle, "blake2b").digest())
+            for path in file.paths:
+                with suppress(VolumeError):
+                    check_file(path, bounds)  # before an endless one is hashed
+                    with path.open("rb") as handle:
+                        key.update(hashlib.file_digest(handle, "blake2b").digest())
     return key.hexdigest()
+
+
+def _place(file: ImageFile | None) -> list[Any]:
+    """Where a file lies, for a key."""
+    if file is None:
+        return ["None", None]
+    return [str(file.path), file.channel, *map(str, file.others)]
 
 
 def _folders_outside(bounds: Bounds) -> list[Problem]:

@@ -73,6 +73,8 @@ PED_2023 = LabelSystem("ped2023", ncr=1, ed=2, et=3)
 PED_2024 = LabelSystem("ped2024", ncr=2, ed=4, et=1, also_ncr=(3,))  # 3 = cyst, a part of the core
 MEN = LabelSystem("men", ncr=1, ed=2, et=3)
 MET = LabelSystem("met", ncr=1, ed=2, et=3, ignored=(4,))  # 4 = resection cavity, since 2025
+# How many of three annotators marked a voxel, so that WT, TC and ET are at least 1, at least 2 and all 3 of them.
+ANNOTATORS = LabelSystem("annotators", ncr=2, ed=1, et=3)
 
 FAMILIES = (
     Family("brats2021", "BraTS 2017 to 2021", BRATS_2017, GLIOMA, "Baid et al. 2021, arXiv 2107.02314"),
@@ -110,6 +112,14 @@ FAMILIES = (
         "Kazerooni et al. 2024, arXiv 2404.15009; metrics_PED.py of BraTS-2024-Metrics",
     ),
     Family("msd", "Decathlon Task01", MSD, GLIOMA, "Antonelli et al. 2022, Nat Commun 13:4128; dataset.json"),
+    # Never guessed; the masks of the annotators are summed (`data.annotators`).
+    Family(
+        ANNOTATORS.name,
+        "counts of three annotators: WT is at least 1 of them, TC at least 2, ET all 3",
+        ANNOTATORS,
+        GLIOMA,
+        "Modeling multi-annotator uncertainty as multi-class segmentation problem, BrainLes 2021, section 3.2",
+    ),
 )
 BY_NAME = {family.name: family for family in FAMILIES}
 

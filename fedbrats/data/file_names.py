@@ -11,6 +11,9 @@ from fedbrats.data.nifti import SUFFIXES
 OLD = {"_t1": "t1", "_t1ce": "t1ce", "_t1gd": "t1ce", "_t2": "t2", "_flair": "flair", "_seg": "seg"}
 OLD |= {"_segm": "seg", "_glistrboost_manuallycorrected": "seg"}
 NEW = {"-t1n": "t1", "-t1c": "t1ce", "-t2w": "t2", "-t2f": "flair", "-seg": "seg"}
+MOST_ANNOTATORS = 9  # whose masks a case may have
+OLD |= {f"_annotator{number}": f"annotator{number}" for number in range(1, MOST_ANNOTATORS + 1)}
+NEW |= {f"-annotator{number}": f"annotator{number}" for number in range(1, MOST_ANNOTATORS + 1)}
 _BARE = {ending[1:]: kind for ending, kind in (NEW | OLD).items()}  # t1.nii.gz in the folder of its case
 _MACHINE_MADE = ("_automated_approx_segm",)  # UPENN-GBM ships them beside the corrected segmentations
 
@@ -22,7 +25,7 @@ def stem_of(name: str) -> str | None:
 
 
 def case_and_kind(path: Path) -> tuple[str, str] | None:
-    """Split the name of a volume into case name and modality (or "seg"); None for any other file.
+    """Split the name of a volume into case name and modality (or "seg", or "annotator1" ...); None for others.
 
     A file in a folder that is itself called like a volume (`<case>_flair.nii/00000057_brain_flair.nii`) is what that
     folder says; a file that is called like its modality alone (`t1.nii.gz`) is of the case that its folder names.

@@ -8,12 +8,22 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from fedbrats.config.names import fault
 from fedbrats.data import decathlon
+from fedbrats.data.annotators import by_annotators
 from fedbrats.data.cases import MODALITIES, Case, ImageFile
-from fedbrats.data.families import naming_of
-from fedbrats.data.file_names import NEW, case_and_kind, named_by_folder, stem_of, wrapped
+from fedbrats.data.families import AUTO, naming_of
+from fedbrats.data.family_table import ANNOTATORS
+from fedbrats.data.file_names import (
+    MOST_ANNOTATORS,
+    NEW,
+    case_and_kind,
+    named_by_folder,
+    stem_of,
+    wrapped,
+)
 from fedbrats.data.patients import same
 from fedbrats.data.sentences import some
 from fedbrats.data.walking import INSIDE, visible_files
@@ -43,7 +53,11 @@ class _Group:
 
 
 def find_cases(
-    root: Path | str, say: Say = lambda text: None, unlabelled: bool = False, links: str = INSIDE
+    root: Path | str,
+    say: Say = lambda text: None,
+    unlabelled: bool = False,
+    links: str = INSIDE,
+    labels: Any = AUTO,
 ) -> list[Case]:
     """Find every case under a folder, flat or nested, sorted by name.
 
@@ -59,6 +73,7 @@ def find_cases(
         say: told in one sentence each what was passed over or decided for many files at once.
         unlabelled: also the test cases of the Decathlon, which have no labels.
         links: "inside" passes over linked folders that lie outside `root`, "follow" searches them too.
+        labels: `data.labels`; with "annotators" the label of a case is the sum of its annotators' masks.
 
     Raises:
         ValueError: no such folder, or no case in it.
@@ -79,7 +94,8 @@ def find_cases(
         )
     for note in notes:
         say(note)
-    return sorted(map(_named_well, _joined(cases)), key=lambda case: case.name)
+    cases = sorted(map(_named_well, _joined(cases)), key=lambda case: case.name)
+    return [by_annotators(case, unlabelled) for case in cases] if labels == ANNOTATORS.name else cases
 
 
 def _named_cases(files: Sequence[Path], say: Say) -> list[Case]:
@@ -159,7 +175,9 @@ def _case(group: _Group) -> Case:
             f"its files spell its name in {len(group.spelled)} ways: {some(sorted(group.spelled))}"
         )
     family = naming_of(name, _hyphens(files.values()))
-    return Case(name, images, label, family, tuple(faults), tuple(remarks))
+    numbered = (f"annotator{number}" for number in range(1, MOST_ANNOTATORS + 1))
+    masks = tuple(ImageFile(files[kind]) for kind in numbered if kind in files)
+    return Case(name, images, label, family, tuple(faults), tuple(remarks), masks)
 
 
 def _hyphens(paths: Iterable[Path]) -> bool:

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from fedbrats.data import decathlon
+from fedbrats.data.annotators import read_file
 from fedbrats.data.cases import MODALITIES, Case, ImageFile
 from fedbrats.data.family_table import OWN_HYPHENS
 from fedbrats.data.grids import difference, forms_apart
-from fedbrats.data.nifti import USUAL, Source, read_volume
+from fedbrats.data.nifti import USUAL, Source
 from fedbrats.data.regions import label_numbers
 from fedbrats.data.stream import Bounds
 
@@ -98,7 +99,7 @@ def inspect_case(case: Case, bounds: Bounds = USUAL) -> CaseCheck:
             )
             continue
         try:
-            data, sources[file.path] = read_volume(file.path, file.channel, bounds)
+            data, sources[file.path] = read_file(file, bounds)
         except ValueError as error:
             findings.error(file.path, str(error).removeprefix(f"{file.path}: "))
             continue

@@ -27,8 +27,8 @@ import numpy as np
 
 from fedbrats.config.names import check_institutions
 from fedbrats.config.targets import ConfigError
-from fedbrats.data.cases import MODALITIES
-from fedbrats.data.phantom_anatomy import draw_anatomy, make_grid
+from fedbrats.data.file_names import MOST_ANNOTATORS
+from fedbrats.data.phantom_anatomy import annotated, draw_anatomy, make_grid
 from fedbrats.data.phantom_scanner import draw_scanner, random_stream, scan
 from fedbrats.devices import left_to_parent
 from fedbrats.files import read_json, write_csv, write_text
@@ -57,6 +57,7 @@ class Settings:
     seed: int
     generator: int = GENERATOR
     label_strength: float | None = None
+    annotators: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of `phantom.json`."""
@@ -71,6 +72,7 @@ def write_phantom(
     shift: float = 1.0,
     seed: int = 0,
     label_strength: float | None = None,
+    annotators: int | None = None,
     workers: int = 1,
 ) -> list[Path]:
     """Write a phantom data set in BraTS 2019 naming, or complete one that was interrupted.
@@ -80,6 +82,9 @@ def write_phantom(
     voxels are cubes of 1 mm at 240x240x155 and larger in smaller volumes, because the head keeps its size.
     `phantom.json` is written last, and a finished data set is left as it is. A file depends on seed, shape,
     shift, strength, institution and case number alone, byte for byte.
+
+    With annotators there is also `_annotator1` and so on (uint8, 0 and 1): the whole tumour as each of them outlines
+    it, as `phantom_anatomy.annotated` says. Their number changes no other file.
 
     With a strength s, `labels.csv` has a label of every case, of every two in a row of an institution one 0 and one 1.
     With probability s it decides whether the tumour enhances (high grade, 1) or not (0); else the image knows nothing
@@ -92,6 +97,7 @@ def write_phantom(
         shift: strength of the differences between institutions; 0 gives all the same scanner and case mix.
         seed: of every random choice.
         label_strength: of the link between label and image, from 0 to 1; None: no labels.
+        annotators: 2 to 9 of them; None: none.
         workers: processes; at most 1 means this process.
 
     Returns:
@@ -100,7 +106,7 @@ def write_phantom(
     Raises:
         ConfigError: a setting is out of range, or `root` holds anything else.
     """
-    settings = _check(sites, shape, shift, seed, label_strength)
+    settings = _check(sites, shape, shift, seed, label_strength, annotators)
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
     cases = [(site, number) for site, count in settings.sites.items() for number in range(1, count + 1)]
@@ -135,7 +141,12 @@ def label_of(seed: int, institution: str, number: int) -> int:
 
 
 def _check(
-    sites: Any, shape: Sequence[int], shift: float, seed: int, strength: float | None = None
+    sites: Any,
+    shape: Sequence[int],
+    shift: float,
+    seed: int,
+    strength: float | None = None,
+    annotators: int | None = None,
 ) -> Settings:
     if isinstance(sites, str):
         if sites not in PRESETS:
@@ -167,10 +178,14 @@ def _check(
         raise ConfigError(
             f"data.phantom.label_strength must be a number from 0 (chance) to 1, or null, not {strength!r}"
         )
+    if annotators is not None and not (_whole(annotators) and 2 <= annotators <= MOST_ANNOTATORS):
+        raise ConfigError(
+            f"data.phantom.annotators must be a whole number from 2 to {MOST_ANNOTATORS}, or null, not {annotators!r}"
+        )
     counts = {str(name): int(count) for name, count in sites.items()}
     sides = (int(shape[0]), int(shape[1]), int(shape[2]))
     said = None if strength is None else float(strength)
-    return Settings(counts, sides, float(shift), int(seed), label_strength=said)
+    return Settings(counts, sides, float(shift), int(seed), label_strength=said, annotators=annotators)
 
 
 def _whole(value: object) -> bool:
@@ -251,12 +266,14 @@ def write_case(root: Path, settings: Settings, institution: str, number: int) ->
         label = label_of(settings.seed, institution, number)
         high_grade = bool(label) if link < settings.label_strength else high_grade
     anatomy = draw_anatomy(grid, rng, high_grade, scanner.tumour_size)
-    images = scan(anatomy, grid, scanner, rng)
+    boxes: dict[str, np.ndarray] = {**scan(anatomy, grid, scanner, rng), "seg": anatomy.labels}
+    for one in range(1, (settings.annotators or 0) + 1):
+        own = random_stream(settings.seed, institution, number, "annotator", one)
+        boxes[f"annotator{one}"] = annotated(grid, own, anatomy).astype(np.uint8)
     name = case_name(institution, number)
     draft = root / f".writing-{name}"
     draft.mkdir(exist_ok=True)
-    for kind in (*MODALITIES, "seg"):
-        box = anatomy.labels if kind == "seg" else images[kind]
+    for kind, box in boxes.items():
         volume = np.zeros(settings.shape, box.dtype)
         volume[grid.window] = box
         (draft / f"{name}_{kind}.nii.gz").write_bytes(_nifti(volume, grid.spacing))

@@ -19,6 +19,8 @@ BOX = (150.0, 186.0, 155.0)  # mm, holds every brain; at 240x240x155 it makes vo
 NCR, ED, ET = 1, 2, 4  # numbers in BraTS files up to 2021
 MULTIFOCAL = 0.15  # share of high-grade cases with a second lesion
 RATER = 1.5  # mm, standard deviation of the rater's outline of oedema
+# The same of each of several annotators. It is about a voxel of the small phantoms, as less would move few of theirs.
+ANNOTATOR = 3.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Anatomy:
     oedema: Volume  # how far oedema replaces the tissue's own signal
     lesions: Volume  # small white-matter lesions of age, bright on FLAIR and no part of the tumour
     vessels: Volume  # sagittal sinus, bright on T1ce
+    depth: Volume  # below the true outline of the whole tumour: mm, approximate, negative outside
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,19 @@ def draw_anatomy(grid: Grid, rng: np.random.Generator, high_grade: bool, size: f
     oedema = np.clip(inside / np.float32(5) + np.float32(0.5), 0, 1)
     vessels = _soft(4 - np.hypot(grid.x, depth - 3), grid.spacing) * (grid.y > -40)
     vessels *= (grid.z > -25) & (labels == 0)
-    return Anatomy(mask, csf, gm, labels, oedema, lesions * (labels == 0), vessels)
+    outer = np.maximum(inside, (1 - tumour.reach) * np.float32(tumour.radius))
+    return Anatomy(mask, csf, gm, labels, oedema, lesions * (labels == 0), vessels, outer)
+
+
+def annotated(grid: Grid, rng: np.random.Generator, anatomy: Anatomy) -> NDArray[np.bool_]:
+    """The whole tumour [X, Y, Z] as one annotator outlines it.
+
+    Everywhere the outline is shifted by a distance of mean 0 and standard deviation `ANNOTATOR`, smooth on the scale of
+    20 mm. So an annotator marks a voxel of depth d mm with the probability Phi(d / ANNOTATOR), and of several the
+    number who do is binomial.
+    """
+    shift = np.float32(ANNOTATOR) * smooth_noise(grid, rng, 20.0)
+    return anatomy.mask & (anatomy.depth + shift > 0)
 
 
 def _soft(signed: Volume, spacing: float) -> Volume:

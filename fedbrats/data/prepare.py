@@ -107,7 +107,7 @@ def prepare(
     root = data_root(data, workers, say)
     cache = Path(data.cache).expanduser()
     remove_partial(cache, STALE_SECONDS)
-    cases = find_cases(root, say, links=data.links)
+    cases = find_cases(root, say, links=data.links, labels=data.labels)
     bounds = bounds_of(root, data.max_voxels, data.links)
     task = task or TaskConfig()
     labels = task_labels(task, root, cases)

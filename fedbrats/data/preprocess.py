@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from fedbrats.data.annotators import read_file
 from fedbrats.data.brain import background_share
 from fedbrats.data.cases import MODALITIES, Case, ImageFile
-from fedbrats.data.nifti import USUAL, Source, read_volume, spacing_of
+from fedbrats.data.nifti import USUAL, Source, spacing_of
 from fedbrats.data.regions import REGIONS, LabelSystem, regions_from_labels, to_canonical
 from fedbrats.data.stream import Bounds
 
@@ -51,7 +52,7 @@ def preprocess(
     volumes: dict[str, np.ndarray] = {}
     sources: dict[str, Source] = {}
     for name, file in files.items():
-        volumes[name], sources[name] = read_volume(file.path, file.channel, bounds)
+        volumes[name], sources[name] = read_file(file, bounds)
         if volumes[name].shape != volumes[MODALITIES[0]].shape:
             raise ValueError(
                 f"{file.path}: shape {volumes[name].shape} differs from {volumes[MODALITIES[0]].shape} of "

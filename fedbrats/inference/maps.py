@@ -11,6 +11,8 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from fedbrats.data.nifti import Source, canonical_affine, canonical_shape, image_in
 from fedbrats.files import replacing
 
+SHARE = "annotators_share"  # of annotators, in the name of a map
+
 
 def write_map(path: Path, values: np.ndarray, source: Source) -> None:
     """Write values float32 [X, Y, Z] in canonical order as a NIfTI file in the space of `source`.

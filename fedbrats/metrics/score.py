@@ -50,10 +50,11 @@ def score_case(
         if unexpected:
             raise ValueError(f"{name}: unexpected labels {unexpected}, canonical labels are 0, 1, 2, 3")
     pairs = zip(REGIONS, regions_from_labels(prediction), regions_from_labels(reference), strict=True)
-    return {
-        region: _score_region(region, Masks(p, r, size, convention, lesions.of_region(region)), metrics)
-        for region, p, r in pairs
-    }
+    whole, found = (prediction, reference), dict[str, dict[str, float]]()
+    for region, p, r in pairs:
+        masks = Masks(p, r, size, convention, lesions.of_region(region), whole)
+        found[region] = _score_region(region, masks, metrics)
+    return found
 
 
 def _score_region(region: str, masks: Masks, metrics: Sequence[Metric]) -> dict[str, float]:

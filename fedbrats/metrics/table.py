@@ -39,7 +39,8 @@ class Masks:
     """One region of one case: `prediction` and `reference`, bool [X, Y, Z] of the whole volume.
 
     spacing: voxel size in mm along X, Y, Z; convention: `metrics.convention`; rule: constants of the lesion-wise scores
-    for this region.
+    for this region; labels: canonical labels of the whole case, prediction and reference, for what one
+    region alone does not tell.
     """
 
     prediction: np.ndarray
@@ -47,6 +48,7 @@ class Masks:
     spacing: Spacing
     convention: str
     rule: Lesions = GLIOMA
+    labels: tuple[np.ndarray, np.ndarray] | None = None
 
     @cached_property
     def lesions(self) -> LesionScores:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -84,17 +85,18 @@ def without_truth(run: RunFolder) -> pd.DataFrame:
     return frame.loc[order.sort_values(["place", "rank"]).index].reset_index(drop=True)
 
 
-def truth_sentences(empty: pd.DataFrame) -> list[str]:
+def truth_sentences(empty: pd.DataFrame, words: Mapping[str, str] = task.IN_WORDS) -> list[str]:
     """How many cases lack a region, how they are scored, and the federated score with and without them.
 
     Args:
         empty: result of `without_truth`.
+        words: what the regions are called.
     """
     out = []
     for row in empty[empty["arm"] == "federated"].to_dict(orient="records"):
         right = round(row["right"] * row["empty"])
         out.append(
-            f"{row['empty']} of its {row['n']} test cases have no {task.IN_WORDS[row['region']]}: such a case scores 1 "
+            f"{row['empty']} of its {row['n']} test cases have no {words[row['region']]}: such a case scores 1 "
             f"where nothing of it is predicted, which was so in {right}, and 0 where anything is; the mean "
             f"{task.MAIN_TITLE} is {number(row['mean'], 3)} with them and {number(row['mean_with'], 3)} without."
         )

@@ -155,7 +155,10 @@ def _print_table(run: RunFolder, table: pd.DataFrame, whole: pd.DataFrame, conso
     )
     if notes:
         console.print(plain(f"{MISSING} = {'; '.join(notes)}."))
-    for line in (f"Optimiser steps in a row: {steps_in_words(run)}.", *truth_sentences(without_truth(run))):
+    for line in (
+        f"Optimiser steps in a row: {steps_in_words(run)}.",
+        *truth_sentences(without_truth(run), run.in_words),
+    ):
         console.print(plain(line))
     seen = [arm_title(arm) for arm in dict.fromkeys(whole["arm"]) if arm in OF_TRAINING_SITES]
     if seen and run.holdout:

@@ -164,10 +164,10 @@ def result_sentences(run: RunFolder, table: pd.DataFrame, empty: pd.DataFrame) -
     whole = scored[scored[task.MAIN].notna()]
     out, steps = [], steps_of_arms(run)
     for arm in dict.fromkeys(whole["arm"]):
-        out.append(_arm_sentence(whole[whole["arm"] == arm], arm, steps))
+        out.append(_arm_sentence(whole[whole["arm"] == arm], arm, steps, run.in_words))
         if arm == "federated":
-            out += _in_a_row_sentence(run) + truth_sentences(empty)
-            out += _worst_sentence(table) + _unseen_sentence(table)
+            out += _in_a_row_sentence(run) + truth_sentences(empty, run.in_words)
+            out += _worst_sentence(table, run.in_words) + _unseen_sentence(table, run.in_words)
     none = "No test case was scored, so there is no result yet."
     if (run.path / AGGREGATES.name).is_file():
         none = "The sites keep the results of single cases; their means are below."
@@ -188,15 +188,15 @@ def result_sentences(run: RunFolder, table: pd.DataFrame, empty: pd.DataFrame) -
     return [*out, sentence[0].upper() + sentence[1:]]
 
 
-def _arm_sentence(rows: pd.DataFrame, arm: str, steps: Mapping[str, Steps]) -> str:
+def _arm_sentence(rows: pd.DataFrame, arm: str, steps: Mapping[str, Steps], words: Mapping[str, str]) -> str:
     """Mean of the main score per region, with the interval for the federated arm, the share of pooled and the steps."""
     values = {row["region"]: row for row in rows.to_dict(orient="records")}
     regions = task.in_order(values)
     means = [f"{values[r][task.MAIN]:.3f}" for r in regions]
     if arm == "federated":
-        means = [f"{values[r][task.MAIN]:.3f}{_interval(values[r])} for {task.IN_WORDS[r]}" for r in regions]
+        means = [f"{values[r][task.MAIN]:.3f}{_interval(values[r])} for {words[r]}" for r in regions]
     if arm == FLOOR:
-        means = [f"{values[r][task.MAIN]:.3f} for {task.IN_WORDS[r]}" for r in regions]
+        means = [f"{values[r][task.MAIN]:.3f} for {words[r]}" for r in regions]
     share, percents = "", [values[r]["percent_of_pooled"] for r in regions]
     if arm != "pooled" and not any(pd.isna(value) for value in percents):
         share = (
@@ -230,18 +230,18 @@ def listed(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def _worst_sentence(table: pd.DataFrame) -> list[str]:
+def _worst_sentence(table: pd.DataFrame, words: Mapping[str, str]) -> list[str]:
     worst = worst_institution(table, "federated", task.LEADING)
     if worst is None:
         return []
     unseen = ", unseen in training" if worst["unseen"] else ""
     where = f"{worst['site']} ({plural(worst['n'], 'test case')}{unseen})"
     said = f"a mean {task.MAIN_TITLE} of {worst['mean']:.3f}"
-    return [f"Its weakest institution for {task.IN_WORDS[task.LEADING]} is {where} with {said}."]
+    return [f"Its weakest institution for {words[task.LEADING]} is {where} with {said}."]
 
 
-def _unseen_sentence(table: pd.DataFrame) -> list[str]:
-    leading = task.IN_WORDS[task.LEADING].replace(" ", "-")
+def _unseen_sentence(table: pd.DataFrame, words: Mapping[str, str]) -> list[str]:
+    leading = words[task.LEADING].replace(" ", "-")
     rows = table[
         (table["arm"] == "federated") & table["unseen"] & (table["region"] == task.LEADING) & (table["n"] > 0)
     ]

@@ -6,6 +6,7 @@ not asked for): what is missing is listed in `RunFolder.missing`. A file that is
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,11 @@ class RunFolder:
     def task(self) -> Task:
         """What sites told in every round, and what it is worth."""
         return CLASSIFICATION if self.classifies else task.SEGMENTATION
+
+    @property
+    def in_words(self) -> Mapping[str, str]:
+        """The regions in words."""
+        return task.words_of((self.config.get("data") or {}).get("labels"))
 
     @property
     def convention(self) -> str:

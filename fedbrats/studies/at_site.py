@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fedbrats.checks.annotators import counts_annotators
 from fedbrats.checks.config import check_config
 from fedbrats.checks.plan import check_dealt, check_plan
 from fedbrats.checks.settings import check_same_cases
@@ -114,6 +115,7 @@ def settled(site: SiteFile, folder: Path) -> Config:
     except ConfigError as error:
         raise StudyRefused(str(error)) from error
     _check_limits(site, asked)
+    _check_annotators(site, asked)
     config = lay_over(site, asked)
     check_config(config)
     if not (folder / PLAN).is_file():
@@ -132,6 +134,15 @@ def _check_limits(site: SiteFile, asked: Config) -> None:
     if most is not None and asks_sites(asked) and isinstance(wanted, int | float) and wanted > most:
         raise StudyRefused(
             f"limits.plan_memory_gb={most:g}: the study plans its network for model.plan_memory={wanted:g} GB"
+        )
+
+
+def _check_annotators(site: SiteFile, asked: Config) -> None:
+    """Refuse regions of a tumour and counts of annotators in one study: the same channels mean different things."""
+    if counts_annotators(site.data) != counts_annotators(asked.data):
+        raise StudyRefused(
+            f"data.labels={site.data.labels}: the study is set up with data.labels={asked.data.labels}, and counts of "
+            "annotators train with counts only"
         )
 
 

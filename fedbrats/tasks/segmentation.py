@@ -13,12 +13,13 @@ What a network's output channels mean is told by their number, so nothing has to
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedbrats.data.family_table import ANNOTATORS
 from fedbrats.data.regions import BACKGROUND, ED, ET, NCR, REGIONS, labels_from_regions, regions_from_labels
 from fedbrats.metrics.hd95 import Spacing
 from fedbrats.metrics.overlap import dice
@@ -28,6 +29,8 @@ from fedbrats.tasks.task import Task
 WHOLE, REGION, CLASS = 1, len(REGIONS), 4  # numbers of output channels
 EDGE = 1e-6  # probabilities are kept this far from 0 and 1 where a logarithm is taken
 IN_WORDS = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}  # in the order of `REGIONS`
+# The same where labels are counts of annotators.
+COUNTS_IN_WORDS = {"WT": "at least 1 annotator", "TC": "at least 2 annotators", "ET": "all 3 annotators"}
 LEADING = REGIONS[0]  # the whole: where to look first, and the region of sentences that have room for one
 MAIN = "dice"  # the metric that sites tell in every round, and that says which model is better
 GAINS = (-1.0, 1.0)  # least and largest difference of two main scores of a case
@@ -104,6 +107,11 @@ def labels_from_probabilities(probabilities: Tensor) -> np.ndarray:
     if len(found) == WHOLE:
         return np.where(found[0], ED, BACKGROUND).astype(np.uint8)
     return labels_from_regions(found)
+
+
+def words_of(labels: object) -> Mapping[str, str]:
+    """Each region in words, by `data.labels`."""
+    return COUNTS_IN_WORDS if labels == ANNOTATORS.name else IN_WORDS
 
 
 def in_order(regions: Collection[str]) -> tuple[str, ...]:

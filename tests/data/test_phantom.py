@@ -18,7 +18,7 @@ from fedbrats.data import phantom
 from fedbrats.data.cases import MODALITIES
 from fedbrats.data.finding import find_cases
 from fedbrats.data.phantom import PRESETS, write_phantom
-from fedbrats.data.phantom_anatomy import draw_anatomy, make_grid, smooth_noise, voxel_size
+from fedbrats.data.phantom_anatomy import annotated, draw_anatomy, make_grid, smooth_noise, voxel_size
 from fedbrats.data.phantom_scanner import draw_scanner, random_stream, scan
 from fedbrats.data.site_names import institution_from_name
 
@@ -318,3 +318,32 @@ def test_labels_do_not_follow_the_grades_that_they_do_not_decide() -> None:
 def test_a_strength_beyond_its_ends_is_refused(tmp_path: Path, strength: object) -> None:
     with pytest.raises(ConfigError, match=r"label_strength must be a number from 0 \(chance\) to 1"):
         write_phantom(tmp_path / "new", **SMALL, label_strength=strength)  # type: ignore[arg-type]
+
+
+def test_annotators_change_no_other_file_and_not_each_other(tmp_path: Path) -> None:
+    for folder, annotators in (("none", None), ("two", 2), ("three", 3)):
+        write_phantom(tmp_path / folder, **SMALL, annotators=annotators)
+    none, two, three = (contents(tmp_path / folder) for folder in ("none", "two", "three"))
+    assert len(three) == 15 + 3 * 3
+    assert none.items() < two.items() < three.items()
+    masks = [nib.load(f) for f in sorted((tmp_path / "three" / "BraTS19_TMC_1_1").glob("*annotator*"))]
+    voxels = [np.asarray(mask.dataobj) for mask in masks]
+    assert [np.unique(v).tolist() for v in voxels] == [[0, 1]] * 3
+    assert not any(np.array_equal(voxels[i], voxels[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_an_outline_of_an_annotator_moves_by_the_stated_distance() -> None:
+    """At depth d mm the probability to be marked is Phi(d / 3 mm): .159, .5 and .841 at -3, 0 and 3."""
+    grid, shares = make_grid(DEMO), []
+    anatomy = draw_anatomy(grid, random_stream(0, "A", 1), True, 1.0)
+    marked = [annotated(grid, random_stream(0, "annotator", one), anatomy) for one in range(60)]
+    for depth in (-3, 0, 3):
+        there = anatomy.mask & (np.abs(anatomy.depth - depth) < 0.3)
+        shares.append(float(np.mean([mask[there].mean() for mask in marked])))
+    assert shares == pytest.approx([0.159, 0.5, 0.841], abs=0.04)
+
+
+@pytest.mark.parametrize("annotators", [1, 10, 2.5, True])
+def test_a_wrong_number_of_annotators_is_refused(tmp_path: Path, annotators: Any) -> None:
+    with pytest.raises(ConfigError, match=r"data\.phantom\.annotators must be a whole number from 2 to 9"):
+        write_phantom(tmp_path, **SMALL, annotators=annotators)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from hydra.utils import instantiate
 from monai.losses import DiceLoss, GeneralizedDiceLoss
+from omegaconf import OmegaConf
 
 from fedbrats.losses.dice import Dice, GeneralizedDice, Tversky
 from fedbrats.tasks.segmentation import targets
@@ -122,3 +126,14 @@ def test_logits_and_target_of_different_shapes_are_refused() -> None:
 def test_bad_values_are_named(make: type, key: str) -> None:
     with pytest.raises(ValueError, match=f"^{key}"):
         make()
+
+
+def test_the_dice_of_counts_is_the_printed_one_and_a_half() -> None:
+    """Multi-annotator uncertainty, BrainLes 2021, Equations 3 and 4: minus the mean over all N + 1 classes of
+    sum(p m) / (sum p^2 + sum m^2), without a factor of 2."""
+    conf = Path(__file__).resolve().parents[2] / "conf" / "loss"
+    loss = instantiate(OmegaConf.load(conf / "dice_counts.yaml"))
+    logits, target = sample(4)
+    p, m = logits.double().softmax(1).flatten(2), target.double().flatten(2)
+    printed = -((p * m).sum(2) / (p.square().sum(2) + m.square().sum(2))).mean(1)
+    torch.testing.assert_close(loss(logits, target).double(), printed + 0.5, rtol=0, atol=1e-6)

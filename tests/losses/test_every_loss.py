@@ -61,6 +61,7 @@ def test_the_files_are_those_that_are_promised() -> None:
         "dice_region_weights",
         "dice_boundary",
         "dice_semantic",
+        "dice_counts",
         "topology_aware",
         "hausdorff",
         "ce_hausdorff",

@@ -58,7 +58,7 @@ def look_at_cases(
     root = Path(site.data.root)
     notes: list[str] = []
     try:
-        cases = find_cases(root, notes.append, links=site.data.links)
+        cases = find_cases(root, notes.append, links=site.data.links, labels=site.data.labels)
     except OSError as error:
         said = (
             f"its folder cannot be read: {reason_of(error)}. Mount it, or let the user of fedbrats read it."

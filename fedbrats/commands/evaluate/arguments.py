@@ -11,6 +11,7 @@ from omegaconf import MISSING, OmegaConf
 from fedbrats.commands.words import assign
 from fedbrats.config.schema import DataConfig, MetricsConfig
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.annotators import refuse_counts
 from fedbrats.data.families import AUTO, given
 
 WORLD, VOXELS = "world", "voxels"
@@ -56,5 +57,7 @@ def read_arguments(arguments: Sequence[str]) -> EvaluateConfig:
     if settings.grid not in (WORLD, VOXELS):
         raise ConfigError(f"grid={settings.grid}: choose {WORLD} or {VOXELS}.")
     for side in ("references", "predictions"):
-        given(getattr(settings.labels, side), f"labels.{side}")
+        value, key = getattr(settings.labels, side), f"labels.{side}"
+        given(value, key)
+        refuse_counts(key, value, f"score files of counts with '{key}={{ncr: 2, ed: 1, et: 3}}'")
     return settings

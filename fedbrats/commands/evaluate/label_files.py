@@ -17,6 +17,7 @@ from fedbrats.data.finding import find_cases
 from fedbrats.data.patients import same
 from fedbrats.data.sentences import some
 from fedbrats.data.walking import FOLLOW, visible_files
+from fedbrats.inference.maps import SHARE
 from fedbrats.tasks import segmentation as task
 
 # What tools put behind the case name; stripped until none is left ("_seg_GroundTruth").
@@ -25,7 +26,7 @@ _WORDS = (
     *("pred", "prediction", "gt", "groundtruth", "truth", "reference"),
 )
 _ENDINGS = (*(joint + word for word in _WORDS for joint in "_-"), "_automated_approx")
-_MAPS = re.compile(rf".+_(probability|uncertainty_\w+)_({'|'.join(task.REGIONS)})", re.IGNORECASE)
+_MAPS = re.compile(rf".+_((probability|uncertainty_\w+)_({'|'.join(task.REGIONS)})|{SHARE})", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from fedbrats.commands.predict.system import System, load_system
 from fedbrats.commands.words import path
 from fedbrats.config.schema import PostprocessConfig
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.annotators import refuse_counts
 from fedbrats.data.cache import CachedCase, restore
 from fedbrats.data.cases import Case
 from fedbrats.data.family_table import BRATS_2023
@@ -112,6 +113,7 @@ def _system(config: ExportConfig, own: Path | None) -> System:
         raise ConfigError(
             f"{config.run}: names {len(system.members)} models, an export holds one; name its arm."
         )
+    refuse_counts("data.labels", system.config.data.labels, "an export speaks of NCR, ED and ET; use predict")
     if locate := system.config.inference.locate:
         kind = f"{len(window_of(system.config))}D"
         raise ConfigError(

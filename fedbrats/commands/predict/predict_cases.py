@@ -19,14 +19,16 @@ from fedbrats.commands.predict.tables import Result, Scores, remove_tables, writ
 from fedbrats.commands.words import path
 from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.annotators import COUNT
 from fedbrats.data.cache import CachedCase, restore
 from fedbrats.data.cases import Case
 from fedbrats.data.entries import CacheError
+from fedbrats.data.family_table import ANNOTATORS
 from fedbrats.data.nifti import Source, write_labels
 from fedbrats.data.regions import LabelSystem, to_source
 from fedbrats.environment import describe_environment
 from fedbrats.files import write_json
-from fedbrats.inference.maps import write_map
+from fedbrats.inference.maps import SHARE, write_map
 from fedbrats.inference.predict import Prediction
 from fedbrats.metrics.uncertainty import case_uncertainty, entropy
 from fedbrats.report.predictions import write_prediction_report, write_uncertainty_figures
@@ -144,6 +146,10 @@ def _write_files(
     """Labels, and maps if asked for, in the space of the case's own images."""
     stored = case.meta["source"]
     source = Source(**{**stored, "shape": tuple(stored["shape"])})
+    numbers = LabelSystem.from_json(case.meta["label_system"])
+    whole = to_source(restore(labels, case), numbers)
+    if maps and numbers == ANNOTATORS:  # BrainLes 2021, section 3.2: "dividing the output mask values with N"
+        write_map(output / f"{case.name}_{SHARE}.nii.gz", (whole / COUNT).astype(np.float32), source)
     if maps:
         probabilities = prediction.by_region.numpy()
         found = {"probability": probabilities, "uncertainty_entropy": entropy(probabilities)}
@@ -153,13 +159,12 @@ def _write_files(
             for region, volume in zip(system.regions, volumes, strict=True):
                 file = output / f"{case.name}_{name}_{region.lower()}.nii.gz"
                 write_map(file, restore(volume.astype(np.float32, copy=False), case), source)
-    numbers = LabelSystem.from_json(case.meta["label_system"])
-    write_labels(output / f"{case.name}.nii.gz", to_source(restore(labels, case), numbers), source)
+    write_labels(output / f"{case.name}.nii.gz", whole, source)
 
 
 def _remove_files(output: Path, case: str) -> None:
     """Remove what an earlier prediction left of a case, so that no old file passes for a new one."""
-    names = [f"{case}.nii.gz"]
+    names = [f"{case}.nii.gz", f"{case}_{SHARE}.nii.gz"]
     for region in task.REGIONS:
         kinds = ("probability", "uncertainty_entropy", "uncertainty_std")
         names += [f"{case}_{kind}_{region.lower()}.nii.gz" for kind in kinds]

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fedbrats.commands.predict.arguments import PredictConfig
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.annotators import read_file
 from fedbrats.data.cache import CachedCase, prepare_case
 from fedbrats.data.cases import Case, as_labelled
-from fedbrats.data.families import Families, lesions_of, settle
-from fedbrats.data.family_table import FAMILIES, Family
+from fedbrats.data.families import AUTO, Families, lesions_of, settle
+from fedbrats.data.family_table import ANNOTATORS, FAMILIES, Family
 from fedbrats.data.finding import Say, find_cases
 from fedbrats.data.inspection import Problem, inspect_case
-from fedbrats.data.nifti import read_volume, spacing_of
+from fedbrats.data.nifti import spacing_of
 from fedbrats.data.regions import LabelSystem, label_numbers, to_canonical
 from fedbrats.data.stream import Bounds
 from fedbrats.data.walking import bounds_of
@@ -70,7 +72,7 @@ class Folder:
         if case.label is None:
             return dict.fromkeys(task.REGIONS, 0.0)
         try:
-            voxels, source = read_volume(case.label.path, case.label.channel, self.bounds)
+            voxels, source = read_file(case.label, self.bounds)
             masks = task.masks(to_canonical(voxels, self.system_of(case)), task.REGIONS)
         except ValueError:
             return dict.fromkeys(task.REGIONS, 0.0)
@@ -96,14 +98,15 @@ def open_folder(config: PredictConfig, cache: Path, run: Path, say: Say) -> Fold
     Raises:
         ConfigError: no such folder, no case in it, or label numbers that cannot be settled.
     """
+    labels = labels_for(config.labels, run)
     try:
         root = Path(config.data).expanduser()
-        cases = find_cases(root, say, unlabelled=True, links=config.links)
+        cases = find_cases(root, say, unlabelled=True, links=config.links, labels=labels)
         bounds = bounds_of(root, config.max_voxels, config.links, "")
         read = [as_labelled(case, _numbers(case, bounds)) for case in cases]
     except ValueError as error:
         raise ConfigError(str(error).replace("data.root", "data")) from error
-    families = settle(read, "labels", config.labels, trained_on(run))
+    families = settle(read, "labels", labels, trained_on(run))
     lost = [
         case.name for case in cases if case.name not in families.by_case and case.name not in families.odd
     ]
@@ -115,11 +118,29 @@ def open_folder(config: PredictConfig, cache: Path, run: Path, say: Say) -> Fold
     return Folder(cases, families, cache, bounds)
 
 
+def labels_for(labels: Any, run: Path) -> Any:
+    """`labels` of this prediction; a model of counts of annotators brings its own.
+
+    Raises:
+        ConfigError: it is counts of annotators for one of model and option only.
+    """
+    trained = trained_on(run)
+    counts = trained is not None and trained.labels == ANNOTATORS
+    if counts and labels in (None, AUTO, ANNOTATORS.name):
+        return ANNOTATORS.name
+    if counts or labels == ANNOTATORS.name:
+        is_not = "is" if counts else "is not"
+        raise ConfigError(
+            f"labels={labels}: the model of {run} {is_not} of counts of annotators; leave labels=auto."
+        )
+    return labels
+
+
 def _numbers(case: Case, bounds: Bounds) -> set[int] | None:
     if case.label is None:
         return None
     try:
-        return label_numbers(read_volume(case.label.path, case.label.channel, bounds)[0])
+        return label_numbers(read_file(case.label, bounds)[0])
     except ValueError:
         return None  # said when its turn comes
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from fedbrats import arrays
+from fedbrats.checks.annotators import counts_annotators
 from fedbrats.checks.config import check_config
 from fedbrats.commands.predict.arguments import PredictConfig, inference_settings, postprocess_settings
 from fedbrats.commands.predict.voices import voices
@@ -135,6 +136,11 @@ def load_system(config: PredictConfig, own: Path | None = None) -> System:
     for member in members:
         check_inference(member, inference)
     _check_combination(members, counts, inference)
+    if len({counts_annotators(member.config.data) for member in members}) > 1:
+        raise ConfigError(
+            "checkpoint: some models predict regions of a tumour, others counts of annotators "
+            "(data.labels=annotators); take one kind."
+        )
     regions = task.in_order({region for member in members for region in regions_of(member.config)})
     localiser = load_localiser(inference.locate, device, config.trust) if inference.locate else None
     chosen = (

@@ -13,6 +13,7 @@ from fedbrats.commands.words import assign
 from fedbrats.config.schema import DataConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data import transport
+from fedbrats.data.annotators import refuse_counts
 from fedbrats.data.families import AUTO
 
 OWN_LABELS = "labels"  # of `around`: each case's own label
@@ -65,6 +66,7 @@ def read_arguments(arguments: Sequence[str]) -> TransportConfig:
 
 
 def _check_together(config: TransportConfig, said: set[str]) -> None:
+    refuse_counts("labels", config.labels, "leave it out, so that the label file of each case is mapped")
     if config.back is None:
         if config.data is None:
             raise ConfigError(

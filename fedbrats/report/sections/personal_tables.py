@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -72,11 +73,12 @@ def _verdict(row: dict[str, Any]) -> str:
     return "gain" if row["low"] > 0 else "loss" if row["high"] < 0 else "even"
 
 
-def verdicts(table: pd.DataFrame) -> list[str]:
+def verdicts(table: pd.DataFrame, words: Mapping[str, str] = task.IN_WORDS) -> list[str]:
     """Who gains and who loses, a sentence per region.
 
     Args:
         table: result of `gain_table`.
+        words: what the regions are called.
     """
     out = []
     for region in dict.fromkeys(table["region"]):
@@ -89,7 +91,7 @@ def verdicts(table: pd.DataFrame) -> list[str]:
         for verdict, said in (("even", "no clear difference"), ("few", f"fewer than {MIN_CASES} cases")):
             sites = rows.loc[rows["verdict"] == verdict, "site"].tolist()
             parts += [f"{said}: {listed(sites)}"] if sites else []
-        title = task.IN_WORDS[region]
+        title = words[region]
         out.append(f"{title[0].upper()}{title[1:]}, {'; '.join(parts)}.")
     return out
 
@@ -177,7 +179,7 @@ def personal_context(
         "stays": arrays_sentence(known["stays"], "stay") if known else "",
         "travels": arrays_sentence(known["travels"], "travel") if known else "",
         "served": UNSEEN.get(known["unseen"], known["unseen"]) if known else "",
-        "verdicts": verdicts(table),
+        "verdicts": verdicts(table, run.in_words),
         "rows": gain_rows(table),
         "alone": _without_partner(run, table),
         "unseen": [{**row, "site": site} for site, row in unseen if row["arm"] == "federated"],
