@@ -20,6 +20,7 @@ COMMANDS = {
     "export": ("fedbrats.commands.export.command", "a trained model as a MONAI bundle, an ONNX file or INT8"),
     "evaluate": ("fedbrats.commands.evaluate.command", "score label files, other tools' too"),
     "supervoxels": ("fedbrats.commands.supervoxels", "cut cases into supervoxels, without training"),
+    "habitats": ("fedbrats.commands.habitats.command", "find sub-regions of tumours without labels for them"),
     "growth": ("fedbrats.commands.growth", "score predictions of where a tumour grows"),
     "transport": (
         "fedbrats.commands.transport.command",

@@ -20,6 +20,7 @@ from fedbrats.commands.compose import composed, own_folder
 from fedbrats.commands.evaluate import arguments as evaluate_arguments
 from fedbrats.commands.export import arguments as export
 from fedbrats.commands.federation import command as federation
+from fedbrats.commands.habitats import arguments as habitats
 from fedbrats.commands.models import command as models
 from fedbrats.commands.predict import arguments as predict
 from fedbrats.commands.site import command as site
@@ -117,6 +118,7 @@ def parse_fedbrats(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         "supervoxels": supervoxels.read_arguments,
         "transport": transport.read_arguments,
         "growth": growth.read_arguments,
+        "habitats": habitats.read_arguments,
         "bench": parse_bench,
         "site": lambda words: parse_with(site_main(words[0]), words[1:], monkeypatch),
     }

@@ -1,0 +1,1 @@
+"""`habitats`: sub-regions of tumours without labels for them, and the search for their number."""
