@@ -31,7 +31,7 @@ from fedbrats.data.augmentation.fifths import fifths
 from fedbrats.data.augmentation.flipping import flipped, flips_of
 from fedbrats.data.augmentation.gamma import gamma
 from fedbrats.data.augmentation.mining import mining
-from fedbrats.data.augmentation.moves import TURN, moves
+from fedbrats.data.augmentation.moves import TILT, TURN, moves
 from fedbrats.data.augmentation.moving import rotated_and_zoomed
 from fedbrats.data.augmentation.noise import noise
 from fedbrats.data.augmentation.quarters import quarters
@@ -77,7 +77,7 @@ def augment(
     - affine: shift, rotation, scaling, intensities shifted, scaled and noisy, all normal (`affine.affine`).
     - gamma: flips, a rotation of up to 30 degrees, gamma (`gamma.gamma`).
     - fifths: zoom, rotation, contrast and mirroring, each in a fifth of the samples (`fifths.fifths`).
-    - rotations, crops: parts of moves (`moves.moves`).
+    - rotations, tilts, crops: parts of moves (`moves.moves`).
     - shears: flips, rotation, scaling, shearing and brightness (`shears.shears`).
     - quarters: flips, quarter turns and noise (`quarters.quarters`).
 
@@ -266,6 +266,7 @@ RECIPES: dict[str, Callable[[Tensor, Tensor, State], tuple[Tensor, Tensor]]] = {
     "gamma": gamma,
     "fifths": fifths,
     "rotations": partial(moves, limit=TURN, least=1.0),
+    "tilts": partial(moves, limit=TILT, least=1.0),
     "crops": partial(moves, limit=0.0),
     "shears": shears,
     "quarters": quarters,

@@ -11,10 +11,12 @@ from torch.nn.functional import interpolate
 from fedbrats.losses.semantic import is_presence, presence
 from fedbrats.tasks.segmentation import targets
 
+Term = Callable[[Tensor], Tensor]  # of canonical labels [B, ...], one value per sample [B]
+
 
 def deep_supervised(
     loss: Callable[[Tensor, Tensor], Tensor],
-    outputs: Tensor | Sequence[Tensor],
+    outputs: Tensor | Sequence[Tensor | Term],
     labels: Tensor,
     weights: Sequence[float] | None = None,
 ) -> Tensor:
@@ -23,11 +25,13 @@ def deep_supervised(
     Each output is compared at its own size; the labels come down to it by nearest neighbour, so they stay labels. An
     output of one voxel says which channels are anywhere in the patch (`semantic.WithPresence`). An output [B] is a term
     of the loss that the network has worked out by itself, such as the error of an autoencoder on its images: it is
-    taken as it is, and not shown to `loss`.
+    taken as it is, and not shown to `loss`. An output that is a function gives such a term for the labels, where
+    what the network says is no picture of them, such as boxes.
 
     Args:
         loss: of logits and target [B, C, ...].
-        outputs: logits [B, C, ...], or several, full resolution first; and terms [B].
+        outputs: logits [B, C, ...], or several, full resolution first; and terms [B], or functions of
+            labels that give them.
         labels: uint8 [B, ...] at full resolution.
         weights: of the outputs, scaled to sum 1; None halves them from one to the next (nnU-Net). An output of
             weight 0 is left out.
@@ -39,8 +43,8 @@ def deep_supervised(
     outputs = [outputs] if isinstance(outputs, Tensor) else outputs
     shares = _shares(weights, len(outputs))
     values = [
-        share * _value(loss, logits.float(), labels)
-        for share, logits in zip(shares, outputs, strict=True)
+        share * _value(loss, (output if isinstance(output, Tensor) else output(labels)).float(), labels)
+        for share, output in zip(shares, outputs, strict=True)
         if share > 0
     ]
     return sum(values[1:], start=values[0])

@@ -252,6 +252,8 @@ def check_beside(config: Config, network: nn.Module, loss: Any) -> None:
     network.train()
     outputs = _outputs(network, patch_of(config))
     network.eval()
+    # A function of the labels has no shape before it sees some; `deep_supervised` looks at what it gives.
+    outputs = [output for output in outputs if isinstance(output, Tensor)]
     if mixed := [output for output in outputs if output.ndim < 2 and output.shape != (1,)]:
         raise ConfigError(
             f"model: in training the network adds a term of shape {tuple(mixed[0].shape)} to the loss, which mixes the "

@@ -52,6 +52,16 @@ def test_given_weights_are_scaled_to_one_and_zero_leaves_out() -> None:
     )
 
 
+def test_a_function_of_the_labels_is_a_term() -> None:
+    def tumour(labels: Tensor) -> Tensor:
+        return (labels > 0).flatten(1).sum(1)
+
+    found = deep_supervised(first_value, [*marked(10), tumour], LABELS, [3, 1])
+    assert found.tolist() == pytest.approx([(30 + count) / 4 for count in tumour(LABELS).tolist()])
+    with pytest.raises(ValueError, match=r"a term of its own of shape \(\) for 2 samples"):
+        deep_supervised(first_value, [*marked(10), lambda labels: tumour(labels).sum()], LABELS, [3, 1])
+
+
 def test_labels_are_strided_at_half_the_size() -> None:
     seen: list[Tensor] = []
 

@@ -56,6 +56,7 @@ PAPERS = (
         "emsvit",
         "spin",
         "dints",
+        "mask_rcnn",
     ),
 )
 

@@ -319,6 +319,24 @@ PRINTED = {
         "train.optimizer.weight_decay": (4e-5, 0),
         "train.optimizer.betas": ([0.9, 0.999],) * 2,
     },
+    "mask_rcnn": {
+        "model.input.resize": ([256, 256], None),  # section 2.1
+        "model.layers": ([3, 4, 23, 3], [1] * 4),  # section 2.2: ResNet-101
+        "model.attention": (128, 16),  # section 2.2
+        "train.deep_supervision": ([0, 1], [0, 1]),
+        "train.augment": ("tilts", "light"),  # section 3: flips and up to 7 degrees
+        "train.batch": (1, 4),  # section 3, as the rest
+        "train.optimizer._target_": ("torch.optim.Adam",) * 2,
+        "train.optimizer.lr": (1e-4, 3e-3),
+        "inference.flips": (True, False),  # Eq. 4
+        "postprocess.steps": (
+            [
+                {"_target_": "fedbrats.postprocess.inside_brain.InsideBrain"},
+                {"_target_": "fedbrats.postprocess.largest_component.LargestComponent", "region": "WT"},
+            ],
+        )
+        * 2,  # "only the largest connected component"
+    },
 }
 
 

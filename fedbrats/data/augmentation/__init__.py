@@ -4,6 +4,6 @@
 AUGMENTS = (
     *("none", "flips", "light", "noise", "artefacts", "channel_drop", "elastic"),
     *("moves", "masks", "mining", "nnunet", "turns", "axes", "rotation_noise", "affine", "gamma", "fifths"),
-    *("rotations", "crops", "shears", "quarters"),
+    *("rotations", "tilts", "crops", "shears", "quarters"),
     *("brightness", "brightness_noise", "rotation"),
 )

@@ -14,6 +14,7 @@ from fedbrats.data.augmentation.moving import about_the_third_axis, moved
 FLIP = 0.5  # probability, for each axis on its own
 ANGLE, CROP = 15, 0.8  # largest angle in degrees, least share of each side
 TURN = 0.2 * 360  # largest angle of the recipe rotations
+TILT = 7  # and of the recipe tilts
 
 
 def moves(
@@ -33,6 +34,7 @@ def moves(
 
     The recipe rotations has no crop and turns by up to `TURN`: "random flip images and random rotation with an index of
     0.2" (3D/Multiscale EfficientNet, BrainLes 2021, section 4.2), read as Keras's factor, a share of the full turn. The
+    recipe tilts has no crop either and turns by up to `TILT` (non-local Mask R-CNN, BrainLes 2021, section 3). The
     recipe crops has no rotation: "random crop and flip" (CA-Net, BrainLes 2021, section 3.1).
 
     Args:

@@ -31,6 +31,12 @@ def test_rotations_turn_by_a_fifth_of_the_circle_and_keep_the_size() -> None:
     assert abs(sum(lengths) / 60 - 20) < 0.5
 
 
+def test_tilts_turn_by_up_to_seven_degrees_and_keep_the_size() -> None:
+    angles, lengths = bars((40, 30), "tilts")
+    assert 5 < max(angles) < 8.5
+    assert abs(sum(lengths) / 60 - 20) < 0.5
+
+
 def test_crops_enlarge_and_do_not_turn() -> None:
     angles, lengths = bars((40, 30, 6), "crops")
     assert max(angles) < 1.5
