@@ -56,6 +56,7 @@ PAPERS = (
         "emsvit",
         "spin",
         "dints",
+        "gnn_cnn",
     ),
 )
 
