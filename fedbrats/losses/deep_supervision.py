@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from fedbrats.losses.nodes import is_of_nodes
 from fedbrats.losses.semantic import is_presence, presence
-from fedbrats.tasks.segmentation import targets
+from fedbrats.tasks.segmentation import CLASS, targets
 
 Term = Callable[[Tensor], Tensor]  # of canonical labels [B, ...], one value per sample [B]
 
@@ -23,10 +24,11 @@ def deep_supervised(
     """Loss of the logits against canonical labels, float32 [B], or a scalar where `loss` returns one.
 
     Each output is compared at its own size; the labels come down to it by nearest neighbour, so they stay labels. An
-    output of one voxel says which channels are anywhere in the patch (`semantic.WithPresence`). An output [B] is a term
-    of the loss that the network has worked out by itself, such as the error of an autoencoder on its images: it is
-    taken as it is, and not shown to `loss`. An output that is a function gives such a term for the labels, where
-    what the network says is no picture of them, such as boxes.
+    output of one voxel says which channels are anywhere in the patch (`semantic.WithPresence`). One of five channels
+    speaks of supervoxels and is compared with the classes (`nodes.WithNodes`). An output [B] is a term of the loss that
+    the network has worked out by itself, such as the error of an autoencoder on its images: it is taken as it is, and
+    not shown to `loss`. An output that is a function gives such a term for the labels, where what the network says is
+    no picture of them, such as boxes.
 
     Args:
         loss: of logits and target [B, C, ...].
@@ -71,7 +73,8 @@ def _value(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Ten
     if is_presence(logits):
         target = presence(labels, logits)
     else:
-        target = targets(_at_size(labels, logits.shape[2:]), logits.shape[1]).float()
+        channels = CLASS if is_of_nodes(logits) else logits.shape[1]
+        target = targets(_at_size(labels, logits.shape[2:]), channels).float()
     value = loss(logits, target)
     if value.shape not in ((), (len(logits),)):
         raise ValueError(

@@ -17,6 +17,7 @@ from fedbrats.config.targets import ConfigError
 from fedbrats.data.intensity import KINDS
 from fedbrats.data.patches import NORMAL
 from fedbrats.data.whole import CROPS
+from fedbrats.losses.nodes import is_of_nodes
 from fedbrats.losses.semantic import is_presence
 from fedbrats.models.facts import has_dropout
 from fedbrats.models.node import arguments, channels_of
@@ -263,4 +264,9 @@ def check_beside(config: Config, network: nn.Module, loss: Any) -> None:
         raise ConfigError(
             "loss: the network also tells in training which classes are present, which this loss does not read; set "
             "loss=dice_semantic, or model.semantic=false."
+        )
+    if any(is_of_nodes(output) for output in outputs) and not getattr(loss, "reads_nodes", False):
+        raise ConfigError(
+            "loss: the network also gives logits of supervoxels in training, which this loss does not read; set "
+            "loss=cross_entropy_nodes."
         )

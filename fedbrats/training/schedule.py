@@ -7,12 +7,13 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-SCHEDULES = ("constant", "poly", "cosine", "inverse", "steps", "one_cycle", "plateau")
+SCHEDULES = ("constant", "poly", "cosine", "inverse", "exponential", "steps", "one_cycle", "plateau")
 RISE = 0.25  # share of the rounds in which the rate of one_cycle rises
 INVERSE_RATE, INVERSE_POWER = (
     4.5,
     0.75,
 )  # gamma 0.0001 times the 45 000 iterations of the paper, and its power
+EXPONENTIAL = 0.98**300  # factor of an epoch, and epochs of the paper
 
 
 def learning_rate_factor(
@@ -22,10 +23,11 @@ def learning_rate_factor(
 
     constant: 1. poly: (1 - t)^0.9 as in nnU-Net. cosine: (1 + cos(pi t)) / 2. inverse: (1 + gamma i)^-0.75 of Pawar et
     al. (equation 2) with gamma = 0.0001 and their 45 000 iterations i spread evenly over the rounds, so it ends near
-    0.28. steps: 1 until the first of `milestones`, from each of these shares t of the run on the factor that it has.
-    one_cycle: up to 1 in the first quarter of the rounds, then down (`one_cycle`). plateau: 1, because the server sends
-    that factor with the round (`plateau_factor`). t = (round_ - 1) / rounds but for one_cycle, so the first round has
-    the full rate and the last one still moves. `warmup` rounds rise linearly before that.
+    0.28. exponential: 0.98^e of the joint GNN-CNN (BrainLes 2021, equation 2) with its 300 epochs e spread in the same
+    way, so it ends near 0.002. steps: 1 until the first of `milestones`, from each of these shares t of the run on the
+    factor that it has. one_cycle: up to 1 in the first quarter of the rounds, then down (`one_cycle`). plateau: 1,
+    because the server sends that factor with the round (`plateau_factor`). t = (round_ - 1) / rounds but for one_cycle,
+    so the first round has the full rate and the last one still moves. `warmup` rounds rise linearly before that.
     """
     ramp = min(1.0, round_ / (warmup + 1)) if warmup else 1.0
     t = (round_ - 1) / rounds
@@ -36,6 +38,7 @@ def learning_rate_factor(
         "cosine": (1 + math.cos(math.pi * t)) / 2,
         "one_cycle": one_cycle((round_ - 0.5) / rounds),
         "inverse": (1 + INVERSE_RATE * t) ** -INVERSE_POWER,
+        "exponential": EXPONENTIAL**t,
         "steps": _step(t, milestones or {}),
     }
     return ramp * curve[schedule]

@@ -55,6 +55,7 @@ def test_the_files_are_those_that_are_promised() -> None:
         "generalized_dice_inverse",
         "dice_ce_weighted",
         "cross_entropy",
+        "cross_entropy_nodes",
         "topk",
         "dice_topk",
         "dice_bce_per_region",

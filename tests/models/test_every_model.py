@@ -57,6 +57,7 @@ PAPERS = (
         "spin",
         "dints",
         "mask_rcnn",
+        "gnn_cnn",
     ),
 )
 

@@ -337,6 +337,21 @@ PRINTED = {
         )
         * 2,  # "only the largest connected component"
     },
+    "gnn_cnn": {
+        "loss._target_": ("fedbrats.losses.nodes.WithNodes",) * 2,  # section 2.4
+        "loss.voxels._target_": ("fedbrats.losses.cross_entropy.CrossEntropy",) * 2,
+        "model.layers": (6, 3),  # section 3.1, as the next two
+        "model.width": (256, 32),
+        "model.compactness": (0.5, 0.5),
+        "model.filters": (16, 8),  # section 2.3
+        "model.kernel": (5, 3),
+        "train.batch": (6, 2),  # section 2.5, as the rest
+        "train.augment": ("none", "none"),
+        "train.schedule": ("exponential", "constant"),  # Eq. 2
+        "train.optimizer._target_": ("torch.optim.AdamW",) * 2,
+        "train.optimizer.lr": (5e-4, 5e-3),  # section 3.1
+        "train.optimizer.weight_decay": (1e-4, 1e-4),
+    },
 }
 
 

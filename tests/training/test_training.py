@@ -101,6 +101,18 @@ def test_inverse_policy_of_the_paper() -> None:
     assert learning_rate_factor(5, 8, "inverse") == pytest.approx((1 + 0.0001 * 22_500) ** -0.75)
 
 
+def test_exponential_policy_of_the_paper() -> None:
+    """Joint GNN-CNN (BrainLes 2021), equation 2: PyTorch's rate in each of 300 epochs with 0.98."""
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=5e-4)
+    policy = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.98)
+    for epoch in range(1, 301):
+        expected = optimizer.param_groups[0]["lr"]
+        assert 5e-4 * learning_rate_factor(epoch, 300, "exponential") == pytest.approx(expected)
+        optimizer.step()
+        policy.step()
+    assert learning_rate_factor(6, 10, "exponential") == pytest.approx(0.98**150)
+
+
 def test_plateau_waits_then_cuts_then_rests() -> None:
     assert plateau_factor([], 0.5, 2, 0) == 1
     falling = [1.0, 0.9, 0.8, 0.7, 0.6]
