@@ -31,7 +31,7 @@ from fedbrats.data.walking import bounds_of
 from fedbrats.files import remove_partial
 
 SHOWN = 20  # problems named in an error message
-Say = Callable[[str], None]
+Say = Callable[[str], object]
 
 
 class DataError(ValueError):

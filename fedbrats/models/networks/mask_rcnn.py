@@ -131,6 +131,7 @@ def mask_rcnn(
     bias = prior_bias(1, prior)
     with torch.no_grad():
         for scores in (network.rpn.scores, network.head.score):
+            assert scores.bias is not None
             scores.bias.copy_(bias.expand_as(scores.bias))
     return network
 
