@@ -13,10 +13,10 @@ from fedbrats.losses.nodes import OUTSIDE, WithNodes, is_of_nodes, with_numbers
 from fedbrats.losses.ramp import Ramp
 
 WEIGHTS = (0.1, 2.0, 1.0, 4.0)
-# Supervoxel 7 has three voxels, two of oedema; 2 has two, of background and NCR; the last voxel is in none.
-NUMBERS = torch.tensor([[[[7, 7, 7, 2, 2, OUTSIDE]]]])
+# Supervoxel 5 has three voxels, two of oedema; 2 has two, of background and NCR; the last voxel is in none.
+NUMBERS = torch.tensor([[[[5, 5, 5, 2, 2, OUTSIDE]]]])
 LABELS = torch.tensor([[[[2, 3, 2, 0, 1, 3]]]], dtype=torch.uint8)
-PROBABILITIES = {7: [0.1, 0.2, 0.5, 0.2], 2: [0.25, 0.25, 0.25, 0.25], OUTSIDE: [0.97, 0.01, 0.01, 0.01]}
+PROBABILITIES = {5: [0.1, 0.2, 0.5, 0.2], 2: [0.25, 0.25, 0.25, 0.25], OUTSIDE: [0.97, 0.01, 0.01, 0.01]}
 
 
 def told(requires_grad: bool = False) -> torch.Tensor:
@@ -25,7 +25,7 @@ def told(requires_grad: bool = False) -> torch.Tensor:
 
 
 def test_each_supervoxel_counts_once_with_the_weight_of_its_label() -> None:
-    """Oedema for 7, background for 2, the smaller of two as frequent: (1 ln 2 + 0.1 ln 4) / 1.1."""
+    """Oedema for 5, background for 2, the smaller of two as frequent: (1 ln 2 + 0.1 ln 4) / 1.1."""
     loss = WithNodes(CrossEntropy(), WEIGHTS)
     outputs = [torch.zeros(1, 4, 1, 1, 6), with_numbers(told(), NUMBERS)]
     expected = (math.log(2) + 0.1 * math.log(4)) / 1.1
@@ -35,7 +35,7 @@ def test_each_supervoxel_counts_once_with_the_weight_of_its_label() -> None:
 
 
 def test_the_gradient_of_voxels_is_that_of_their_supervoxel_and_none_outside() -> None:
-    """Of 7 with weight 1 / 1.1: (p - truth) / 1.1, summed over its three voxels."""
+    """Of 5 with weight 1 / 1.1: (p - truth) / 1.1, summed over its three voxels."""
     logits = told(requires_grad=True)
     loss = WithNodes(CrossEntropy(), WEIGHTS)
     deep_supervised(loss, with_numbers(logits, NUMBERS), LABELS).sum().backward()
