@@ -47,7 +47,10 @@ def write_scores(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, A
         numbers |= {KEPT: row[KEPT]} if row[KEPT] else {}
         arm = arms.setdefault(row["arm"], {"all": {}, "sites": {}})
         if row["site"] == ALL_SITES:
-            arm["all"], arm["verdict"] = numbers, verdict({**row, **{name: _number(row[name]) for name in ("auc", "p_chance")}})
+            arm["all"], arm["verdict"] = (
+                numbers,
+                verdict({**row, **{name: _number(row[name]) for name in ("auc", "p_chance")}}),
+            )
         else:
             arm["sites"][row["site"]] = numbers
     return {"classification": arms}

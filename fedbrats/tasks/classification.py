@@ -65,11 +65,13 @@ def by_institution(cases: pd.DataFrame, told: pd.DataFrame | None = None) -> pd.
     kept = pd.DataFrame(columns=["arm", "site"]) if told is None else told
     for arm in dict.fromkeys([*cases["arm"], *kept["arm"]]):
         mine, theirs = cases[cases["arm"] == arm], kept[kept["arm"] == arm]
-        parts: dict[str, dict[str, Any]] = {s: _numbers(part) for s, part in mine.groupby("site")}
-        parts |= {s: numbers_told(part.to_dict("records"), NUMBERS) for s, part in theirs.groupby("site")}
+        parts: dict[str, dict[str, Any]] = {str(site): _numbers(part) for site, part in mine.groupby("site")}
+        parts |= {
+            str(site): numbers_told(part.to_dict("records"), NUMBERS) for site, part in theirs.groupby("site")
+        }
         whole = over_all(dict(sorted(parts.items())), NUMBERS) if len(theirs) else _numbers(mine)
         rows += [{"arm": arm, "site": ALL_SITES, **whole}]
-        rows += [{"arm": arm, "site": str(site), **parts[site]} for site in sorted(parts)]
+        rows += [{"arm": arm, "site": site, **parts[site]} for site in sorted(parts)]
     return pd.DataFrame(rows, columns=["arm", "site", *NUMBERS, KEPT])
 
 

@@ -64,7 +64,7 @@ def told_scores(
     return [{"metric": name, "value": v, "cases": behind.get(name, cases)} for name, v in found.items()]
 
 
-def numbers_told(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+def numbers_told(rows: Sequence[Mapping[Any, Any]], names: Sequence[str]) -> dict[str, Any]:
     """What a site has told by `told_scores` as the numbers `names` of `by_institution`, NaN where it stayed.
 
     Also `KEPT`, what stayed in words, and `SCORED`, how many cases are behind it.

@@ -53,9 +53,7 @@ def _check(rows: list[dict[str, Any]], cases: int) -> None:
                 raise ValueError(f"row {row}, expected a whole number from {low} to {high}")
         elif not -ROUNDING <= row["value"] <= 1 + ROUNDING:
             raise ValueError(f"{name} is {row['value']}, expected a value in [0, 1]")
+    behind = {} if positives is None else {"sensitivity": positives, "specificity": cases - positives}
     for name, row in told.items():
-        behind = cases
-        if name in ("sensitivity", "specificity"):
-            behind = int(positives) if name == "sensitivity" else cases - int(positives)
-        if row["cases"] != behind:
-            raise ValueError(f"row {row}: there are {behind} cases behind it")
+        if row["cases"] != behind.get(name, cases):
+            raise ValueError(f"row {row}: there are {behind.get(name, cases)} cases behind it")

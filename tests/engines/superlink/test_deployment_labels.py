@@ -28,7 +28,14 @@ STUDY, TELLS, KEEPS = "mgmt", "TCIA01", "CBICA"
 SITES = {TELLS: 8, KEEPS: 12}
 ASKED = (
     *("model=efficientnet3d", "model.width=0.25", "model.stages=2", "train=small", "train.patch=[16,16,16]"),
-    *("train.local_steps=2", "train.batch=2", "rounds=2", "partition.test=0.5", "runtime.keep_checkpoints=2"),
+    *(
+        "train.local_steps=2",
+        "train.batch=2",
+        "rounds=2",
+        "partition.val=0.25",
+        "partition.test=0.5",
+        "runtime.keep_checkpoints=2",
+    ),
 )
 LEAST = 2
 
