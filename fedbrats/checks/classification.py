@@ -72,11 +72,6 @@ def check_classifies(config: Config, parts: Parts) -> None:
     if shape[1] != CHANNELS:
         raise ConfigError(f"model.out_channels={shape[1]}: a label that is 0 or 1 has {CHANNELS}.")
     _check_loss(parts.loss)
-    if config.runtime.engine == "superlink":
-        raise ConfigError(
-            "task=classification and runtime.engine=superlink exclude each other: what may leave a hospital is decided "
-            "for scores of regions so far; use runtime.engine=local or ray."
-        )
     if config.postprocess.steps:
         raise ConfigError("postprocess: there are no voxels to process; set postprocess=none.")
     if config.train.augment == "mining":

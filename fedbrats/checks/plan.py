@@ -13,7 +13,7 @@ from fedbrats.config.names import check_institutions, check_names
 from fedbrats.config.schema import FEDERATED, Config
 from fedbrats.config.secure import mechanism
 from fedbrats.config.targets import ConfigError
-from fedbrats.data.case_labels import check_classes
+from fedbrats.data.case_labels import OF_RUN, Keys, check_classes
 from fedbrats.data.cases import Case
 from fedbrats.data.institutions import OWN, patients_of, table_notes
 from fedbrats.data.partition import Site, make_partition
@@ -32,6 +32,7 @@ def check_plan(
     say: Callable[[str], None],
     cases: Sequence[Case],
     labels: Mapping[str, int] | None = None,
+    keys: Keys = OF_RUN,
 ) -> None:
     """Check everything that the names of the cases settle, and say what was understood.
 
@@ -40,6 +41,7 @@ def check_plan(
         say: told whose scans the cases are, rule by rule, and which sites are too small for a test.
         cases: as `find_cases` returns them; some may yet turn out to be unusable.
         labels: of whole cases, for a classification.
+        keys: that messages about them name.
 
     Raises:
         ConfigError: a patient whom nothing tells, where that is refused; cases without institution, a name that cannot
@@ -58,7 +60,7 @@ def check_plan(
         say(str(understood))
     known = cfg.method != "dirichlet"  # there the sizes, not the names, depend on tumour volumes
     sites = make_partition(cases, cfg if known else replace(cfg, method="iid"), labels=labels)
-    check_classes(config.task, sites if known else (), labels or {})
+    check_classes(config.task, sites if known else (), labels or {}, keys)
     if parts_of(config).rules.crop == TUMOUR:
         say(
             "model.input.crop=tumour: images are cut to the tumour as its label file has it, those of test cases too"

@@ -61,21 +61,27 @@ def check_same_cases(folder: Path, prepared: Prepared) -> None:
     """Check that the data set is still the one that the run in `folder` began with.
 
     Raises:
-        ConfigError: cases have come, gone, or changed their site or their patient since.
+        ConfigError: cases have come, gone, or changed their site, their patient or their label since.
     """
     file = folder / "partition.json"
     stored = read_json(file)
     if stored is not None and stored["sites"] != prepared.to_json()["sites"]:
         raise ConfigError(f"run.resume={folder}: the cases or their split have changed since that run began.")
+    of, labels = prepared.patients.of, prepared.labels
     for site in prepared.sites if stored is not None else ():
         try:
-            began = read_site_cases(folder, site.name).patients
+            before = read_site_cases(folder, site.name)
         except (FileNotFoundError, KeyError):
             continue  # killed before its list was written
-        if other := sorted(case for case in site.cases if began.get(case) != prepared.patients.of[case]):
+        if other := sorted(case for case in site.cases if before.patients.get(case) != of[case]):
             raise ConfigError(
                 f"run.resume={folder}: the patient of {some(other)} is another one than when that run began; restore "
                 "partition.table, or resume with the version of fedbrats that began it."
+            )
+        if other := sorted(case for case in site.cases if before.labels.get(case) != labels.get(case)):
+            raise ConfigError(
+                f"run.resume={folder}: the label of {some(other)} is another one than when that run began; restore the "
+                "table of labels, or begin another run."
             )
 
 

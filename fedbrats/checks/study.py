@@ -8,6 +8,8 @@ from fedbrats.config.scenario import ScenarioConfig
 from fedbrats.config.schema import FEDERATED, Config
 from fedbrats.config.targets import ConfigError
 
+OF_A_TABLE = ("labels", "case_column", "label_column")
+
 
 def check_study(config: Config) -> None:
     """Check that sites of a deployment can do what `config` asks.
@@ -28,6 +30,12 @@ def check_study(config: Config) -> None:
     for key, value in (("train.init", config.train.init), ("inference.locate", config.inference.locate)):
         if value:
             raise ConfigError(f"{key}={value}: a site has no such folder; set it to null.")
+    for key in OF_A_TABLE:
+        if (value := getattr(config.task, key)) is not None:
+            raise ConfigError(
+                f"task.{key}={value}: the table of labels is each site's own and never leaves it; leave it out here, "
+                "and have the sites name theirs in site.yaml (labels.table, labels.case_column, labels.label_column)."
+            )
     if config.privacy.get("insecure_seed") is not None:
         raise ConfigError(
             "privacy.insecure_seed: whoever knows the seed takes the noise away; set it to null."

@@ -43,6 +43,15 @@ class OwnPartition:
 
 
 @dataclass
+class CaseLabels:
+    """The site's own table of one label per case, for studies that classify; no study names it, it never leaves."""
+
+    table: str | None = None  # CSV of case and label, 0 or 1
+    case_column: str | None = None  # header of the case column; None recognises the usual ones
+    label_column: str | None = None  # header of the label column; None recognises the usual ones
+
+
+@dataclass
 class Limits:
     """What a study may use of the machine."""
 
@@ -75,6 +84,7 @@ class SiteFile:
     key: str = ""  # private key by which the server knows the site
     server: ServerAddress = field(default_factory=ServerAddress)
     data: DataConfig = field(default_factory=lambda: DataConfig(cache=""))  # cache: "" is below storage
+    labels: CaseLabels = field(default_factory=CaseLabels)
     partition: OwnPartition = field(default_factory=OwnPartition)
     device: str = "auto"  # auto | cpu | cuda
     limits: Limits = field(default_factory=Limits)
@@ -110,6 +120,7 @@ def _paths(site: SiteFile) -> list[tuple[Any, str]]:
         (site.server, "ca"),
         (site.data, "root"),
         (site.data, "cache"),
+        (site.labels, "table"),
         (site.partition, "table"),
     ]
 
@@ -124,6 +135,14 @@ def _check(site: SiteFile, file: Path) -> None:
     reason = fault(site.name) if site.name else "is empty"
     require(not reason, "name", site.name, f"a name that {reason}")
     require(bool(site.storage), "storage", site.storage, "name a folder of the site's own")
+    for key in ("case_column", "label_column"):
+        column = getattr(site.labels, key)
+        require(
+            column is None or site.labels.table is not None,
+            f"labels.{key}",
+            column,
+            "names a column, but labels.table names no table",
+        )
     require(site.partition.role in ROLES, "partition.role", site.partition.role, f"one of {', '.join(ROLES)}")
     require(site.device in DEVICES, "device", site.device, f"one of {', '.join(DEVICES)}")
     policy = site.policy

@@ -32,6 +32,8 @@ server:
 data:
   root: ""  # fill in: the folder of your cases, which is only read
   cache: storage/cache  # of preprocessed cases, some 30 MB each
+labels:
+  table: null  # CSV of case and label (0 or 1), for studies that classify whole cases; it stays here
 device: auto  # auto | cpu | cuda
 
 # What may leave. These are the defaults; whatever is stricter is fine too.

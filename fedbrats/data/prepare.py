@@ -16,7 +16,7 @@ from fedbrats.config.schema import DataConfig, PartitionConfig
 from fedbrats.config.task import TaskConfig
 from fedbrats.data.brain import LEAST_BACKGROUND, is_stripped
 from fedbrats.data.cache import CachedCase, prepare_cases
-from fedbrats.data.case_labels import check_classes, task_labels
+from fedbrats.data.case_labels import OF_RUN, Keys, check_classes, task_labels
 from fedbrats.data.cases import Case
 from fedbrats.data.checks import DataCheck, Problem, check_cases
 from fedbrats.data.entries import STALE_SECONDS
@@ -88,6 +88,7 @@ def prepare(
     say: Say,
     allow: Callable[[Sequence[Case], Mapping[str, int]], None] = lambda cases, labels: None,
     task: TaskConfig | None = None,
+    keys: Keys = OF_RUN,
 ) -> Prepared:
     """Find, check and preprocess all cases and deal them to the sites.
 
@@ -98,6 +99,7 @@ def prepare(
         say: told what is going on.
         allow: given the cases and their labels before any volume is read; raises what it finds wrong with their names.
         task: of the run; None is a segmentation.
+        keys: that messages about its labels name.
 
     Raises:
         ConfigError: a table of labels that does not fit.
@@ -110,7 +112,7 @@ def prepare(
     cases = find_cases(root, say, links=data.links, labels=data.labels)
     bounds = bounds_of(root, data.max_voxels, data.links)
     task = task or TaskConfig()
-    labels = task_labels(task, root, cases)
+    labels = task_labels(task, root, cases, keys)
     allow(cases, labels)
     say(f"checking {len(cases)} cases in {root}")
     checked = check_cases(cases, workers, data.labels, memory=cache / "checks", bounds=bounds)
@@ -133,7 +135,7 @@ def prepare(
     _say_unstripped(stats, say)
     volumes = {name: meta["volumes_ml"]["WT"] for name, meta in stats.items()}
     sites = make_partition(usable, partition, volumes, labels)
-    check_classes(task, sites, labels)
+    check_classes(task, sites, labels, keys)
     _say_left_out(cases, usable, errors, partition, sites, say)
     return Prepared(
         sites=sites,

@@ -29,6 +29,7 @@ from fedbrats.runs.run_folder import RunFolder, read_run
 from fedbrats.runs.taking_part import TakingPart, headline, missed_share, taking_part
 from fedbrats.tasks import segmentation as task
 from fedbrats.tasks.classification import verdict
+from fedbrats.tasks.told import KEPT
 
 
 def plain(text: object) -> Text:
@@ -69,6 +70,9 @@ def _print_classified(run: RunFolder, console: Console) -> None:
         known = "" if pd.isna(row["auc_low"]) else f" [{row['auc_low']:.2f}, {row['auc_high']:.2f}]"
         text = f"{arm_title(row['arm'])}, {plural(int(row['n']), 'test case')}{known}: {verdict(row)}"
         console.print(plain(text), soft_wrap=True)
+        for own in table[table["arm"] == row["arm"]].iloc[1:].to_dict("records") if row[KEPT] else ():
+            of = f"{own['site']}, {plural(int(own['n']), 'test case')}"
+            console.print(plain(f"  {of}: AUC {number(own['auc'], 3)}"), soft_wrap=True)
 
 
 def _print_rest(run: RunFolder, console: Console) -> None:

@@ -1,4 +1,7 @@
-"""The tables of a run that classifies: a score and the label of every test case, and what comes of them."""
+"""The tables of a run that classifies: a score and the label of every test case, and what comes of them.
+
+Where a site keeps the results of single cases, `aggregates.csv` has what it tells in their place.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +14,43 @@ import pandas as pd
 from fedbrats.metrics.summary import ALL_SITES
 from fedbrats.runs.table import Table
 from fedbrats.tasks.classification import NUMBERS, by_institution, local_at_home, verdict
+from fedbrats.tasks.told import KEPT
 
 _TEXT = ("arm", "site", "case", "status")
 CASES = Table("cases.csv", ("arm", "site", "case", "score", "label", "status"), text=_TEXT, needed=_TEXT)
 INSTITUTIONS = Table(
     "institutions.csv",
-    ("arm", "site", *NUMBERS),
-    text=("arm", "site"),
+    ("arm", "site", *NUMBERS, KEPT),
+    text=("arm", "site", KEPT),
     needed=("arm", "site", "n", "auc", "p_chance"),
     line_end="\n",
 )
+_TOLD = ("arm", "site", "metric", "value", "cases")
+AGGREGATES = Table("aggregates.csv", _TOLD, text=_TOLD[:3], needed=_TOLD, line_end="\n")
 
 
 def write_scores(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Write `cases.csv` and, where there are cases, `institutions.csv`; what of them stands in `summary.json`."""
+    """Write `cases.csv` and, where there are test results, `institutions.csv`; what of them stands in `summary.json`.
+
+    Sites that keep the results of single cases are in `aggregates.csv` of the folder, if there are any.
+    """
     CASES.write(folder, rows, private=True)
-    if not rows:
+    told = AGGREGATES.read(folder)
+    if not rows and not len(told):
         return {}
-    table = by_institution(local_at_home(CASES.read(folder)))
+    table = by_institution(local_at_home(CASES.read(folder)), told)
     found = [_finite(row) for row in table.to_dict("records")]
     INSTITUTIONS.write(folder, found, private=True)
     arms: dict[str, Any] = {}
     for row in found:
         numbers = {name: None if row[name] == "" else row[name] for name in NUMBERS}
+        numbers |= {KEPT: row[KEPT]} if row[KEPT] else {}
         arm = arms.setdefault(row["arm"], {"all": {}, "sites": {}})
         if row["site"] == ALL_SITES:
-            arm["all"], arm["verdict"] = numbers, verdict(row | {"p_chance": _number(row["p_chance"])})
+            arm["all"], arm["verdict"] = (
+                numbers,
+                verdict({**row, **{name: _number(row[name]) for name in ("auc", "p_chance")}}),
+            )
         else:
             arm["sites"][row["site"]] = numbers
     return {"classification": arms}

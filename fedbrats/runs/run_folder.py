@@ -20,7 +20,7 @@ from fedbrats.config.targets import ConfigError
 from fedbrats.files import read_yaml
 from fedbrats.metrics.table import BY_NAME, METRICS, Facts, facts_of
 from fedbrats.runs.case_tables import AGGREGATES, cases_table
-from fedbrats.runs.classified import CASES
+from fedbrats.runs.classified import CASES, INSTITUTIONS
 from fedbrats.runs.environment import SCHEMA_VERSION, own_metrics, schema_version
 from fedbrats.runs.reading import RunFolderError, natural, read_json
 from fedbrats.runs.rounds import read_rounds
@@ -261,9 +261,9 @@ def _missing_parts(run: RunFolder) -> list[str]:
     if len(run.rounds) and not (run.rounds["phase"] == "val").any():
         out.append("There are no validation results: no site has validation cases, or validation was off.")
     if (run.path / AGGREGATES.name).is_file():
-        out.append(
-            f"Some sites keep the results of single cases; {AGGREGATES.name} has the means of all sites."
-        )
+        instead = f"{INSTITUTIONS.name} has what they tell instead"
+        means = instead if run.classifies else f"{AGGREGATES.name} has the means of all sites"
+        out.append(f"Some sites keep the results of single cases; {means}.")
     elif not len(run.cases):
         out.append("There are no test results.")
     return out

@@ -17,35 +17,26 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedbrats.checks.annotators import counts_annotators
 from fedbrats.checks.config import check_config
 from fedbrats.checks.plan import check_dealt, check_plan
 from fedbrats.checks.settings import check_same_cases
-from fedbrats.checks.site.cases import own_partition
 from fedbrats.checks.study import check_study
 from fedbrats.config.foreign import check_trusted
 from fedbrats.config.names import fault
-from fedbrats.config.schema import (
-    Config,
-    RunConfig,
-    RuntimeConfig,
-    load_config,
-    save_config,
-)
+from fedbrats.config.schema import Config, load_config, save_config
 from fedbrats.config.site_file import SiteFile
 from fedbrats.config.targets import ConfigError
+from fedbrats.data.case_labels import OF_SITE
 from fedbrats.data.fingerprint import read_fingerprint
 from fedbrats.data.prepare import Prepared, prepare
-from fedbrats.devices import cores, pick_device
 from fedbrats.files import private_folder, read_json, read_text, remove_partial, write_json, write_text
 from fedbrats.models.planned import (
-    asks_sites,
     awaits_plan,
     digest_of,
     make_plan,
@@ -55,16 +46,13 @@ from fedbrats.models.planned import (
 )
 from fedbrats.runs.case_tables import PLAN
 from fedbrats.runs.site_cases import write_site_cases
+from fedbrats.studies.own_values import StudyRefused, check_own, lay_over
 
 STUDIES = "studies"
 MOST_TEXT = 2**20  # bytes of a study's configuration
 WAITS = "waits for approval at the site"
 
 log = logging.getLogger(__name__)
-
-
-class StudyRefused(RuntimeError):
-    """A study, or a question in it, that the site does not take; the message holds nothing of the site's own."""
 
 
 def study_folder(site: SiteFile, study: Any) -> Path:
@@ -114,8 +102,7 @@ def settled(site: SiteFile, folder: Path) -> Config:
         check_study(asked)
     except ConfigError as error:
         raise StudyRefused(str(error)) from error
-    _check_limits(site, asked)
-    _check_annotators(site, asked)
+    check_own(site, asked)
     config = lay_over(site, asked)
     check_config(config)
     if not (folder / PLAN).is_file():
@@ -126,51 +113,6 @@ def settled(site: SiteFile, folder: Path) -> Config:
 def _checked(config: Config) -> Config:
     check_config(config)
     return config
-
-
-def _check_limits(site: SiteFile, asked: Config) -> None:
-    """Refuse a network that is planned for more memory than the site gives."""
-    most, wanted = site.limits.plan_memory_gb, asked.model.get("plan_memory", 0)
-    if most is not None and asks_sites(asked) and isinstance(wanted, int | float) and wanted > most:
-        raise StudyRefused(
-            f"limits.plan_memory_gb={most:g}: the study plans its network for model.plan_memory={wanted:g} GB"
-        )
-
-
-def _check_annotators(site: SiteFile, asked: Config) -> None:
-    """Refuse regions of a tumour and counts of annotators in one study: the same channels mean different things."""
-    if counts_annotators(site.data) != counts_annotators(asked.data):
-        raise StudyRefused(
-            f"data.labels={site.data.labels}: the study is set up with data.labels={asked.data.labels}, and counts of "
-            "annotators train with counts only"
-        )
-
-
-def lay_over(site: SiteFile, asked: Config) -> Config:
-    """`asked` with the site's own data, partition, device and limits in the place of what the study says of them."""
-    runtime = RuntimeConfig(
-        engine=asked.runtime.engine,
-        workers=0,
-        threads=site.limits.threads or cores(),
-        device=pick_device(site.device).type,
-        amp=asked.runtime.amp,
-        memory_fraction=site.limits.memory_fraction,
-        evaluate_every=asked.runtime.evaluate_every,
-        checkpoint_every=asked.runtime.checkpoint_every,
-        keep_checkpoints=asked.runtime.keep_checkpoints,
-    )
-    privacy = dict(asked.privacy)
-    if "ledger" in privacy:  # one for all studies: what patients have spent does not begin anew
-        privacy["ledger"] = str(Path(site.storage) / "ledgers")
-    return replace(
-        asked,
-        data=site.data,
-        partition=own_partition(site, asked.partition),
-        runtime=runtime,
-        privacy=privacy,
-        report=replace(asked.report, predictions=False, html=False),
-        run=RunConfig(versions=asked.run.versions),
-    )
 
 
 def prepare_study(site: SiteFile, folder: Path) -> Prepared:
@@ -187,13 +129,15 @@ def prepare_study(site: SiteFile, folder: Path) -> Prepared:
         config.partition,
         config.runtime.threads,
         log.info,
-        partial(check_plan, config, log.info),
+        partial(check_plan, config, log.info, keys=OF_SITE),
+        config.task,
+        OF_SITE,
     )
     check_dealt(config, prepared.sites, prepared.patients.of)
     check_same_cases(folder, prepared)
     write_json(folder / "partition.json", prepared.to_json(), private=True)
     for own in prepared.sites:
-        write_site_cases(folder, own, prepared.cached, prepared.patients.of)
+        write_site_cases(folder, own, prepared.cached, prepared.patients.of, prepared.labels)
     save_config(config, folder / "config.yaml")
     return prepared
 

@@ -20,7 +20,7 @@ from fedbrats.report.epsilon import NO_EPSILON
 from fedbrats.report.spent import read_spent
 from fedbrats.report.tables import institution_table
 from fedbrats.runs.case_tables import KEYS
-from fedbrats.runs.classified import read_institutions
+from fedbrats.runs.classified import AGGREGATES, read_institutions
 from fedbrats.runs.curves import curve_of
 from fedbrats.runs.privacy_files import Privacy, asks_for_privacy
 from fedbrats.runs.reading import RunFolderError, natural
@@ -170,7 +170,7 @@ def label_table(run: RunFolder, cases: pd.DataFrame) -> pd.DataFrame:
     as half of an AUC is chance; note.
     """
     table = read_institutions(run.path)
-    table = table if len(table) else by_institution(cases)
+    table = table if len(table) else by_institution(cases, AGGREGATES.read(run.path))
     few = table["n"].lt(MIN_CASES) & table["auc_low"].isna()
     notes = few.map({True: f"fewer than {MIN_CASES} test cases say little", False: ""})
     return table.assign(

@@ -8,11 +8,14 @@ from fedbrats.config.names import shown
 from fedbrats.config.schema import Config
 from fedbrats.config.site_file import SiteFile
 from fedbrats.config.targets import ConfigError
+from fedbrats.config.task import CLASSIFICATION
 from fedbrats.files import read_json
 from fedbrats.models.planned import awaits_plan
 from fedbrats.studies.at_site import settled
 
 PLANNED = "the network is planned from counts of all sites' patients (survey), up to model.plan_memory"
+
+LABELS = "the table stays here, the model learns the label of each case from it"
 
 
 def plan_of(site: SiteFile, folder: Path) -> str:
@@ -25,12 +28,14 @@ def plan_of(site: SiteFile, folder: Path) -> str:
     if not (folder / "study.json").is_file():
         raise ConfigError(f"{folder.name}: no such study came to this site")
     came, config = read_json(folder / "study.json"), settled(site, folder)
+    classifies = config.task.name == CLASSIFICATION
     lines = [
         f"study       {folder.name}, came {came['came']}",
         f"SHA-256     {came['sha256']}",
         f"text        {folder / 'study.yaml'}",
         f"network     {_name(config.model)}",
         *([f"plan        {PLANNED}"] if awaits_plan(config) else []),
+        *([f"labels      {site.labels.table or 'of the phantom'}; {LABELS}"] if classifies else []),
         f"algorithm   {_name(config.strategy)}, {config.rounds} rounds",
         f"privacy     {_privacy(config)}",
         f"own parts   {_name(config.personalization) or 'none: the whole model travels'}",

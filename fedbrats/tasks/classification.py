@@ -16,6 +16,7 @@ from fedbrats.metrics.classification import LEVEL, LOWER, SCORES, TITLES, chance
 from fedbrats.metrics.summary import ALL_SITES
 from fedbrats.metrics.table import Facts
 from fedbrats.tasks.task import Task
+from fedbrats.tasks.told import KEPT, SCORED, numbers_told, over_all
 
 LABEL = "label"  # what stands where a segmentation has a region
 CHANNELS = 1  # of the output
@@ -44,7 +45,7 @@ def failed_score(label: int) -> float:
     return 1.0 - label
 
 
-def by_institution(cases: pd.DataFrame) -> pd.DataFrame:
+def by_institution(cases: pd.DataFrame, told: pd.DataFrame | None = None) -> pd.DataFrame:
     """The scores of every arm at every institution and over all of them.
 
     Over all, the cases of all institutions are ranked together, so an arm whose scores mean something else at each
@@ -53,24 +54,33 @@ def by_institution(cases: pd.DataFrame) -> pd.DataFrame:
     Args:
         cases: columns arm, site, score, label and status, one row per case; a score is NaN where a site has not
             answered, and that case is then in n and failed and in no score.
+        told: columns arm, site, metric, value, cases (`tasks.told.told_scores`), of the sites that keep single cases.
 
     Returns:
         Columns arm, site and `NUMBERS`: n test cases, positives among those with a score, failed; every score with its
-        95 % interval; p_chance as `metrics.classification.chance`. NaN where it cannot be known. Site "all" first.
+        95 % interval; p_chance as `metrics.classification.chance`. NaN where it cannot be known. Site "all" first, by
+        `tasks.told.over_all` once a site keeps its cases. Last `KEPT`: what stays at the site, "" for nothing.
     """
     rows: list[dict[str, Any]] = []
-    for arm, of_arm in cases.groupby("arm", sort=False):
-        parts = [(ALL_SITES, of_arm), *((str(site), part) for site, part in of_arm.groupby("site"))]
-        rows += [{"arm": arm, "site": site, **_numbers(part)} for site, part in parts]
-    return pd.DataFrame(rows, columns=["arm", "site", *NUMBERS])
+    kept = pd.DataFrame(columns=["arm", "site"]) if told is None else told
+    for arm in dict.fromkeys([*cases["arm"], *kept["arm"]]):
+        mine, theirs = cases[cases["arm"] == arm], kept[kept["arm"] == arm]
+        parts: dict[str, dict[str, Any]] = {str(site): _numbers(part) for site, part in mine.groupby("site")}
+        parts |= {
+            str(site): numbers_told(part.to_dict("records"), NUMBERS) for site, part in theirs.groupby("site")
+        }
+        whole = over_all(dict(sorted(parts.items())), NUMBERS) if len(theirs) else _numbers(mine)
+        rows += [{"arm": arm, "site": ALL_SITES, **whole}]
+        rows += [{"arm": arm, "site": site, **parts[site]} for site in sorted(parts)]
+    return pd.DataFrame(rows, columns=["arm", "site", *NUMBERS, KEPT])
 
 
-def _numbers(part: pd.DataFrame) -> dict[str, float]:
-    told = part[part["score"].notna()].sort_values(
+def _numbers(part: pd.DataFrame) -> dict[str, Any]:
+    scored = part[part["score"].notna()].sort_values(
         ["site", "score", "label"]
     )  # the same draws for any order of rows
-    scores, labels = told["score"].to_numpy(float), told["label"].to_numpy(float).astype(int)
-    found: dict[str, float] = {
+    scores, labels = scored["score"].to_numpy(float), scored["label"].to_numpy(float).astype(int)
+    found: dict[str, Any] = {
         "n": len(part),
         "positives": int(labels.sum()),
         "failed": int((part["status"] != "ok").sum()),
@@ -79,7 +89,7 @@ def _numbers(part: pd.DataFrame) -> dict[str, float]:
     for name, score in SCORES.items():
         low, high = ends[name]
         found |= {name: score(scores, labels), f"{name}_low": low, f"{name}_high": high}
-    return {**found, "p_chance": chance(scores, labels)}
+    return {**found, "p_chance": chance(scores, labels), SCORED: len(scores), KEPT: ""}
 
 
 def verdict(row: Any) -> str:
@@ -88,6 +98,8 @@ def verdict(row: Any) -> str:
     One p value among several of a report is below the level by chance, too; the sentence says what a single one means.
     """
     auc, p = float(row["auc"]), float(row["p_chance"])
+    if np.isnan(p) and row.get(KEPT):
+        return f"No AUC of all test cases: {row[KEPT]}."
     if np.isnan(p):
         return "No AUC: the test cases have one label only."
     if p < LEVEL:
@@ -106,7 +118,7 @@ def local_at_home(cases: pd.DataFrame, prefix: str = "local:") -> pd.DataFrame:
         arm.removeprefix(prefix) if arm.startswith(prefix) else site
         for arm, site in zip(cases["arm"], cases["site"], strict=True)
     ]
-    kept = cases[[of == site for of, site in zip(mine, cases["site"], strict=True)]]
+    kept = cases[np.array([of == site for of, site in zip(mine, cases["site"], strict=True)], bool)]
     return kept.assign(arm=["local" if arm.startswith(prefix) else arm for arm in kept["arm"]])
 
 

@@ -22,6 +22,8 @@ from tests.federation.toy import toy_config
         ("train", "init", "runs/x", r"train\.init=runs/x: a site has no such folder"),
         ("inference", "locate", "runs/x", r"inference\.locate=runs/x: a site has no such folder"),
         ("", "privacy", {"insecure_seed": 1}, r"privacy\.insecure_seed: whoever knows"),
+        ("task", "labels", "/etc/mgmt.csv", r"task\.labels=/etc/mgmt\.csv: .*labels\.table"),
+        ("task", "label_column", "IDH", r"task\.label_column=IDH: .*labels\.label_column"),
         ("run", "trust", ["mine"], r"run\.trust=.*nothing but what is installed"),
     ],
 )

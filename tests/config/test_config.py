@@ -75,6 +75,7 @@ def choosing(file: str) -> list[str]:
     extra += ["strategy.root=CBICA"] if name == "fltrust" else []
     extra += ["strategy.groups={a:[CBICA]}"] if name == "clustered" else []
     extra += ["data.root=cases", "runtime.device=cpu"] if file == "preset/gpu" else []
+    extra += ["data.labels=annotators", "data.phantom.annotators=3"] if file == "metrics/qubiq" else []
     return [f"{group}={name}", *extra]
 
 
@@ -164,11 +165,15 @@ def test_what_a_model_brings_can_be_replaced(model: str) -> None:
         config = config_of(f"model={model}", "loss=focal", *other[1:3], "postprocess=none")
         assert (config.loss["_target_"].rsplit(".")[-1], config.postprocess.steps) == ("Focal", [])
         return
+    if model == "gnn_cnn":  # its graph has logits of supervoxels, which no other loss reads
+        with pytest.raises(ConfigError, match="set loss=cross_entropy_nodes"):
+            config_of(f"model={model}", *other)
+        other = other[1:]
     mute = (
         ["model.semantic=false", "train.deep_supervision=null"] if model == "unce" else []
     )  # what its own loss reads besides
     config = config_of(f"model={model}", *other, *mute)
-    assert config.loss["_target_"].endswith("WeightedSum")
+    assert config.loss["_target_"].endswith("WithNodes" if model == "gnn_cnn" else "WeightedSum")
     names = [step["_target_"].rsplit(".")[-1] for step in config.postprocess.steps]
     assert names == ["InsideBrain", "LargestComponent"]
 
@@ -187,7 +192,7 @@ def test_losses_take_overlapping_regions(loss: str) -> None:
     if (
         loss != "hausdorff"
     ):  # what is outside has no place here, and so no distance; it needs another loss beside it
-        assert float(function(-right, torch.ones_like(right)).mean()) > 0.5
+        assert float(function(-right, torch.ones_like(right)).mean()) > 0.4
 
 
 def test_what_a_chosen_file_says_arrives() -> None:

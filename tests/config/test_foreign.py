@@ -25,6 +25,8 @@ def config_of(group: str, name: str) -> Config:
     overrides = [f"{group}={name}"]
     if group == "personalization" and name.startswith("bn"):
         overrides += ["model=residual_unet", "model.norm=batch"]
+    if name == "qubiq":
+        overrides += ["data.labels=annotators", "data.phantom.annotators=3"]
     return compose_config(overrides)
 
 
@@ -41,7 +43,7 @@ def test_the_lists_are_exact() -> None:
         "fedbrats.algorithms.rules.median.CoordinateMedian",
     }
     assert listed()["privacy"] == {"fedbrats.privacy.dp_sgd.DpSgd", "fedbrats.privacy.central.Central"}
-    assert listed()["metrics.more"] == frozenset()
+    assert listed()["metrics.more"] == {"fedbrats.metrics.annotators.swept_dice"}
     assert len(listed()["model"]) == 38
     names = [name for targets in listed().values() for name in targets]
     assert not any(part.startswith("_") for name in names for part in name.split("."))

@@ -43,7 +43,12 @@ WORDS = {
         "report.select",
     ),
     *("partition.method", "partition.case_column", "partition.site_column", "partition.unknown"),
-    *("partition.patient_column", "partition.patient_pattern", "partition.unknown_patients"),
+    *(
+        "partition.patient_column",
+        "partition.patient_pattern",
+        "partition.unknown_patients",
+        "partition.test_by",
+    ),
     *(
         "train.augment",
         "train.schedule",
@@ -58,7 +63,14 @@ WORDS = {
     *("task.name", "task.case_column", "task.label_column", "task.one_class"),
 }
 ARGUMENTS = {  # text that a `_target_` of conf/ takes and that is no place on the disk
-    *("model.norm", "model.activation", "postprocess.region", "privacy.engine", "privacy.validation"),
+    *(
+        "model.norm",
+        "model.activation",
+        "model.block",
+        "postprocess.region",
+        "privacy.engine",
+        "privacy.validation",
+    ),
     *(
         "personalization.layers",
         "personalization.unseen",

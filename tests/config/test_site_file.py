@@ -18,13 +18,15 @@ def test_paths_start_from_the_folder_of_the_file(tmp_path: Path) -> None:
     site = load_site_file(
         written(
             tmp_path,
-            "name: CBICA\nstorage: state\nkey: /etc/key\nserver: {ca: ca.crt}\ndata: {root: scans}\n",
+            "name: CBICA\nstorage: state\nkey: /etc/key\nserver: {ca: ca.crt}\ndata: {root: scans}\n"
+            "labels: {table: idh.csv, label_column: IDH}\n",
         )
     )
     assert site.storage == str(tmp_path / "state")
     assert site.key == "/etc/key"
     assert site.server.ca == str(tmp_path / "ca.crt")
     assert site.data.root == str(tmp_path / "scans")
+    assert site.labels.table == str(tmp_path / "idh.csv")
 
 
 def test_what_is_not_said_is_closed(tmp_path: Path) -> None:
@@ -44,6 +46,7 @@ def test_what_is_not_said_is_closed(tmp_path: Path) -> None:
         ("name: A\nstorage: s\npolicy: {epsilon: -1}", "policy.epsilon"),
         ("name: A\nstorage: s\npartition: {role: both}", "partition.role"),
         ("name: A\nstorage: s\ndevice: tpu", "device"),
+        ("name: A\nstorage: s\nlabels: {label_column: IDH}", "labels.label_column"),
         ("name: A", "storage"),
         ("storage: s", "name"),
         ("name: a/b\nstorage: s", "name"),

@@ -131,10 +131,11 @@ def test_one_training_step_lowers_the_loss(name: str) -> None:
     before.backward()
     length = torch.sqrt(sum((p.grad**2).sum() for p in network.parameters() if p.grad is not None))
     assert float(length) > 0
+    step = 0.005 if name == "gnn_cnn" else 0.02  # within which the box that its CNN is asked about stays
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.grad is not None:
-                parameter -= 0.02 / length * parameter.grad
+                parameter -= step / length * parameter.grad
     assert float(value().detach()) < float(before.detach())
 
 

@@ -10,27 +10,27 @@ import pytest
 from fedbrats.commands.compose import compose_config
 from fedbrats.commands.study.starting import study_config
 from fedbrats.config.schema import Config, DataConfig, load_config, save_config
-from fedbrats.config.site_file import Limits, OwnPartition, Policy, SiteFile
+from fedbrats.config.site_file import CaseLabels, Limits, OwnPartition, Policy, SiteFile
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.phantom import write_phantom
 from fedbrats.data.prepare import prepare
 from fedbrats.files import read_json, read_text
 from fedbrats.studies import at_site as module
 from fedbrats.studies.at_site import (
-    StudyRefused,
     approve,
     approved,
     digest,
-    lay_over,
     prepare_study,
     ready,
     study_folder,
     take_study,
 )
+from fedbrats.studies.own_values import StudyRefused, lay_over
 from fedbrats.studies.plan import plan_of
 from tests.tiny import MODEL
 
 CASES = {"TCIA01": 5, "CBICA": 3}
+CLASSIFIES = ("model=efficientnet3d", "model.width=0.25", "model.stages=2", "train.patch=[16,16,16]")
 ASKED = ("train=small", *MODEL, "rounds=2")
 
 
@@ -103,6 +103,47 @@ def test_own_cases_are_split_as_the_simulation_splits_them(tmp_path: Path, data:
     assert [entry["name"] for entry in listed["train"]] == list(prepared.sites[0].train)
     assert load_config(folder / "config.yaml").partition.unknown == "TCIA01"
     assert (folder / "sites" / "TCIA01" / "cases.json").stat().st_mode & 0o077 == 0
+
+
+def labelled(folder: Path, data: Path, labels: str) -> SiteFile:
+    """A site with a table of its own, which also has cases that are not there."""
+    names = sorted(case.name for case in data.glob("BraTS19_TCIA01_*"))
+    lines = [f"{name};{label}" for name, label in zip([*names, "other"], labels, strict=True)]
+    (folder / "secret.csv").write_text("\n".join(["Fall;IDH-Status", *lines]))
+    return site_of(folder, data, labels=CaseLabels(str(folder / "secret.csv"), "Fall", "IDH-Status"))
+
+
+def test_labels_are_those_of_the_sites_own_table(tmp_path: Path, data: Path) -> None:
+    site, asked = labelled(tmp_path, data, "010110"), study_config(["train=small", *CLASSIFIES])
+    folder = take(site, asked, tmp_path)
+    plan = plan_of(site, folder)
+    prepared = prepare_study(site, folder)
+    listed = read_json(folder / "sites" / "TCIA01" / "cases.json")
+    found = {entry["name"]: entry["label"] for split in listed.values() for entry in split}
+    assert found == prepared.labels == dict(zip(sorted(found), [0, 1, 0, 1, 1], strict=True))
+    assert "secret.csv; the table stays here" in plan
+    assert "secret" not in read_text(folder / "study.yaml")
+    prepare_study(site, folder)  # as at a resume
+    labelled(tmp_path, data, "101000")  # dealt as before, as both labels changed places
+    with pytest.raises(
+        ConfigError, match=r"the label of .* is another one than when that run began|have changed"
+    ):
+        prepare_study(site, folder)
+    labelled(tmp_path, data, "111110")
+    with pytest.raises(
+        ConfigError, match=r"all cases of TCIA01 \(1\) have one label.*look at labels\.label_column"
+    ):
+        prepare_study(site, folder)
+
+
+def test_a_study_of_labels_is_refused_by_key_where_there_are_none(tmp_path: Path, data: Path) -> None:
+    asked = study_config(["train=small", *CLASSIFIES])
+    with pytest.raises(StudyRefused, match=r"^labels\.table: .*set labels\.table to a CSV"):
+        take(site_of(tmp_path, data), asked, tmp_path)
+    assert not (tmp_path / "studies" / "glioma" / "study.json").exists()
+    there = replace(asked, task=replace(asked.task, labels="/etc/passwd"))
+    with pytest.raises(StudyRefused, match=r"task\.labels=/etc/passwd"):
+        take(labelled(tmp_path, data, "010110"), there, tmp_path)
 
 
 def test_a_site_that_only_tests_trains_on_nothing(tmp_path: Path, data: Path) -> None:

@@ -12,6 +12,7 @@ from fedbrats.checks.site.credentials import check_authority, check_key, check_s
 from fedbrats.checks.site.disk import check_room, check_shared_memory, check_writable
 from fedbrats.checks.site.finding import FIX, OK, WARNING, Finding
 from fedbrats.checks.site.gpu import check_gpu
+from fedbrats.checks.site.label_table import CHECK, check_label_table
 from fedbrats.checks.site.memory import check_memory
 from fedbrats.checks.site.server import check_server
 from fedbrats.checks.site.step import check_step, prepare_sample
@@ -73,8 +74,12 @@ def _data(site: SiteFile, config: Config, progress: Progress | None) -> Iterator
     cases = look_at_cases(site, config.partition, private, progress)
     yield from cases.findings
     if not cases.usable:
-        yield _left_out("training step", "data")
+        yield from (
+            _left_out(check, "data") for check in (*([CHECK] if site.labels.table else []), "training step")
+        )
         return
+    if (labels := check_label_table(site, config.task, config.partition, cases.usable)) is not None:
+        yield labels
     try:
         storage = private_folder(Path(site.storage))
         folder = tempfile.TemporaryDirectory(prefix="preflight-", dir=storage)

@@ -14,7 +14,8 @@ def main(arguments: list[str]) -> int:
     asked.add_argument("--yes", action="store_true", help="approve without asking")
     asked.add_argument("--show", action="store_true", help="show the plan and approve nothing")
     options = asked.parse_args(arguments)
-    from fedbrats.studies.at_site import StudyRefused, approve, study_folder
+    from fedbrats.studies.at_site import approve, study_folder
+    from fedbrats.studies.own_values import StudyRefused
     from fedbrats.studies.plan import plan_of
 
     try:

@@ -160,7 +160,7 @@ def _row(question: str, name: str, told: Told) -> str:
 
 
 def _numbers(line: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Name, value and cases of every number of a message; of a table one entry, with its columns and no value."""
+    """Name, value and cases of every number of a message; of most tables one entry, without a value."""
     for number in line["numbers"]:
         yield number["name"], number["value"], number["cases"]
     for table in line["tables"]:
@@ -170,6 +170,8 @@ def _numbers(line: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
         if _of_cases(table):
             columns = [key for key, value in rows[0].items() if isinstance(value, int | float)]
             yield f"{table['name']}, a row for each case: {', '.join(columns)}", None, 1
+        elif "value" in rows[0]:  # of a classification
+            yield from ((row["metric"], row["value"], row["cases"]) for row in rows)
         elif "metric" in rows[0]:
             metrics = ", ".join(dict.fromkeys(row["metric"] for row in rows))
             what = "after each step of post-processing" if table["name"] == "steps" else "by region"

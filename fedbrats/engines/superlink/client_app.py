@@ -27,7 +27,6 @@ from fedbrats.federation.site.door import guarded
 from fedbrats.federation.site.policy import PolicyError, refuse_study
 from fedbrats.studies.at_site import (
     STUDIES,
-    StudyRefused,
     approved,
     prepare_study,
     ready,
@@ -36,6 +35,7 @@ from fedbrats.studies.at_site import (
     take_plan,
     take_study,
 )
+from fedbrats.studies.own_values import StudyRefused
 
 NO_SITE = "the site cannot read its own configuration, so nothing leaves"
 log = logging.getLogger(__name__)

@@ -26,9 +26,10 @@ from fedbrats.files import write_json
 from fedbrats.inference.flair_threshold import REGIONS
 from fedbrats.metrics.table import Facts, facts_of
 from fedbrats.privacy.dp_sgd import DpSgd
-from fedbrats.runs import rounds
+from fedbrats.runs import classified, rounds
 from fedbrats.runs.case_tables import AGGREGATES, GROUPS, TABLES, WITHHELD, write_table
 from fedbrats.runs.checkpoint import load_best
+from fedbrats.runs.table import Table
 from fedbrats.scenario.poison import BACKDOOR
 
 PERSONAL_SCORES = (
@@ -54,6 +55,16 @@ class _Found:
         scored = results.case_rows(arm, of, replies, self.metrics, regions)
         self.aggregates += results.aggregate_rows(arm, replies, scored, tuple(self.metrics))
         self.rows += scored
+        self.keep(replies)
+
+    def add_labels(self, arm: str, of: list[Site], replies: Mapping[str, EvaluateReply]) -> None:
+        """The scores of one arm that classifies, at the sites `of`."""
+        self.rows += results.classified_rows(arm, of, replies)
+        self.aggregates += results.told_rows(arm, replies)
+        self.keep(replies)
+
+    def keep(self, replies: Mapping[str, EvaluateReply]) -> None:
+        """What sites have said that they keep."""
         for site, reply in replies.items():
             self.withheld[site] = list(dict.fromkeys([*self.withheld.get(site, []), *reply.withheld]))
 
@@ -62,11 +73,12 @@ class _Found:
         for name, found in results.test_tables(arm, of, replies).items():
             self.tables[name] += found
 
-    def write(self, folder: Path) -> None:
-        """All but the rows of `cases.csv`."""
+    def write(self, folder: Path, aggregates: Table) -> None:
+        """All but the rows of `cases.csv`; what an earlier test has left of `aggregates` goes."""
+        (folder / aggregates.name).unlink(missing_ok=True)
         for name, found in self.tables.items():
             write_table(folder, TABLES[name], found)
-        write_table(folder, AGGREGATES, self.aggregates)
+        write_table(folder, aggregates, self.aggregates)
         if kept := {site: said for site, said in sorted(self.withheld.items()) if said}:
             write_json(folder / WITHHELD, kept)
 
@@ -109,11 +121,11 @@ def test_all(
             rounds.append(fed.folder, more)
             of = [s for s in sites if asked.arm != PERSONAL or s.name in cohort.sites]
             if parts.classifies:
-                found.rows += results.classified_rows(asked.arm, of, replies)
+                found.add_labels(asked.arm, of, replies)
                 continue
             found.add(asked.arm, of, replies, fed.regions)
             found.add_tables(asked.arm, of, replies)
-    found.write(fed.folder)
+    found.write(fed.folder, classified.AGGREGATES if parts.classifies else AGGREGATES)
     if parts.steps:
         write_json(fed.folder / "postprocess.json", fitted)
     return found.rows

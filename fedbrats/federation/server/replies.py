@@ -16,6 +16,7 @@ from fedbrats.arrays import BadArrays, Signature, require_finite
 from fedbrats.federation.server.reply_aggregates import read_aggregates
 from fedbrats.federation.server.reply_rows import classified, read_rows, thresholded
 from fedbrats.federation.server.reply_rows import forms as forms_of_rows
+from fedbrats.federation.server.reply_scores import read_scores
 from fedbrats.federation.transfer import forms, restored
 from fedbrats.federation.wire import PROGRESS, from_record, size_bytes
 from fedbrats.metrics.table import Facts
@@ -231,12 +232,7 @@ def check_evaluate_reply(
             weight that is not the registered number of cases, rows that are not what `cases.csv` needs or beyond what
             their metric can be.
     """
-    summed = (
-        metrics is not None
-        and task is not CLASSIFICATION
-        and message.has_content()
-        and "aggregates" in message.content
-    )
+    summed = metrics is not None and message.has_content() and "aggregates" in message.content
     table = {} if metrics is None else {"aggregates" if summed else "cases": ConfigRecord}
     content = content_of(message, metrics=MetricRecord, **table)
     found = content["metrics"]
@@ -248,7 +244,11 @@ def check_evaluate_reply(
     tables: dict[str, list[Any]] = {}
     try:
         if summed:
-            told = read_aggregates(content["aggregates"], metrics or {}, regions, registered_cases)
+            record = content["aggregates"]
+            if task is CLASSIFICATION:
+                told = read_scores(record, registered_cases)
+            else:
+                told = read_aggregates(record, metrics or {}, regions, registered_cases)
             tables = {"aggregates": told.rows, "reliability": told.reliability, "withheld": told.withheld}
         elif metrics is not None:
             rows_of = thresholded if floor else classified if task is CLASSIFICATION else forms_of_rows

@@ -53,8 +53,11 @@ def read_aggregates(
     most = len(ranges) * len(regions)
     shown = {name: ranges[name] for name in task.SHOWN} | {"changed_voxels": (0.0, MOST_VOXELS)}
     try:
-        rows, withheld = _list(record.get("rows"), most), _list(record.get("withheld"), MOST_SENTENCES)
-        steps = _list(record.get("steps"), most * MOST_STEPS)
+        rows, withheld = (
+            read_list(record.get("rows"), most),
+            read_list(record.get("withheld"), MOST_SENTENCES),
+        )
+        steps = read_list(record.get("steps"), most * MOST_STEPS)
         for row in rows:
             _check(row, COLUMNS, ranges, regions, cases)
         for row in steps:
@@ -75,7 +78,8 @@ def read_aggregates(
     return Aggregates([*rows, *steps], read_rows(record.get("reliability"), bins, regions), sentences)
 
 
-def _list(text: Any, most: int) -> list[Any]:
+def read_list(text: Any, most: int) -> list[Any]:
+    """A list of at most `most` entries that travels as JSON. Raises ValueError: it is none."""
     if not isinstance(text, str) or len(text) > (most + 1) * ROW_BYTES:
         raise ValueError(f"no text of at most {most} rows")
     rows = json.loads(text)

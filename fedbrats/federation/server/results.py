@@ -54,10 +54,13 @@ def classified_rows(
     """Rows of `cases.csv` of one model that classifies, one per test case, with real case names.
 
     A case without an answer has its reason and no score: only its site knows the label that would make one the worst.
+    A site that told scores over all its cases has no rows (`told_rows`).
     """
     rows = []
     for site in sites:
         answered = replies.get(site.name)
+        if answered and answered.aggregates:
+            continue
         found = {row["case"]: row for row in answered.rows} if answered else {}
         reason = "failed: no result for this case" if answered else "failed: the site did not answer"
         for index, case in enumerate(site.test):
@@ -65,6 +68,15 @@ def classified_rows(
             values = {key: told[key] for key in ("score", "label", "status")}
             rows.append({"arm": arm, "site": site.name, "case": case, **values})
     return rows
+
+
+def told_rows(arm: str, replies: Mapping[str, EvaluateReply]) -> list[dict[str, Any]]:
+    """Rows of `aggregates.csv` of one model that classifies: what sites tell that keep the results of single cases."""
+    return [
+        {"arm": arm, "site": site, **row}
+        for site, reply in sorted(replies.items())
+        for row in reply.aggregates
+    ]
 
 
 def aggregate_rows(

@@ -39,7 +39,6 @@ from fedbrats.federation.wire import PROGRESS, VALIDATION
 from fedbrats.personalization.unseen import AVERAGE
 from fedbrats.privacy.dp_sgd import DpSgd
 from fedbrats.runs.site_cases import SPLITS
-from fedbrats.tasks import segmentation as task
 
 NO_STATISTICS = "no_statistics"
 LEFT, CHANGED, REFUSED = "left", "changed", "refused"
@@ -82,7 +81,6 @@ KEYS: dict[str, Collection[str]] = {  # of the records of text
     "keys": ("seal", "mask"),
     "commitment": ("seed",),
 }
-NEEDED = ("loss", task.MAIN)  # of a validation and a test; a reply without them could not be used
 
 
 class PolicyError(ConfigError):
@@ -114,7 +112,7 @@ def refuse_study(config: Config, policy: Policy, site: str) -> None:
         PolicyError: every reason, each with the key of site.yaml and that of the study.
     """
     parts = parts_of(config)
-    reasons = [*_privacy(parts, policy, site), *_arrays(parts, policy), *_metrics(policy)]
+    reasons = [*_privacy(parts, policy, site), *_arrays(parts, policy), *_metrics(parts, policy)]
     if policy.secure_aggregation and parts.secure is None:
         reasons.append(
             "policy.secure_aggregation=true: the study has no privacy.secure_aggregation=true, so the server would see "
@@ -158,9 +156,13 @@ def _arrays(parts: Parts, policy: Policy) -> list[str]:
     ]
 
 
-def _metrics(policy: Policy) -> list[str]:
-    kept = [name for name in NEEDED if not metric_may(policy, name)]
-    return [f"policy.metrics={in_words(policy.metrics)}: every study needs {', '.join(kept)}"] if kept else []
+def _metrics(parts: Parts, policy: Policy) -> list[str]:
+    """What a validation and a test must tell; a reply without it could not be used."""
+    kept = [name for name in ("loss", parts.task.main) if not metric_may(policy, name)]
+    if not kept:
+        return []
+    needs = f"every study of task={parts.task.name} needs {', '.join(kept)}"
+    return [f"policy.metrics={in_words(policy.metrics)}: {needs}"]
 
 
 def may_travel(policy: Policy, parts: Parts) -> Callable[[str], bool]:

@@ -10,7 +10,9 @@ from flwr.app import ConfigRecord
 from fedbrats.config.site_file import Policy
 from fedbrats.data.survey import with_least
 from fedbrats.metrics.aggregates import WORDS, aggregates
+from fedbrats.metrics.classification import SCORES
 from fedbrats.runs.site_cases import SPLITS
+from fedbrats.tasks.told import OF_CLASSES, enough_of_both, told_scores
 
 ALL = "all"
 # Without these no study goes on: the weight, the work, and what the patients' privacy has cost.
@@ -65,10 +67,12 @@ def without_reasons(record: ConfigRecord) -> tuple[str, ConfigRecord, list[str]]
 def aggregated(policy: Policy, record: ConfigRecord) -> tuple[str, ConfigRecord, list[str]]:
     """The tables of a test without a row of a single case."""
     rows, steps = json.loads(str(record["rows"])), json.loads(str(record["steps"]))
-    metrics = [name for name in (rows[0] if rows else ()) if name not in WORDS]
-    told = [name for name in metrics if metric_may(policy, name)]
     key = f"policy.metrics={in_words(policy.metrics)}" if policy.per_case else "policy.per_case=false"
     why = [f"{key}: aggregates in place of results of single cases"]
+    metrics = [name for name in (rows[0] if rows else ()) if name not in WORDS]
+    if set(metrics) == {"score", "label"}:
+        return _of_labels(policy, rows, why)
+    told = [name for name in metrics if metric_may(policy, name)]
     if kept := [name for name in metrics if name not in told]:
         why.append(f"policy.metrics={in_words(policy.metrics)}: without {', '.join(kept)}")
     tables = {
@@ -77,6 +81,21 @@ def aggregated(policy: Policy, record: ConfigRecord) -> tuple[str, ConfigRecord,
         "reliability": json.loads(str(record["reliability"])) if metric_may(policy, "uncertainty") else [],
         WITHHELD: why,
     }
+    return "aggregates", ConfigRecord({key: json.dumps(table) for key, table in tables.items()}), why
+
+
+def _of_labels(
+    policy: Policy, rows: list[dict[str, Any]], why: list[str]
+) -> tuple[str, ConfigRecord, list[str]]:
+    """The test of a classification as scores over all cases, those of one label only where both have enough cases."""
+    kept = [name for name in SCORES if not metric_may(policy, name)]
+    if kept:
+        why = [*why, f"policy.metrics={in_words(policy.metrics)}: without {', '.join(kept)}"]
+    if not enough_of_both(rows, policy.least_cases):
+        what = [name for name in OF_CLASSES if name not in kept]
+        why = [*why, f"{fewer(policy)} of one label: without {', '.join(what)}"] if what else why
+    told = told_scores(rows, policy.least_cases, [name for name in SCORES if name not in kept])
+    tables = {"rows": told, "steps": [], "reliability": [], WITHHELD: why}
     return "aggregates", ConfigRecord({key: json.dumps(table) for key, table in tables.items()}), why
 
 

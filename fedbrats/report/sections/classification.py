@@ -8,6 +8,7 @@ import pandas as pd
 
 from fedbrats.metrics.classification import SCORES, TITLES
 from fedbrats.metrics.interval import MIN_CASES
+from fedbrats.report.aggregates import kept_by_sites
 from fedbrats.report.arms import arm_title
 from fedbrats.report.cells import MISSING, number
 from fedbrats.report.page import Section, data_uri
@@ -17,17 +18,22 @@ from fedbrats.report.sections.classification_figures import calibration_figure, 
 from fedbrats.report.tables import EVERY_SITE
 from fedbrats.runs.classified import read_institutions
 from fedbrats.tasks.classification import arms_of, told, verdict
+from fedbrats.tasks.told import KEPT
 
 
 def section(results: Results) -> Section:
-    """Sentences, one table over all test cases, one by institution, ROC curves and calibration."""
+    """Sentences, one table over all test cases, one by institution, ROC curves and calibration.
+
+    Where sites keep the results of single cases there are no curves, which would be of the others alone.
+    """
     run = results.run
     table = read_institutions(run.path)
     hidden = _hidden(table) if results.public else pd.Series(False, index=table.index)
     rows = [
         _row(row, bool(gone), run.holdout) for row, gone in zip(table.to_dict("records"), hidden, strict=True)
     ]
-    drawn = len(table) > 0 and not results.public  # every step of a curve is a case
+    keep = sorted({str(site) for site in table.loc[table[KEPT] != "", "site"]} - {EVERY_SITE})
+    drawn = len(table) > 0 and not results.public and not keep  # every step of a curve is a case
     context: dict[str, Any] = {
         "sentences": _sentences(table[~hidden]) or ["No test case was scored, so there is no result."],
         "titles": [TITLES[name] for name in SCORES],
@@ -36,6 +42,8 @@ def section(results: Results) -> Section:
         "roc": data_uri(roc_figure(run.cases), "svg") if drawn else "",
         "calibration": data_uri(calibration_figure(run.cases), "svg") if drawn else "",
         "withheld": WITHHELD if hidden.any() else "",
+        "keep": ", ".join(keep),
+        "kept": [] if results.public else kept_by_sites(run),
     }
     return Section("classification", "Result", context, nav="Result")
 
@@ -67,7 +75,7 @@ def _row(row: dict[str, Any], hidden: bool, unseen: set[str]) -> dict[str, Any]:
         "arm": row["arm"],
         "title": arm_title(row["arm"]),
         "n": int(row["n"]),
-        "positives": MISSING if hidden else int(row["positives"]),
+        "positives": MISSING if hidden or pd.isna(row["positives"]) else int(row["positives"]),
         "cells": cells,
         "p": MISSING if hidden or pd.isna(p) else told(p).removeprefix("= "),
     }

@@ -78,7 +78,10 @@ def tests(methods: Sequence[Method], reference: Method) -> tuple[pd.DataFrame, l
     rows, left = list[dict[str, Any]](), list[str]()
     for method in methods:
         mine = answers[method.name]
-        if not len(mine.labels) or math.isnan(contrast(mine.models, mine.weights, mine.labels.to_numpy())):
+        if not len(mine.labels):
+            left.append(f"{method.name}: no site has told the score of a case")
+            continue
+        if math.isnan(contrast(mine.models, mine.weights, mine.labels.to_numpy())):
             left.append(f"{method.name} has no AUC: its test cases have one label only")
             continue
         p = chance_of_mean(mine.models, mine.labels.to_numpy())

@@ -130,7 +130,6 @@ def test_patients_are_protected(finished: Path, tmp_path: Path) -> None:
         (["model.out_channels=2"], r"model\.out_channels=2: a label that is 0 or 1 has 1"),
         (["data.phantom.label_strength=null"], r"label_strength=null: these phantoms have no label"),
         (["privacy=dp_sgd", "privacy.target_epsilon=8", "report.select=last"], r"model\.norm=group"),
-        (["runtime=superlink"], "runtime.engine=superlink exclude each other"),
     ],
 )
 def test_what_means_nothing_is_refused(tmp_path: Path, options: list[str], words: str) -> None:

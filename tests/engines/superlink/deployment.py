@@ -126,6 +126,7 @@ def deployment(
     sites: Mapping[str, int],
     more: Mapping[str, dict] | None = None,
     names: Sequence[str] = (),
+    labels: bool = False,
 ) -> Iterator[Deployment]:
     """Credentials, configurations and data of a federation; whatever was started is ended with the context.
 
@@ -134,10 +135,13 @@ def deployment(
         sites: name -> cases, of one phantom.
         more: entries of the `site.yaml` of some sites.
         names: further addresses of the server, where it is then to be reached, too.
+        labels: whether cases have a label, and each site a table of its own.
     """
     port = free_ports(2 + len(sites))  # of the server, of each site, and one to spare for a proxy
     made, root = Deployment(folder, port), folder / "all"
-    write_phantom(root, sites=dict(sites), shape=[32, 32, 24], workers=0)
+    write_phantom(
+        root, sites=dict(sites), shape=[32, 32, 24], workers=0, label_strength=1.0 if labels else None
+    )
     federation = begin(folder / "federation", "localhost", list(names), port)
     listen = "0.0.0.0" if names else "127.0.0.1"
     made.server.write_text(
@@ -152,6 +156,11 @@ def deployment(
                 shutil.copytree(case, own / case.name)
         content = yaml.safe_load(made.site(name).read_text())
         content["data"] = {"root": "data"}
+        if labels:
+            header, *lines = (root / "labels.csv").read_text().splitlines()
+            mine = [line for line in lines if f"_{name}_" in line]
+            (folder / name / "labels.csv").write_text("\n".join([header, *mine]))
+            content["labels"] = {"table": "labels.csv"}
         content |= {"limits": {"threads": 1}, "device": "cpu"}
         content["policy"] |= {"least_cases": 1, "per_case": True, "approval": False}
         content |= (more or {}).get(name, {})

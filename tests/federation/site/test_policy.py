@@ -97,7 +97,7 @@ def test_a_list_of_arrays(tmp_path: Path) -> None:
 
 
 def test_metrics_that_every_study_needs(tmp_path: Path) -> None:
-    assert "policy.metrics=[hd95]: every study needs loss, dice" in refused(study(tmp_path), metrics=["hd95"])
+    assert "every study of task=segmentation needs loss, dice" in refused(study(tmp_path), metrics=["hd95"])
     refuse_study(study(tmp_path), Policy(metrics=["loss", "dice"]), "A")
 
 
