@@ -9,7 +9,7 @@ from fedbrats.data.family_table import ANNOTATORS
 from fedbrats.federation.parts import Parts
 from fedbrats.tasks.segmentation import WHOLE
 
-METRIC = "fedbrats.metrics.annotators.swept_dice"
+METRIC = "fedbrats.metrics.annotators.qubiq"
 
 
 def counts_annotators(data: DataConfig) -> bool:
@@ -37,7 +37,7 @@ def check_annotators(config: Config, parts: Parts, channels: int) -> None:
             )
         if any(node.get("_target_") == METRIC for node in config.metrics.more):
             raise ConfigError(
-                "metrics.more: swept_dice is of counts of annotators; set data.labels=annotators, or "
+                "metrics.more: qubiq is of counts of annotators; set data.labels=annotators, or "
                 "metrics=brats2023."
             )
         return

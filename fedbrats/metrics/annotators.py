@@ -45,7 +45,7 @@ def threshold_dice(prediction: np.ndarray, reference: np.ndarray, annotators: in
     return float(np.mean([by_least[count] for count in least]))
 
 
-def swept_dice() -> Metric:
+def qubiq() -> Metric:
     """The metric of `metrics=qubiq`: one number of the case, which stands in the rows of all of its regions."""
     return Metric(
         "swept_dice", "Dice over thresholds 0.0 to 0.9 (>=), all regions", _of_case, failed=EMPTY, best=1.0

@@ -39,8 +39,7 @@ from torch.nn.functional import softplus
 
 from fedbrats.arrays import stored
 from fedbrats.config.critic import CriticConfig
-from fedbrats.data.regions import REGIONS
-from fedbrats.tasks.segmentation import activate, targets
+from fedbrats.tasks.segmentation import REGIONS, activate, targets
 from fedbrats.training.optimizers import load_optimizer_tensors, optimizer_tensors
 
 WIDTHS = (16, 32, 64)

@@ -35,7 +35,7 @@ def test_what_fits_passes() -> None:
     check("annotators", 3, channels=3)
     check("annotators", None, root="/data")
     check("auto", None, channels=1)
-    assert f"{annotators.__name__}.{annotators.swept_dice.__name__}" == METRIC
+    assert f"{annotators.__name__}.{annotators.qubiq.__name__}" == METRIC
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_what_fits_passes() -> None:
         ),
         (
             {"labels": "auto", "drawn": None, "more": METRIC},
-            "metrics.more: swept_dice .* data.labels=annotators",
+            "metrics.more: qubiq .* data.labels=annotators",
         ),
     ],
 )

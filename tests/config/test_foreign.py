@@ -43,8 +43,8 @@ def test_the_lists_are_exact() -> None:
         "fedbrats.algorithms.rules.median.CoordinateMedian",
     }
     assert listed()["privacy"] == {"fedbrats.privacy.dp_sgd.DpSgd", "fedbrats.privacy.central.Central"}
-    assert listed()["metrics.more"] == {"fedbrats.metrics.annotators.swept_dice"}
-    assert len(listed()["model"]) == 38
+    assert listed()["metrics.more"] == {"fedbrats.metrics.annotators.qubiq"}
+    assert len(listed()["model"]) == 40
     names = [name for targets in listed().values() for name in targets]
     assert not any(part.startswith("_") for name in names for part in name.split("."))
 

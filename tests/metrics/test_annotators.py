@@ -9,7 +9,7 @@ import pytest
 
 from fedbrats.data.family_table import ANNOTATORS
 from fedbrats.data.regions import to_canonical
-from fedbrats.metrics.annotators import swept_dice, threshold_dice
+from fedbrats.metrics.annotators import qubiq, threshold_dice
 from fedbrats.metrics.score import score_case
 from fedbrats.metrics.table import METRICS, Masks, facts_of, worst
 
@@ -51,12 +51,12 @@ def test_an_empty_mask_scores_a_tenth_as_in_the_paper() -> None:
     true = counts(1, 3)
     assert threshold_dice(np.zeros_like(true), true, 3) == pytest.approx(0.1)
     assert threshold_dice(true, true, 3) == 1.0
-    assert worst(facts_of([swept_dice()], "brats2023")) == {"swept_dice": 0.1}
+    assert worst(facts_of([qubiq()], "brats2023")) == {"swept_dice": 0.1}
 
 
 def test_of_a_case_it_is_a_tenth_and_nine_tenths_of_the_mean_dice_in_every_region() -> None:
     guess, true = (to_canonical(counts(seed, 3), ANNOTATORS) for seed in (0, 1))
-    found = score_case(guess, true, (1, 1, 1), "brats2023", [METRICS[0], swept_dice()])
+    found = score_case(guess, true, (1, 1, 1), "brats2023", [METRICS[0], qubiq()])
     expected = 0.1 + 0.9 * np.mean([scores["dice"] for scores in found.values()])
     assert [scores["swept_dice"] for scores in found.values()] == pytest.approx([expected] * 3)
 
@@ -68,4 +68,4 @@ def test_what_it_cannot_score_is_refused() -> None:
     with pytest.raises(ValueError, match="one shape"):
         threshold_dice(true[1:], true, 3)
     with pytest.raises(ValueError, match="whole case"):
-        swept_dice().of(Masks(true > 0, true > 0, (1, 1, 1), "brats2023"))
+        qubiq().of(Masks(true > 0, true > 0, (1, 1, 1), "brats2023"))

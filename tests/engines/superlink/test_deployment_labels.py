@@ -35,6 +35,7 @@ ASKED = (
         "partition.val=0.25",
         "partition.test=0.5",
         "runtime.keep_checkpoints=2",
+        "model.size=small",  # the simulation has files
     ),
 )
 LEAST = 2
