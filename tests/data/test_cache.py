@@ -18,6 +18,7 @@ from fedbrats.data.family_table import BRATS_2017, BRATS_2023
 from fedbrats.data.finding import find_cases
 from fedbrats.data.nifti import Source, write_labels
 from fedbrats.data.regions import regions_from_labels, to_canonical
+from fedbrats.data.stream import Bounds
 from tests.data.small_case import BRAIN, SHAPE, make_arrays, write_case
 
 
@@ -197,13 +198,13 @@ def test_file_that_changes_while_it_is_read_is_refused(
 ) -> None:
     from fedbrats.data import preprocess
 
-    def read_and_change(path, channel, bounds):
-        volume = read_volume(path, channel, bounds)
-        os.utime(path, (1, 1))
+    def read_and_change(file: ImageFile, bounds: Bounds) -> tuple[np.ndarray, Source]:
+        volume = read_file(file, bounds)
+        os.utime(file.path, (1, 1))
         return volume
 
-    read_volume = preprocess.read_volume
-    monkeypatch.setattr(preprocess, "read_volume", read_and_change)
+    read_file = preprocess.read_file
+    monkeypatch.setattr(preprocess, "read_file", read_and_change)
     with pytest.raises(ValueError, match=r"A_t1ce\.nii\.gz.*: changed while the case A was read"):
         prepare_case(case, BRATS_2017, tmp_path / "cache")
 
