@@ -18,7 +18,8 @@ def test_every_configured_network_has_a_head_and_a_body(name: str) -> None:
     home, travels = local_and_travelling(network, HeadLocal().stays(network, own_patch(name)))
     size = {key: tensor.numel() for key, tensor in network.named_parameters()}
     assert home
-    most = 0.2 if name == "vae_unet" else 0.1  # the dense layer of its branch is a head, too
+    # The dense layer of the one's branch is a head, too, and the other's graph is narrow where it is small.
+    most = 0.2 if name in ("vae_unet", "gnn_cnn") else 0.1
     assert sum(size.get(key, 0) for key in home) < most * sum(size.get(key, 0) for key in travels)
 
 
