@@ -47,7 +47,7 @@ def test_a_study_goes_on_to_the_same_bits(running: Running, tmp_path: Path) -> N
     wait(lambda: rounds_done() >= 2, 240, made.logs)
     made.process("server", SUPERLINK).kill()
     wait(lambda: runs() == 3, 150, made.logs)
-    wait(lambda: rounds_done() >= 3, 240, made.logs)
+    wait(lambda: rounds_done() >= 3, 400, made.logs)
     worker = made.process("CBICA", SITE_WORKER)
     worker.suspend()  # or the last rounds might be over before the command is
     made.fedbrats("study", "stop", STUDY, "--server", str(made.server))
@@ -56,7 +56,7 @@ def test_a_study_goes_on_to_the_same_bits(running: Running, tmp_path: Path) -> N
     time.sleep(3 * LOOK)
     assert (runs(), read_state(folder)["state"], rounds_done() < ROUNDS) == (3, STOPPED, True)
     made.fedbrats("study", "resume", STUDY, "--server", str(made.server))
-    wait(lambda: made.finished(STUDY), 240, made.logs)
+    wait(lambda: made.finished(STUDY), 400, made.logs)
     assert runs() == 4
     refused = made.tried("study", "stop", STUDY, "--server", str(made.server))
     assert f"study {STUDY} has finished: there is nothing to stop" in refused.err
