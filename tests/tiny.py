@@ -30,6 +30,17 @@ def tiny_overrides(cache: Path, *more: str, model: tuple[str, ...] = MODEL) -> l
     return [*OVERRIDES, *model, f"data.cache={cache}", *more]
 
 
+def one_round(cache: Path, folder: Path, *model: str) -> None:
+    """Train such a network for one round; all sites must have answered and the model be there."""
+    from fedbrats.commands.run.run import run
+
+    done = run(tiny(cache, "arms=[federated]", "rounds=1", model=model), folder)
+    rows = (done / "rounds.csv").read_text().splitlines()
+    assert any(",ok," in row for row in rows)
+    assert not any(",failed," in row for row in rows)
+    assert (done / "checkpoints" / "round_00001" / "federated.safetensors").is_file()
+
+
 def tiny(cache: Path, *more: str, model: tuple[str, ...] = MODEL) -> DictConfig:
     """The composed configuration of a tiny run."""
     register_with_hydra()

@@ -38,7 +38,7 @@ from fedbrats.config.vat import check_vat
 from fedbrats.config.versions import ANY, SAME
 from fedbrats.data.augmentation import AUGMENTS
 from fedbrats.data.families import given
-from fedbrats.data.institutions import METHODS, check_options
+from fedbrats.data.institutions import check_options
 from fedbrats.data.patches import CENTRES
 from fedbrats.federation.parts import Parts, parts_of
 from fedbrats.models.build import check_beside, check_loss, check_network, dimensions
@@ -206,21 +206,6 @@ def _check_data(data: DataConfig, partition: PartitionConfig) -> None:
     _choice("data.links", data.links, ("inside", "follow"))
     _require(data.source == "phantom" or bool(data.root), "data.root: name the folder that holds the cases.")
     given(data.labels, "data.labels")
-    _choice("partition.method", partition.method, METHODS)
-    for key in ("val", "test"):
-        share = getattr(partition, key)
-        _require(
-            0 <= share < 1, f"partition.{key}={share}: must lie in [0, 1), a share of a site's patients."
-        )
-    _require(
-        partition.val + partition.test < 1,
-        f"partition.val={partition.val} and partition.test={partition.test} leave nothing to train on.",
-    )
-    _at_least("partition.folds", partition.folds, 2)
-    _require(
-        partition.fold is None or 0 <= partition.fold < partition.folds,
-        f"partition.fold={partition.fold}: choose 0 to partition.folds - 1 = {partition.folds - 1}, or null.",
-    )
     check_options(partition)
 
 

@@ -18,6 +18,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from fedbrats.config.critic import CriticConfig
 from fedbrats.config.interpolations import check_settled
 from fedbrats.config.objective import ObjectiveConfig
+from fedbrats.config.phantom import PhantomConfig
 from fedbrats.config.scenario import ScenarioConfig
 from fedbrats.config.secure import without_unused
 from fedbrats.config.survey import SurveyConfig
@@ -31,20 +32,6 @@ POOLED_ROW = "pooled_in_a_row"  # beside POOLED with train.pooled_steps=both
 FLOOR = "floor"  # rows of results that nothing was trained for (report.floor)
 ARMS = (FEDERATED, POOLED, LOCAL)
 SCHEMA = "schema"  # its name in Hydra's store and at the top of `conf/config.yaml`
-
-
-@dataclass
-class PhantomConfig:
-    """The built-in synthetic data set (`data=phantom`), written as real NIfTI files in BraTS naming."""
-
-    sites: Any = "demo"  # preset ("demo", "fets2022") or a mapping institution -> number of cases
-    shape: list[int] = field(default_factory=lambda: [64, 64, 48])  # voxels
-    shift: float = 1.0  # strength of the scanner differences between institutions, 0 = identical scanners
-    seed: int = 0
-    label_strength: float | None = (
-        None  # of the link of a label to the image, 0 (chance) to 1; None: no label
-    )
-    annotators: int | None = None  # who outline the whole tumour of each case; data.labels=annotators needs 3
 
 
 @dataclass

@@ -35,7 +35,7 @@ from fedbrats.data.entries import (
     read_meta,
     write_entry,
 )
-from fedbrats.data.nifti import USUAL
+from fedbrats.data.nifti import USUAL, Source
 from fedbrats.data.preprocess import files_of, preprocess, slices_of
 from fedbrats.data.regions import LabelSystem
 from fedbrats.data.stream import Bounds, check_file
@@ -75,6 +75,12 @@ class CachedCase:
     def brain(self) -> np.ndarray | None:
         """Where the brain is, bool [X, Y, Z]; None where the image is not skull-stripped."""
         return brain_mask(np.asarray(self.image)) if is_stripped(self.meta["background"]) else None
+
+    @property
+    def source(self) -> Source:
+        """The space of the case's own images on disk."""
+        stored = self.meta["source"]
+        return Source(**{**stored, "shape": tuple(stored["shape"])})
 
     @cached_property
     def meta(self) -> dict[str, Any]:

@@ -175,7 +175,7 @@ def check_options(cfg: PartitionConfig) -> None:
         ConfigError: names the key and the fix.
     """
     if cfg.method not in METHODS:
-        raise ConfigError(f"partition.method is {cfg.method!r}; choose one of {', '.join(METHODS)}")
+        raise ConfigError(f"partition.method={cfg.method}: choose one of {', '.join(METHODS)}.")
     if cfg.method == "fets" and not cfg.table:
         raise ConfigError("partition.method=fets needs partition.table, the FeTS file partitioning_1.csv")
     if cfg.test_by not in ("site", INSTITUTION):
@@ -209,7 +209,19 @@ def check_options(cfg: PartitionConfig) -> None:
         )
     if cfg.least < 1:
         raise ConfigError(f"partition.least is {cfg.least}; at least 1 patient")
-    if cfg.val < 0 or cfg.test < 0 or cfg.val + cfg.test >= 1:
+    _check_shares(cfg)
+
+
+def _check_shares(cfg: PartitionConfig) -> None:
+    for key in ("val", "test"):
+        share = getattr(cfg, key)
+        if not 0 <= share < 1:
+            raise ConfigError(f"partition.{key}={share}: must lie in [0, 1), a share of a site's patients.")
+    if cfg.val + cfg.test >= 1:
+        raise ConfigError(f"partition.val={cfg.val} and partition.test={cfg.test} leave nothing to train on.")
+    if cfg.folds < 2:
+        raise ConfigError(f"partition.folds={cfg.folds}: must be a number of at least 2.")
+    if cfg.fold is not None and not 0 <= cfg.fold < cfg.folds:
         raise ConfigError(
-            f"partition.val={cfg.val} and partition.test={cfg.test} must be 0 or more, together below 1"
+            f"partition.fold={cfg.fold}: choose 0 to partition.folds - 1 = {cfg.folds - 1}, or null."
         )

@@ -9,11 +9,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 
 from fedbrats.config.schema import PartitionConfig
 from fedbrats.config.targets import ConfigError
-from fedbrats.data.cases import MODALITIES, Case
+from fedbrats.data.cases import Case
 from fedbrats.data.institutions import (
     CONTROLS,
     INSTITUTION,
@@ -25,7 +24,6 @@ from fedbrats.data.institutions import (
 )
 from fedbrats.data.listed import read_cases
 from fedbrats.data.patients import same
-from fedbrats.data.regions import REGIONS
 
 VOLUME_CLASSES = 5  # quantile classes of tumour volume that `dirichlet` deals out
 
@@ -71,7 +69,7 @@ def make_partition(
     to train on. A site with fewer than `cfg.least` patients has no part in the federation.
 
     With `cfg.test_by` "institution" those patients test whom the split of `method="institution"` draws, wherever they
-    are dealt to: all partitions of the same cases are tested on the same ones, except for a site that gets nobody else.
+    are dealt to: all partitions of the same cases are tested on the same ones, and a site may get none, or nobody else.
 
     With `labels` the split of each site is stratified: train, validation, test and folds have the labels in the site's
     own shares, as far as whole patients allow. A patient with several scans counts with the largest of their labels.
@@ -256,48 +254,3 @@ def _by_volume(
         if not member:  # the largest site gives the patient that it drew last
             member.append(max(members, key=len).pop())
     return members
-
-
-def partition_table(sites: Sequence[Site], case_stats: Mapping[str, Mapping]) -> pd.DataFrame:
-    """Describe each site in one row.
-
-    Args:
-        sites: as `make_partition` returns them.
-        case_stats: case name -> {"volumes_ml": {region: mL}, "intensity": {modality: {"mean", "std"}}}, raw
-            intensities over non-zero voxels (the `meta` of a cached case).
-
-    Returns:
-        Columns site, cases, train, val, test, holdout; per region `wt_ml_mean` and `wt_ml_sd` (over cases,
-        mL); `et_free` (cases without ET); per modality `t1_mean` and `t1_sd`: mean and standard deviation
-        over the non-zero voxels of the site, each case with equal weight. The deviation over cases divides by
-        n - 1 and is None for one case; that over voxels is the voxels'.
-
-    Raises:
-        ValueError: a case without statistics.
-    """
-    missing = sorted({name for site in sites for name in site.cases} - set(case_stats))
-    if missing:
-        raise ValueError(f"no statistics of {', '.join(missing[:5])}")
-    return pd.DataFrame([_row(site, [case_stats[name] for name in site.cases]) for site in sites])
-
-
-def _row(site: Site, stats: Sequence[Mapping]) -> dict[str, object]:
-    row: dict[str, object] = {
-        "site": site.name,
-        "cases": len(stats),
-        "train": len(site.train),
-        "val": len(site.val),
-        "test": len(site.test),
-        "holdout": site.holdout,
-    }
-    for region in REGIONS:
-        volumes = np.array([case["volumes_ml"][region] for case in stats], float)
-        row[f"{region.lower()}_ml_mean"] = float(volumes.mean())
-        row[f"{region.lower()}_ml_sd"] = float(volumes.std(ddof=1)) if len(volumes) > 1 else None
-    row["et_free"] = sum(case["volumes_ml"]["ET"] == 0 for case in stats)
-    for modality in MODALITIES:
-        means = np.array([case["intensity"][modality]["mean"] for case in stats], float)
-        spreads = np.array([case["intensity"][modality]["std"] for case in stats], float)
-        row[f"{modality}_mean"] = float(means.mean())
-        row[f"{modality}_sd"] = float(np.sqrt(np.mean(spreads**2) + means.var()))
-    return row

@@ -23,7 +23,8 @@ from fedbrats.data.entries import STALE_SECONDS
 from fedbrats.data.families import Families
 from fedbrats.data.finding import find_cases
 from fedbrats.data.institutions import CONTROLS, assign, patients_of
-from fedbrats.data.partition import Site, make_partition, partition_table
+from fedbrats.data.partition import Site, make_partition
+from fedbrats.data.partition_table import partition_table
 from fedbrats.data.patients import Patients
 from fedbrats.data.phantom import GENERATOR, write_phantom
 from fedbrats.data.sentences import plural, some

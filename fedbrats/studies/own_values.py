@@ -29,9 +29,8 @@ def check_own(site: SiteFile, asked: Config) -> None:
         raise StudyRefused(
             f"limits.plan_memory_gb={most:g}: the study plans its network for model.plan_memory={wanted:g} GB"
         )
-    if counts_annotators(site.data) != counts_annotators(
-        asked.data
-    ):  # the same channels mean different things
+    # Of the two, the same channels mean different things.
+    if counts_annotators(site.data) != counts_annotators(asked.data):
         raise StudyRefused(
             f"data.labels={site.data.labels}: the study is set up with data.labels={asked.data.labels}, and counts of "
             "annotators train with counts only"

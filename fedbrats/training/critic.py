@@ -132,6 +132,13 @@ class Critic:
         load_optimizer_tensors(self.optimizer, _part(state, OPTIMIZER))
 
 
+def critic_of(
+    settings: CriticConfig, channels: int, device: torch.device | str, amp: bool = False
+) -> Critic | None:
+    """A new critic as it is configured, None where it is off."""
+    return Critic(settings, channels, device, amp=amp) if settings.weight else None
+
+
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 

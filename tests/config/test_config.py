@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from fedbrats.checks.config import checked
 from fedbrats.commands.compose import register_with_hydra
@@ -67,7 +64,6 @@ def choosing(file: str) -> list[str]:
         return []
     group, name = file.rsplit("/", 1)
     extra = ["data.root=cases"] if group == "data" and name != "phantom" else []
-    extra += REHEARSAL if file.startswith("experiment/") and name in PUBLISHED else []
     extra += ["model=jonsson_resunet", "model.size=small"] if name.startswith("mc_dropout") else []
     extra += ["train/optimizer=sgd_plain"] if name in ("scaffold", "fednova", "qfedavg") else []
     extra += ["model=efficientnet3d"] if file == "task/classification" else []
@@ -80,9 +76,8 @@ def choosing(file: str) -> list[str]:
 
 
 @pytest.mark.slow  # all of its cases together
-@pytest.mark.parametrize(
-    "file", [f for f in FILES if not f.startswith("model/")]
-)  # tests/models/test_every_model.py
+# Networks are looked at in tests/models/test_every_model.py, experiments in test_experiments.py.
+@pytest.mark.parametrize("file", [f for f in FILES if not f.startswith(("model/", "experiment/"))])
 def test_every_file_composes_and_what_it_names_can_be_built(file: str) -> None:
     needs = {
         "partition/fets": ["partition.table=partitioning_1.csv"],
@@ -100,64 +95,14 @@ def test_every_file_composes_and_what_it_names_can_be_built(file: str) -> None:
     assert isinstance(optimizer, torch.optim.Optimizer)
 
 
-EXPERIMENTS = {
-    file.stem: params
-    for file in sorted((CONF / "experiment").glob("*.yaml"))
-    if (params := OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params"))
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_job_of_an_experiment_can_run(name: str) -> None:
-    swept = [f"{key}={values}" for key, values in EXPERIMENTS[name].items() if key != "seed"]
-    parsed = OverridesParser.create().parse_overrides(swept)
-    each = [[f"{one.get_key_element()}={v}" for v in one.sweep_string_iterator()] for one in parsed]
-    assert "seed" in EXPERIMENTS[name]
-    for job in product(*each):
-        config_of(f"experiment={name}", *job, *(REHEARSAL if name in PUBLISHED else []))
-
-
-def test_the_sweep_of_architectures_has_every_network_that_segments() -> None:
-    swept = OverridesParser.create().parse_overrides([f"model={EXPERIMENTS['architectures']['model']}"])
-    files = {file.stem: file.read_text() for file in (CONF / "model").glob("*.yaml")}
-    segment = {name for name, text in files.items() if "override /task: classification" not in text}
-    assert set(swept[0].sweep_string_iterator()) == segment - {"localizer"}  # one of two stages
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_a_published_experiment_is_set_up_as_printed(name: str) -> None:
-    config = config_of(
-        f"experiment={name}", "data.root=cases", "partition.table=table.csv", "partition=institution"
-    )
-    printed = {
-        "nvflare_brats18": (600, 1, 1, [224, 224, 144]),
-        "flmedsegbench_fets9": (50, 4, 4, [128, 128, 128]),
-        "flower_fed_brats": (50, 1, 2, [96, 96, 96]),
-        "benchmark_fets2022": (300, 1, 4, [128, 128, 128]),
-        "sheller2018": (100, 1, 64, [192, 192]),
-    }
-    train = config.train
-    assert (config.rounds, train.local_epochs, train.batch, config.model["input"]["patch"]) == printed[name]
-    assert config.model["size"] == "full"
-    assert all({"what", "source"} <= row.keys() for row in config.report.published)
-
-
-def test_an_experiment_has_a_folder_of_its_own() -> None:
-    register_with_hydra()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        for name in EXPERIMENTS:
-            found = compose("config", overrides=[f"experiment={name}"], return_hydra_config=True)
-            assert found.hydra.sweep.dir == f"multirun/{name}"
-        assert compose("config", return_hydra_config=True).hydra.sweep.dir.startswith("multirun/2")
-
-
 MODELS = sorted(f.split("/")[1] for f in FILES if f.startswith("model/"))
+SOME = ("gnn_cnn", "unce", "nnunet", "c3d")  # one of each kind below
 
 
 @pytest.mark.slow  # all of its cases together
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=[] if name in SOME else pytest.mark.long) for name in MODELS]
+)
 def test_what_a_model_brings_can_be_replaced(model: str) -> None:
     """A model's file may choose a loss, an optimiser and steps, but must not add keys that only those have."""
     other = ["loss=dice_topk", "train/optimizer=adamw", "inference=default", "postprocess=largest_component"]

@@ -148,7 +148,7 @@ def test_a_patient_in_two_institutions_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "key"),
     [
-        ({"method": "sites"}, r"partition\.method is 'sites'"),
+        ({"method": "sites"}, r"partition\.method=sites: choose one of institution"),
         ({"method": "fets"}, r"needs partition\.table"),
         ({"method": "iid", "table": "t.csv"}, r"partition\.table has no effect"),
         ({"method": "dirichlet", "unknown": "x"}, r"partition\.unknown has no effect"),

@@ -5,14 +5,13 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from fedbrats.checks.config import check_config
 from fedbrats.config.schema import Config, DataConfig, PartitionConfig
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cases import Case
-from fedbrats.data.partition import Site, make_partition, partition_table
+from fedbrats.data.partition import Site, make_partition
 from fedbrats.data.patients import patient_of
 
 REAL = os.environ.get("FEDBRATS_REAL_DATA")
@@ -264,33 +263,6 @@ def test_dirichlet_needs_volumes() -> None:
 def test_more_sites_than_patients_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"partition\.sites is 5, but there are only 4 patients"):
         make_partition(many(4), PartitionConfig(method="iid", sites=5))
-
-
-def test_partition_table_by_hand() -> None:
-    def stats(wt: float, et: float, mean: float, std: float) -> dict:
-        return {
-            "volumes_ml": {"WT": wt, "TC": wt / 2, "ET": et},
-            "intensity": {m: {"mean": mean, "std": std} for m in ("t1", "t1ce", "t2", "flair")},
-        }
-
-    sites = [Site("A", False, ("a",), ("b",), ()), Site("B", True, (), (), ("c",))]
-    table = partition_table(
-        sites, {"a": stats(10, 0, 100, 3), "b": stats(30, 5, 108, 3), "c": stats(7, 1, 5, 2)}
-    )
-    first, second = table.to_dict("records")
-    assert (first["site"], first["cases"], first["train"], first["val"], first["test"]) == ("A", 2, 1, 1, 0)
-    assert (first["holdout"], second["holdout"]) == (False, True)
-    assert (first["wt_ml_mean"], first["tc_ml_mean"]) == (20, 10)
-    assert first["wt_ml_sd"] == pytest.approx(200**0.5)  # 10 and 30: (10^2 + 10^2) / (2 - 1)
-    assert second["wt_ml_mean"] == 7
-    assert pd.isna(second["wt_ml_sd"])
-    assert (first["et_free"], second["et_free"]) == (1, 0)
-    assert first["t1_mean"] == 104
-    assert first["flair_sd"] == pytest.approx(5)  # sqrt(3^2 + 4^2): within and between the two cases
-    assert second["t1_sd"] == 2
-    assert not table.drop(columns=["wt_ml_sd", "tc_ml_sd", "et_ml_sd"]).isna().any(axis=None)
-    with pytest.raises(ValueError, match="no statistics of c"):
-        partition_table(sites, {"a": stats(1, 1, 1, 1), "b": stats(1, 1, 1, 1)})
 
 
 @pytest.mark.skipif(not REAL, reason="real BraTS cases not at hand")

@@ -97,6 +97,16 @@ def test_each_term_by_hand() -> None:
     assert replace(right, masks=masks)(labels())[0].item() == pytest.approx(math.log(2) / 8, rel=1e-4)
 
 
+def test_an_anchor_between_the_two_bounds_counts_for_nothing() -> None:
+    right = replace(said(), gamma=0.0)
+    anchors, objectness = right.anchors.clone(), right.objectness.clone()
+    objectness[0, 3] = 0
+    for box, cost in (([4.0, 8, 12, 16], 0.0), ([4.0, 8, 12, 12.5], math.log(2) / 2)):  # overlaps .5 and .28
+        anchors[3] = torch.tensor(box)
+        found = replace(right, anchors=anchors, objectness=objectness)(labels())
+        assert found[0].item() == pytest.approx(cost, rel=1e-4, abs=1e-5)
+
+
 def test_a_mask_is_that_of_its_own_instance_within_the_box() -> None:
     """A proposal of the left half of an L: the cells of its lower right are not tumour."""
     shape = torch.zeros(1, *SIDES, dtype=torch.uint8)

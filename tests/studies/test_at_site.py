@@ -146,6 +146,13 @@ def test_a_study_of_labels_is_refused_by_key_where_there_are_none(tmp_path: Path
         take(labelled(tmp_path, data, "010110"), there, tmp_path)
 
 
+def test_counts_of_annotators_and_regions_do_not_train_together(tmp_path: Path, data: Path) -> None:
+    asked = study_config(ASKED)
+    asked = replace(asked, data=replace(asked.data, labels="annotators"))
+    with pytest.raises(StudyRefused, match=r"data\.labels=auto: .* data\.labels=annotators.*counts only"):
+        take(site_of(tmp_path, data), asked, tmp_path)
+
+
 def test_a_site_that_only_tests_trains_on_nothing(tmp_path: Path, data: Path) -> None:
     site = site_of(tmp_path, data, partition=OwnPartition(role="test"))
     prepared = prepare_study(site, take(site, study_config(ASKED), tmp_path))

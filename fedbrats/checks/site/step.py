@@ -36,7 +36,7 @@ from fedbrats.privacy.dp_sgd import DpSgd, train_privately
 from fedbrats.privacy.mechanism import PrivateStep
 from fedbrats.privacy.noise import secret_numbers
 from fedbrats.training.batches import Batch, batches
-from fedbrats.training.critic import Critic
+from fedbrats.training.critic import critic_of
 from fedbrats.training.loop import train_locally
 from fedbrats.training.optimizers import clip_in_steps
 from fedbrats.training.vat import adversary_of
@@ -163,8 +163,7 @@ def take_step(site: SiteFile, config: Config, case: CachedCase) -> Step:
     if config.train.clip_norm is not None:
         clip_in_steps(optimizer, config.train.clip_norm)
     amp = _amp(config, device)
-    asked = config.train.critic
-    critic = Critic(asked, parts.channels, device, amp=amp) if asked.weight else None
+    critic = critic_of(config.train.critic, parts.channels, device, amp)
     seconds = loss = 0.0
     steps = 2 if device.type == "cuda" else 1
     for _ in range(steps):

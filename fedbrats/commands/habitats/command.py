@@ -32,12 +32,12 @@ from fedbrats.commands.words import path
 from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
 from fedbrats.data.cache import CachedCase, restore
-from fedbrats.data.nifti import Source, write_labels
+from fedbrats.data.nifti import write_labels
 from fedbrats.data.patients import same
 from fedbrats.data.prepare import Prepared, prepare
 from fedbrats.data.survival import Survival, read_survival
 from fedbrats.devices import cores
-from fedbrats.inference.habitats import Voxels, drawn, encode, fit, stability_losses, tumour_values
+from fedbrats.inference.habitats import Voxels, drawn, encode, majority, stability_losses, tumour_values
 from fedbrats.runs.table import Table
 from fedbrats.seeding import generator
 from fedbrats.studies.gaussian_search import search
@@ -140,8 +140,8 @@ def _searched(objective: Objective, output: Path, say: Say) -> Outcome:
 def _write_stability(objective: Objective, best: Outcome, output: Path, say: Say) -> None:
     """1 - Ls for each number of clusters at the gamma found, with the autoencoder and without (Table 1)."""
     config = objective.config
-    network, kept = fit(objective.voxels, objective.sites, best.gamma, config.schedule, objective.seed)
-    latent = {case: encode(network, values) for case, values in kept.items()}
+    kept = {case: majority(values, best.gamma) for case, values in objective.voxels.items()}
+    latent = {case: encode(best.model.network, values) for case, values in kept.items()}
     named: dict[str, Voxels] = {"autoencoder": latent, "intensities": kept}
     rows = list[dict[str, Any]]()
     for number in range(config.clusters[0], config.clusters[1] + 1):
@@ -208,5 +208,4 @@ def _median_days(rows: list[dict[str, Any]], chosen: np.ndarray, survival: Mappi
 
 
 def _write_map(output: Path, case: CachedCase, labels: np.ndarray) -> None:
-    source = Source(**{**case.meta["source"], "shape": tuple(case.meta["source"]["shape"])})
-    write_labels(output / f"{case.name}_habitats.nii.gz", restore(labels, case), source)
+    write_labels(output / f"{case.name}_habitats.nii.gz", restore(labels, case), case.source)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
 from fedbrats.commands.compose import compose_config, composed
@@ -28,7 +29,7 @@ from fedbrats.models.build import build_network, channels_last, dimensions, outp
 from fedbrats.models.node import has_small
 from fedbrats.tasks.classification import CLASSIFICATION, LABEL
 from fedbrats.tasks.segmentation import predicted_regions
-from fedbrats.training.critic import Critic
+from fedbrats.training.critic import critic_of
 from fedbrats.training.vat import adversary_of
 
 GB = 1e9
@@ -87,8 +88,15 @@ class ModelRow:
 def model_names(own: Path | None = None, size: str = "full") -> list[str]:
     """The networks there are configurations for, in the user's own folder too, and that come in this size."""
     folders = [conf_folder(), own] if own else [conf_folder()]
-    names = sorted({file.stem for folder in folders for file in (folder / "model").glob("*.yaml")})
-    return [name for name in names if size == "full" or has_small(composed([f"model={name}"], own).model)]
+    files = {file.stem: file for folder in folders for file in (folder / "model").glob("*.yaml")}
+    return [name for name in sorted(files) if size == "full" or _comes_small(files[name], own)]
+
+
+def _comes_small(file: Path, own: Path | None) -> bool:
+    """Most files say so themselves; one that is based on another is composed, which takes 50 times as long."""
+    model = OmegaConf.load(file).get("model")
+    said = isinstance(model, DictConfig) and has_small(model)
+    return said or has_small(composed([f"model={file.stem}"], own).model)
 
 
 def config_of(name: str, own: Path | None = None, size: str = "full") -> Config:
@@ -154,8 +162,8 @@ def measure(config: Config, steps: int = 5, on: str = "cuda") -> tuple[float, fl
     network = channels_last(build_network(config.model).to(on)).train()
     optimizer, loss = instantiate(config.train.optimizer)(network.parameters()), instantiate(config.loss)
     patch, batch, adversary = patch_of(config), config.train.batch, adversary_of(config.train.vat)
-    asked, amp = config.train.critic, config.runtime.amp and gpu
-    critic = Critic(asked, parts_of(config).channels, on, amp=amp) if asked.weight else None
+    amp = config.runtime.amp and gpu
+    critic = critic_of(config.train.critic, parts_of(config).channels, on, amp)
     images = torch.randn(batch, 4, *patch, device=on)
     shape = (batch,) if _classifies(config) else (batch, *patch)
     labels = torch.randint(0, 2 if _classifies(config) else 4, shape, device=on, dtype=torch.uint8)

@@ -24,7 +24,7 @@ from fedbrats.data.cache import CachedCase, restore
 from fedbrats.data.cases import Case
 from fedbrats.data.entries import CacheError
 from fedbrats.data.family_table import ANNOTATORS
-from fedbrats.data.nifti import Source, write_labels
+from fedbrats.data.nifti import write_labels
 from fedbrats.data.regions import LabelSystem, to_source
 from fedbrats.environment import describe_environment
 from fedbrats.files import write_json
@@ -144,8 +144,7 @@ def _write_files(
     maps: bool,
 ) -> None:
     """Labels, and maps if asked for, in the space of the case's own images."""
-    stored = case.meta["source"]
-    source = Source(**{**stored, "shape": tuple(stored["shape"])})
+    source = case.source
     numbers = LabelSystem.from_json(case.meta["label_system"])
     whole = to_source(restore(labels, case), numbers)
     if maps and numbers == ANNOTATORS:  # BrainLes 2021, section 3.2: "dividing the output mask values with N"

@@ -15,7 +15,7 @@ from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from fedbrats.config.schema import FEDERATED, InferenceConfig
 from fedbrats.data.cache import CachedCase, restore
 from fedbrats.data.families import lesions_of
-from fedbrats.data.nifti import Source, write_labels
+from fedbrats.data.nifti import write_labels
 from fedbrats.data.regions import LabelSystem, to_source
 from fedbrats.federation.arms import TRIGGERED
 from fedbrats.federation.site.classifying import classified_cases, score_and_loss
@@ -227,8 +227,7 @@ def _save_slice(site: Site, arm: str, case: CachedCase, prediction: np.ndarray) 
 
 def _save_prediction(site: Site, arm: str, case: CachedCase, whole: np.ndarray) -> None:
     """Write the prediction beside the source: its grid, its affine, its label numbers."""
-    source = Source(**{**case.meta["source"], "shape": tuple(case.meta["source"]["shape"])})
     system = LabelSystem.from_json(case.meta["label_system"])
     file = site.warm.folder / "predictions" / arm.replace(":", "-") / site.name / f"{case.name}.nii.gz"
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_labels(file, to_source(whole, system), source)
+    write_labels(file, to_source(whole, system), case.source)

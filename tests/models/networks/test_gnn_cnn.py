@@ -15,6 +15,7 @@ from fedbrats.losses.nodes import OUTSIDE, WithNodes
 from fedbrats.models.networks.gnn_cnn import GNNCNN, SagePool, box, gnn_cnn
 from tests.models.network_checks import configured, count, parameters_with_two_names
 from tests.models.test_build import config_of
+from tests.tiny import one_round
 
 LOSS = WithNodes(CrossEntropy(), (0.1, 2, 1, 2))
 
@@ -153,12 +154,4 @@ def test_configurations_build() -> None:
 
 @pytest.mark.slow
 def test_it_trains_in_a_federation(cache: Path, tmp_path: Path) -> None:
-    from fedbrats.commands.run.run import run
-    from tests.tiny import tiny
-
-    model = ("model=gnn_cnn", "model.size=small", "train.patch=[16,16,16]")
-    done = run(tiny(cache, "arms=[federated]", "rounds=1", model=model), tmp_path / "run")
-    rows = (done / "rounds.csv").read_text().splitlines()
-    assert any(",ok," in row for row in rows)
-    assert not any(",failed," in row for row in rows)
-    assert (done / "checkpoints" / "round_00001" / "federated.safetensors").is_file()
+    one_round(cache, tmp_path / "run", "model=gnn_cnn", "model.size=small", "train.patch=[16,16,16]")

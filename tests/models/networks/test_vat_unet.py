@@ -21,6 +21,7 @@ from tests.models.network_checks import (
     parameters_with_two_names,
 )
 from tests.models.test_build import config_of
+from tests.tiny import one_round
 
 
 def small() -> VatUNet:
@@ -133,12 +134,4 @@ def test_a_round_at_a_site_has_the_term_and_comes_out_the_same_again(tmp_path: P
 
 @pytest.mark.slow
 def test_it_trains_in_a_federation(cache: Path, tmp_path: Path) -> None:
-    from fedbrats.commands.run.run import run
-    from tests.tiny import tiny
-
-    model = ("model=vat_unet", "model.size=small", "train.patch=[16,16,16]")
-    done = run(tiny(cache, "arms=[federated]", "rounds=1", model=model), tmp_path / "run")
-    rows = (done / "rounds.csv").read_text().splitlines()
-    assert any(",ok," in row for row in rows)
-    assert not any(",failed," in row for row in rows)
-    assert (done / "checkpoints" / "round_00001" / "federated.safetensors").is_file()
+    one_round(cache, tmp_path / "run", "model=vat_unet", "model.size=small", "train.patch=[16,16,16]")
