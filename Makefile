@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check clean
+.PHONY: demo test test-long check clean
 
 demo: .venv/ready
 	$(BIN)/python sims/run.py experiment=demo
@@ -11,6 +11,10 @@ demo: .venv/ready
 # Three workers on two cores: a quarter of the time they wait for processes that they have started.
 test: .venv/ready
 	$(BIN)/python -m pytest -n 3 --dist loadfile
+
+# What `make test` leaves out; before a release.
+test-long: .venv/ready
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m long
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from xdist.scheduler import LoadFileScheduling
 
 with contextlib.suppress(ImportError):
@@ -45,3 +47,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One cache, and so one phantom, for all tiny runs of the session."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[None]:
+    """Figures are made, but not drawn into files: for tests of what a report says, most of whose time it would be."""
+
+    def savefig(_: Figure, to: Any, **more: Any) -> None:
+        if isinstance(to, str | Path):
+            Path(to).touch()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", savefig)
+        yield

@@ -130,6 +130,7 @@ def test_what_goes_wrong_is_one_line_and_status_2(fedbrats: Command) -> None:
         assert line.startswith(("fedbrats: ", "error: "))
 
 
+@pytest.mark.long
 def test_a_package_of_ones_own(trained: Path, fedbrats: Command, tmp_path: Path) -> None:
     """Its network, loss, metric and algorithm serve in worker processes; its network predicts once it is named."""
     own = ["--config-dir", OUTSIDE / "conf", "model=small_net", "loss=brier", "metrics=jaccard"]

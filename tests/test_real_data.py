@@ -57,7 +57,7 @@ def real_run(home: Path, name: str, *more: str) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(home: Path) -> Path:
-    batch = ("model.norm=batch", "train.local_steps=6", "rounds=3")
+    batch = ("model.norm=batch", "train.local_steps=6", "rounds=3", "runtime.evaluate_every=3")
     return real_run(home, "run", "strategy=fedprox", *batch, "report=predictions")
 
 
@@ -93,6 +93,7 @@ def test_predictions_lie_on_the_grid_of_their_source(folder: Path) -> None:
         assert set(np.unique(np.asarray(prediction.dataobj))) <= {0, 1, 2, 4}
 
 
+@pytest.mark.long
 def test_one_or_two_patients_of_a_site_cannot_be_private_and_the_report_says_why(home: Path) -> None:
     private = ("privacy=dp_sgd", "privacy.target_epsilon=null", "privacy.sigma=1", "report.select=last")
     shared = ("partition.test=0", "partition.val=0", "model.norm=group", "train.local_steps=3", "rounds=2")

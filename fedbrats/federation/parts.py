@@ -103,6 +103,9 @@ class Parts:
 
 
 _BUILT: dict[str, Parts] = {}  # by what they are made of, the latest only
+_BLANK: dict[
+    str, nn.Module
+] = {}  # by its node, the latest only: the jobs of a sweep often share their network
 
 
 def parts_of(config: Config) -> Parts:
@@ -136,7 +139,13 @@ def _build(config: Config) -> Parts:
     for key, node in (nodes | {"train.optimizer": config.train.optimizer}).items():
         check_target(key, node)
     classifies = config.task.name == CLASSIFICATION.name
+    node = json.dumps(config.model, sort_keys=True)
+    if node in _BLANK:
+        del nodes["model"]
     built = build_once(nodes, config.train.optimizer)
+    if node not in _BLANK:
+        _BLANK.clear()
+        _BLANK[node] = wrapped(built["model"], config.model)
     return Parts(
         algorithm=built["strategy"],
         loss=instantiate(config.loss),
@@ -144,7 +153,7 @@ def _build(config: Config) -> Parts:
         secure=secure_aggregation(config.privacy),
         personalization=built.get("personalization"),
         optimizer=built["train.optimizer"],
-        blank=wrapped(built["model"], config.model),
+        blank=_BLANK[node],
         model=config.model,
         patch=patch_of(config),
         postprocess=config.postprocess,

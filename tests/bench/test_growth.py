@@ -49,6 +49,7 @@ def test_a_robust_rule_holds_all_replies_and_a_mean_does_not(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_beside_as_many_runs(tmp_path: Path) -> None:
     job = PARTS["w"].job
     assert len(job.strategies) * job.seeds == 20

@@ -176,7 +176,7 @@ def test_impossible_numbers_are_refused(workers: int, threads: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc")
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.long)])
 def test_memory_of_the_server_does_not_grow_with_the_sites(workers: int) -> None:
     size = 16  # MB
     few, many = (float(_python(f"toy_app.print_peak({workers}, {sites}, {size})")) for sites in (4, 24))

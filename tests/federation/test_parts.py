@@ -33,6 +33,15 @@ def test_an_equal_configuration_has_the_same_parts(tmp_path: Path) -> None:
     assert parts_of(replace(config, seed=5)) is not first
 
 
+def test_the_network_is_built_anew_only_if_its_own_settings_change(tmp_path: Path) -> None:
+    config = toy_config(tmp_path)
+    first = parts_of(config)
+    other = parts_of(replace(config, seed=5))
+    assert other is not first
+    assert other.blank is first.blank
+    assert parts_of(replace(config, model=config.model | {"size": "full"})).blank is not first.blank
+
+
 def test_what_is_found_by_looking_costs_no_memory(tmp_path: Path) -> None:
     parts = parts_of(toy_config(tmp_path))
     assert {p.device.type for p in parts.blank.parameters()} == {"meta"}
@@ -60,6 +69,7 @@ def test_a_run_builds_its_network_twice_in_the_main_process(
 
     BUILT.clear()
     parts_module._BUILT.clear()
+    parts_module._BLANK.clear()
     model = ("model=segresnet", f"model._target_={__name__}.counted", "train.patch=[16,16,16]")
     run(tiny(cache, f"runtime.workers={workers}", "rounds=1", model=model), tmp_path / "run")
     assert sorted(BUILT) == ["cpu", "meta"]

@@ -44,6 +44,8 @@ BY_HAND = {
     ),
 }
 
+EACH = [pytest.param(name, marks=[] if name in BY_HAND else pytest.mark.long) for name in SMALL]
+
 
 def settings(*overrides: str) -> dict[str, Any]:
     """The flat settings of a configuration, settled but not checked."""
@@ -80,7 +82,7 @@ def test_the_small_variant_is_what_it_would_be_by_hand(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", EACH)
 def test_what_the_user_sets_himself_wins(name: str) -> None:
     """Small values, set to those of the full network: they are, and the others stay small unless they refer to them.
 
@@ -123,7 +125,7 @@ def test_a_run_without_arguments_trains_a_small_network_on_patches_that_fit_its_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", EACH)
 def test_cases_in_files_are_for_the_full_network(name: str) -> None:
     each = (("data=brats", "data.root=somewhere"), ("data.source=folder", "data.root=somewhere"))
     for files in each if name in BY_HAND else each[1:]:

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedbrats.commands.compose import composed
+from fedbrats.config.schema import typed
 from fedbrats.models.build import build_network
+from fedbrats.models.node import with_size
 from tests.models.test_build import config_of
 from tests.tiny import ROOT
 
@@ -327,7 +330,7 @@ PRINTED = {
         "train.augment": ("tilts", "light"),  # section 3: flips and up to 7 degrees
         "train.batch": (1, 4),  # section 3, as the rest
         "train.optimizer._target_": ("torch.optim.Adam",) * 2,
-        "train.optimizer.lr": (1e-4, 3e-3),
+        "train.optimizer.lr": (1e-4, 1e-3),
         "inference.flips": (True, False),  # Eq. 4
         "postprocess.steps": (
             [
@@ -364,7 +367,7 @@ def _value(config: object, key: str) -> object:
 @pytest.mark.parametrize("name", PRINTED)
 def test_full_networks_are_trained_as_printed(name: str) -> None:
     for index, size in enumerate(("full", "small")):
-        config = config_of(f"model={name}", f"model.size={size}")
+        config = typed(with_size(composed([f"model={name}", f"model.size={size}"])))
         found = {key: _value(config, key) for key in PRINTED[name]}
         assert found == {key: values[index] for key, values in PRINTED[name].items()}
 

@@ -22,6 +22,8 @@ from fedbrats.runs.run_folder import read_run
 from tests.report.fake_run import write_run
 from tests.scored import SCORES
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 Scores = dict[str, list[float]]
 
 

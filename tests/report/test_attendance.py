@@ -19,6 +19,8 @@ from fedbrats.runs.run_folder import read_run
 from tests.report.fake_run import write_run
 from tests.report.test_html import text_of
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SECRET = "disc of Dr Miller is full"
 
 

@@ -20,6 +20,8 @@ from tests.report.fake_run import write_run
 from tests.report.test_html import text_of
 from tests.scored import SCORES
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:

@@ -23,6 +23,8 @@ from fedbrats.studies.job_table import compare
 from tests.report.fake_run import CONVENTION, write_run
 from tests.scored import SCORES, facts
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 TESTED = 9  # of 36 cases
 REASON = "a threshold on FLAIR says nothing but WT"
 

@@ -26,6 +26,8 @@ from tests.report.fake_extras import add_personal, site_budget, write_audit, wri
 from tests.report.fake_run import write_run
 from tests.report.test_html import text_of
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 RED = "The noise of this run can be reproduced by anyone who knows the seed: its epsilon is not valid for a release."
 
 

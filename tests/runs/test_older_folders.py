@@ -24,6 +24,8 @@ from fedbrats.studies.compare import write_comparison
 from fedbrats.studies.job_table import compare
 from tests.scored import SCORES
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 KEPT = Path(__file__).parent / "written_by_1cb55be"
 
 

@@ -125,6 +125,7 @@ def test_files(sweep: Path) -> None:
     assert again["epsilon"].unique().tolist() == [""]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_command(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(sweep)]) == 0
     assert capsys.readouterr().out.split() == [str(sweep / "compare.csv"), str(sweep / "compare.html")]
@@ -172,6 +173,7 @@ def test_cases_of_a_job_are_those_of_institutions_that_train(private: Path) -> N
     assert set(read_job(private / "0", private).cases["site"]) == {"A", "B"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_gain_and_curve_are_written(private: Path) -> None:
     paths = write_comparison(private)
     assert [path.name for path in paths] == ["compare.csv", "gain.csv", "compare.html"]

@@ -28,7 +28,7 @@ def _until(text: str, rounds: Path, process: Started) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize(("workers", "every"), [(2, 1), (0, 2)])
+@pytest.mark.parametrize(("workers", "every"), [(2, 1), pytest.param(0, 2, marks=pytest.mark.long)])
 def test_a_killed_run_resumes_to_the_same_bytes(
     cache: Path, tmp_path: Path, workers: int, every: int
 ) -> None:

@@ -21,7 +21,7 @@ from fedbrats.studies.compare import write_comparison
 from fedbrats.studies.job_table import compare
 from tests.tiny import tiny
 
-pytestmark = pytest.mark.slow  # whole runs
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]  # whole runs
 
 HERE = "tests.commands.run.test_run_metrics"
 MORE = f"metrics.more=[{{_target_:{HERE}.volume_error}}]"

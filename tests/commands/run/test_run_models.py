@@ -14,7 +14,7 @@ from fedbrats.config.schema import load_config
 from fedbrats.config.targets import ConfigError
 from tests.tiny import tiny
 
-pytestmark = pytest.mark.slow  # whole runs
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]  # whole runs
 
 ONE_ARM = "arms=[federated]"
 WHOLE = (

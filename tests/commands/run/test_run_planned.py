@@ -18,6 +18,8 @@ from fedbrats.runs.checkpoint import load_checkpoint
 from fedbrats.runs.site_cases import read_site_cases
 from tests.tiny import tiny
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 PLANNED = (
     "model=nnunet",
     "model.size=small",

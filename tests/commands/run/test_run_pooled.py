@@ -13,6 +13,8 @@ from fedbrats.runs.rounds import read_rounds
 from tests.report.test_html import text_of
 from tests.tiny import tiny
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.mark.slow
 def test_both_are_trained_tested_and_told_apart(cache: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from fedbrats.privacy.ledger import PATIENT_ADJACENCY
 from tests.tiny import ROOT, tiny, tiny_overrides
 from tests.warm_command import fedbrats
 
-pytestmark = pytest.mark.slow  # whole runs
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]  # whole runs
 DP = ("privacy=dp_sgd", "privacy.target_epsilon=null", "privacy.sigma=1.5", "arms=[federated]")
 BN = ("model.norm=batch", "arms=[federated]")
 SITES = ["CBICA", "TCIA01", "TCIA02"]

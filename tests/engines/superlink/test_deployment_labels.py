@@ -40,7 +40,7 @@ ASKED = (
 )
 LEAST = 2
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @dataclass(frozen=True)
