@@ -186,6 +186,20 @@ def test_the_sampler_passes(count: int, rate: float) -> None:
     assert _sampling_failures(draw_patients, count, rate) == set()
 
 
+def test_what_surprises_once_is_drawn_again_and_nobody_drawn_twice_is_forgotten() -> None:
+    calls = iter(range(10_000))
+
+    def unlucky(count: int, rate: float, secret: SecretNumbers) -> list[int]:
+        call = next(calls)
+        found = draw_patients(count, rate if call >= 500 else 1.5 * rate, secret)
+        return [0, 0] if call == 7 else found
+
+    checks = {check.name: check for check in sampling(20, 0.2, secret_numbers(0), unlucky, runs=500)}
+    assert next(calls) == 1000
+    assert [name for name, check in checks.items() if not check.passed] == ["drawn twice"]
+    assert checks["drawn twice"].measured == 1
+
+
 def test_wrong_samplers_are_found() -> None:
     def fixed(count: int, rate: float, secret: SecretNumbers) -> list[int]:
         """Always the same number, as a shuffled loader has it."""
