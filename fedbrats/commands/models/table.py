@@ -94,7 +94,7 @@ def model_names(own: Path | None = None, size: str = "full") -> list[str]:
 
 def _comes_small(file: Path, own: Path | None) -> bool:
     """Most files say so themselves; one that is based on another is composed, which takes 50 times as long."""
-    model = OmegaConf.load(file).get("model")
+    model = OmegaConf.select(OmegaConf.load(file), "model")
     said = isinstance(model, DictConfig) and has_small(model)
     return said or has_small(composed([f"model={file.stem}"], own).model)
 
