@@ -28,6 +28,8 @@ NETWORKS = {
     "segresnet": [16, 16, 16],
 }
 
+SOME = ("residual_unet", "dr_unet104", "segresnet", "nnunet")
+
 
 def network_of(name: str, **changed: object) -> nn.Module:
     torch.manual_seed(0)
@@ -40,7 +42,9 @@ def written(network: nn.Module, window: list[int], folder: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in SOME else pytest.mark.long) for name in NETWORKS]
+)
 @pytest.mark.filterwarnings("ignore")
 def test_a_graph_gives_the_numbers_of_its_network(name: str, tmp_path: Path) -> None:
     network, window = network_of(name), NETWORKS[name]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from torch import nn
 
 from fedbrats.checks.config import checked
@@ -126,6 +127,14 @@ def test_the_node_is_left_as_it_is() -> None:
     with torch.device("meta"):
         assert output_channels(build_network(node).eval(), (32, 32, 32)) == 3
     assert dimensions(network) == 3
+
+
+def test_rules_belong_to_whoever_asked_for_them() -> None:
+    node = {"input": {"patch": [32, 32, 32]}}
+    input_rules(node).patch[0] = 8
+    assert input_rules(node).patch == [32, 32, 32]
+    assert input_rules(OmegaConf.create(node)).patch == [32, 32, 32] 
+    assert input_rules(dict(OmegaConf.create(node))).patch == [32, 32, 32]
 
 
 def test_a_network_of_one_size_takes_any_patch_that_is_resized_to_it() -> None:

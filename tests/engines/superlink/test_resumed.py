@@ -28,7 +28,6 @@ ASKED = (
 
 
 @pytest.mark.slow
-@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_study_goes_on_to_the_same_bits(running: Running, tmp_path: Path) -> None:
     """Its process is killed, then the SuperLink, then it is stopped: only the last waits for somebody."""
