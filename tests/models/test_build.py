@@ -133,7 +133,7 @@ def test_rules_belong_to_whoever_asked_for_them() -> None:
     node = {"input": {"patch": [32, 32, 32]}}
     input_rules(node).patch[0] = 8
     assert input_rules(node).patch == [32, 32, 32]
-    assert input_rules(OmegaConf.create(node)).patch == [32, 32, 32] 
+    assert input_rules(OmegaConf.create(node)).patch == [32, 32, 32]
     assert input_rules(dict(OmegaConf.create(node))).patch == [32, 32, 32]
 
 
