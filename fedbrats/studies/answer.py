@@ -29,7 +29,13 @@ from fedbrats.runs.table import write_frame
 from fedbrats.studies.curves import method_curves
 from fedbrats.studies.figures import figures_of
 from fedbrats.studies.jobs import Job
-from fedbrats.studies.methods import check_comparable, institution_means, method_table, methods_of
+from fedbrats.studies.methods import (
+    check_comparable,
+    institution_means,
+    method_table,
+    methods_of,
+    recipes,
+)
 from fedbrats.studies.paired import ranking, reference_of, tests
 from fedbrats.tasks import segmentation as task
 
@@ -75,6 +81,7 @@ def write_answer(
     pictures = write_answer_files(sweep, frames, cells, figures)
     return {
         "cells": cells,
+        "recipes": recipes(jobs),
         "sentences": list(found["sentence"]) if len(found) else [],
         "reference": reference.name if reference else "",
         "left": left,

@@ -33,6 +33,7 @@ from fedbrats.tasks.task import Task
 GROUPS = ("strategy", "personalization", "privacy")  # that name a method
 PLAIN = ("pooled", "pooled_in_a_row", "local", "local_elsewhere", FLOOR)  # arms that know nothing of these
 OF_FLOOR = ("data", "partition", "metrics", "scenario", "report.floor")  # all that the floor knows of
+NETWORK = "model._target_"
 COSTS = ("mb_to_95", "hours_to_95")
 OUTCOME = ("mean", "sd_seeds")
 HEAD = ("method", "arm", "region", "metric")
@@ -106,7 +107,7 @@ def methods_of(jobs: Iterable[Job]) -> list[Method]:
     Baselines of jobs that differ only in what these know nothing of are one method, with one job for each set of seeds.
     """
     good = [job for job in jobs if job.status == "finished" and len(job.table)]
-    differ = differing(good)
+    differ, brought = differing(good), set(brought_by_networks(good))
     found: dict[tuple[Any, ...], list[Job]] = {}
     names: dict[tuple[Any, ...], str] = {}
     for job in good:
@@ -119,10 +120,37 @@ def methods_of(jobs: Iterable[Job]) -> list[Method]:
                 values_of(other, seeds) for other in members
             ]:
                 members.append(job)
-            rest = [key for key in others if not key.startswith(GROUPS)]
+            rest = [key for key in others if not key.startswith(GROUPS) and key not in brought]
             names.setdefault(group, _name(job, arm, good, rest))
     order = sorted(found, key=lambda group: group[:2])  # stable: jobs stay in their order
     return [Method(names[group], group[2], tuple(found[group])) for group in order]
+
+
+def brought_by_networks(jobs: Iterable[Job]) -> list[str]:
+    """Settings that differ with the network only, as a file of conf/model brings them; its name stands for them."""
+    good = [job for job in jobs if job.status == "finished" and len(job.table)]
+
+    def kinds(*keys: str) -> int:
+        return len({values_of(job, list(keys)) for job in good})
+
+    return [
+        key
+        for key in differing(good)
+        if key != NETWORK
+        and not is_seed(key)
+        and kinds(NETWORK) > 1
+        and kinds(NETWORK, key) == kinds(NETWORK)
+    ]
+
+
+def recipes(jobs: Iterable[Job]) -> list[str]:
+    """What of `brought_by_networks` is not the network itself, for a sentence: its loss, a setting of its training."""
+    found = [key.split(".") for key in brought_by_networks(jobs)]
+    return list(
+        dict.fromkeys(
+            ".".join(k[:1] if k[0] in ("loss", "postprocess") else k[:2]) for k in found if k[0] != "model"
+        )
+    )
 
 
 def _known(arm: str, differ: list[str]) -> list[str]:

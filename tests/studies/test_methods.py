@@ -14,7 +14,14 @@ import yaml
 from fedbrats.metrics.table import BY_NAME
 from fedbrats.runs.reading import RunFolderError
 from fedbrats.studies.jobs import Job, read_jobs
-from fedbrats.studies.methods import check_comparable, institution_means, method_table, methods_of
+from fedbrats.studies.methods import (
+    brought_by_networks,
+    check_comparable,
+    institution_means,
+    method_table,
+    methods_of,
+    recipes,
+)
 from tests.report.fake_run import write_run
 from tests.studies.made_jobs import FEDAVG, FEDPROX
 
@@ -79,6 +86,21 @@ def test_what_baselines_do_know_of_keeps_them_apart() -> None:
     jobs = [made(str(batch), 1, **{"train.batch": batch}) for batch in (1, 2)]
     names = [method.name for method in methods_of(jobs)]
     assert names == ["FedAvg, batch = 1", "FedAvg, batch = 2", "Pooled, batch = 1", "Pooled, batch = 2"]
+
+
+def test_a_network_stands_for_what_comes_with_it() -> None:
+    nets = ({"model._target_": "x.spin", "train.batch": 2}, {"model._target_": "x.unce", "train.batch": 4})
+    jobs = [
+        made(f"{i}{rate}", 1, **net, **{"train.lr": rate}) for i, net in enumerate(nets) for rate in (1, 2)
+    ]
+    assert brought_by_networks(jobs) == ["train.batch"]
+    assert recipes(jobs) == ["train.batch"]
+    names = [method.name for method in methods_of(jobs) if method.arm == "federated"]
+    assert names == [f"FedAvg, model = {net}, lr = {rate}" for net in ("spin", "unce") for rate in (1, 2)]
+    jobs.append(made("5", 1, **nets[0] | {"train.batch": 3}, **{"train.lr": 1}))
+    assert brought_by_networks(jobs) == []
+    assert {method.name for method in methods_of(jobs)} >= {"FedAvg, model = spin, batch = 3, lr = 1"}
+    assert brought_by_networks(jobs[:2]) == []
 
 
 def test_groups_name_a_method() -> None:

@@ -25,7 +25,7 @@ from fedbrats.studies.classified.paired import CHANCE, ranking, tests
 from fedbrats.studies.curves import method_curves
 from fedbrats.studies.job_table import job_table
 from fedbrats.studies.jobs import Job
-from fedbrats.studies.methods import Method, institution_means, method_table, methods_of
+from fedbrats.studies.methods import Method, institution_means, method_table, methods_of, recipes
 from fedbrats.studies.paired import reference_of
 from fedbrats.tasks.classification import CLASSIFICATION, FACTS, MAIN
 
@@ -61,6 +61,7 @@ def write_classified(sweep: Path, jobs: Sequence[Job], over: str | None = None) 
     against = found["over"] == CHANCE
     return {
         "cells": cells,
+        "recipes": recipes(jobs),
         "chance": found.loc[against, "sentence"].tolist(),
         "sentences": found.loc[~against, "sentence"].tolist(),
         "reference": reference.name,
