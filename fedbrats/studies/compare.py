@@ -23,7 +23,7 @@ from fedbrats.studies.epsilon import curve_context, score_over_epsilon
 from fedbrats.studies.gain import gain_context, gains
 from fedbrats.studies.job_table import OVER_SEEDS, job_table, metrics_of
 from fedbrats.studies.jobs import Job, read_jobs
-from fedbrats.studies.methods import task_of
+from fedbrats.studies.methods import brought_by_networks, task_of
 from fedbrats.tasks import segmentation as task
 from fedbrats.tasks.classification import CLASSIFICATION, FACTS
 from fedbrats.tasks.task import Task
@@ -52,7 +52,7 @@ def write_comparison(sweep: Path, over: str | None = None) -> tuple[Path, ...]:
     tables = {"compare.csv": frame, **({"gain.csv": gain} if len(gain) else {})}
     for name, table in tables.items():
         write_frame(sweep / name, table)
-    context = _context(sweep, frame, metrics_of(jobs)) | _of_jobs(jobs)
+    context = _context(sweep, _without_recipes(frame, jobs), metrics_of(jobs)) | _of_jobs(jobs)
     context |= {"gain": gain_context(gain, unmatched), "answer": answer}
     page = write_page(sweep / "compare.html", "compare/compare.html.j2", context)
     return (*(sweep / name for name in tables), page)
@@ -62,10 +62,16 @@ def _write_labels(sweep: Path, jobs: list[Job], over: str | None) -> tuple[Path,
     """The same of jobs that classify, which are told apart by the AUC over all of their cases."""
     answer = write_classified(sweep, jobs, over)
     write_frame(sweep / "compare.csv", label_jobs(jobs))
-    context = _context(sweep, job_table(jobs), FACTS, CLASSIFICATION) | _of_jobs(jobs)
+    frame = _without_recipes(job_table(jobs), jobs)
+    context = _context(sweep, frame, FACTS, CLASSIFICATION) | _of_jobs(jobs)
     context |= {"answer": answer, "shown": FACTS}
     page = write_page(sweep / "compare.html", "compare/classified.html.j2", context)
     return sweep / "compare.csv", page
+
+
+def _without_recipes(frame: pd.DataFrame, jobs: list[Job]) -> pd.DataFrame:
+    """For a page, whose tables would have more columns than anybody can read; compare.csv has them all."""
+    return frame.drop(columns=brought_by_networks(jobs), errors="ignore")
 
 
 def _of_jobs(jobs: list[Job]) -> dict[str, Any]:

@@ -133,6 +133,22 @@ def test_command(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "no run folder (config.yaml) in it or below" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_a_page_on_networks_has_no_column_of_what_comes_with_each(tmp_path: Path) -> None:
+    for name, batch in (("spin", 2), ("unce", 4)):
+        small = {"sites": ["A", "B"], "sizes": [12, 12], "unseen": ["Z"], "rounds": 1}
+        job = write_run(tmp_path / name, arms=("federated",), **small)
+        config = yaml.safe_load((job / "config.yaml").read_text())
+        config["model"]["_target_"], config["train"]["batch"] = f"x.{name}", batch
+        (job / "config.yaml").write_text(yaml.safe_dump(config))
+    csv, page = write_comparison(tmp_path)
+    assert {"model._target_", "train.batch"} <= set(pd.read_csv(csv).columns)
+    text = page.read_text()
+    assert "With each network comes its own train.batch;" in text
+    assert ", model = unce<" in text
+    assert ">train.batch<" not in text
+
+
 @pytest.fixture(scope="module")
 def private(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Plain, private with two sites, personalised, and private without its privacy.json."""
