@@ -23,6 +23,7 @@ from fedbrats.config.folder import conf_folder
 from fedbrats.config.schema import Config
 from fedbrats.config.targets import ConfigError
 from fedbrats.federation.parts import parts_of
+from fedbrats.files import read_yaml
 from fedbrats.losses.deep_supervision import deep_supervised
 from fedbrats.models import facts
 from fedbrats.models.build import build_network, channels_last, dimensions, output_channels, patch_of
@@ -94,7 +95,10 @@ def model_names(own: Path | None = None, size: str = "full") -> list[str]:
 
 def _comes_small(file: Path, own: Path | None) -> bool:
     """Most files say so themselves; one that is based on another is composed, which takes 50 times as long."""
-    model = OmegaConf.select(OmegaConf.load(file), "model")
+    try:
+        model = OmegaConf.select(read_yaml(file), "model")
+    except ValueError:  # composing says what is wrong with it
+        model = None
     said = isinstance(model, DictConfig) and has_small(model)
     return said or has_small(composed([f"model={file.stem}"], own).model)
 
