@@ -153,7 +153,7 @@ def parse(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     elif program == "docker":
         parse_docker(words, monkeypatch)
     elif program == "make":
-        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert words[0] in targets, command
     elif program == "pip":
         text = (ROOT / "pyproject.toml").read_text()
