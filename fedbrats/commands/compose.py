@@ -10,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from fedbrats.checks.config import checked
 from fedbrats.commands.overrides import readable
@@ -21,6 +22,8 @@ from fedbrats.config.targets import ConfigError
 from fedbrats.models import node
 from fedbrats.studies.naming import job_name
 
+# What Hydra raises on files and overrides.
+CANNOT_COMPOSE = (HydraException, OmegaConfBaseException, YAMLError)
 OWN = ("--config-dir", "-cd")  # Hydra's names for the user's own folder of configurations
 
 
@@ -79,7 +82,7 @@ def composed(overrides: Sequence[str], own: Path | None = None) -> DictConfig:
     """The same as it was composed, before its values are settled and checked.
 
     Raises:
-        ConfigError: an unknown key or group.
+        ConfigError: an unknown key or group, or a file that is not YAML.
     """
     register_with_hydra()
     GlobalHydra.instance().clear()
@@ -87,5 +90,5 @@ def composed(overrides: Sequence[str], own: Path | None = None) -> DictConfig:
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             return compose("config", overrides=[*readable(overrides), *more])
-    except (HydraException, OmegaConfBaseException) as error:
+    except CANNOT_COMPOSE as error:
         raise ConfigError(": ".join(map(str, filter(None, [error, error.__cause__])))) from error

@@ -139,13 +139,13 @@ def _build(config: Config) -> Parts:
     for key, node in (nodes | {"train.optimizer": config.train.optimizer}).items():
         check_target(key, node)
     classifies = config.task.name == CLASSIFICATION.name
-    node = json.dumps(config.model, sort_keys=True)
-    if node in _BLANK:
+    network = json.dumps(config.model, sort_keys=True)
+    if network in _BLANK:
         del nodes["model"]
     built = build_once(nodes, config.train.optimizer)
-    if node not in _BLANK:
+    if network not in _BLANK:
         _BLANK.clear()
-        _BLANK[node] = wrapped(built["model"], config.model)
+        _BLANK[network] = wrapped(built["model"], config.model)
     return Parts(
         algorithm=built["strategy"],
         loss=instantiate(config.loss),
@@ -153,7 +153,7 @@ def _build(config: Config) -> Parts:
         secure=secure_aggregation(config.privacy),
         personalization=built.get("personalization"),
         optimizer=built["train.optimizer"],
-        blank=_BLANK[node],
+        blank=_BLANK[network],
         model=config.model,
         patch=patch_of(config),
         postprocess=config.postprocess,

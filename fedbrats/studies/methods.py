@@ -34,6 +34,13 @@ GROUPS = ("strategy", "personalization", "privacy")  # that name a method
 PLAIN = ("pooled", "pooled_in_a_row", "local", "local_elsewhere", FLOOR)  # arms that know nothing of these
 OF_FLOOR = ("data", "partition", "metrics", "scenario", "report.floor")  # all that the floor knows of
 NETWORK = "model._target_"
+OF_NETWORK = (
+    "model.",
+    "loss.",
+    "train.",
+    "inference.",
+    "postprocess.",
+)  # groups that a file of conf/model may set
 COSTS = ("mb_to_95", "hours_to_95")
 OUTCOME = ("mean", "sd_seeds")
 HEAD = ("method", "arm", "region", "metric")
@@ -127,30 +134,20 @@ def methods_of(jobs: Iterable[Job]) -> list[Method]:
 
 
 def brought_by_networks(jobs: Iterable[Job]) -> list[str]:
-    """Settings that differ with the network only, as a file of conf/model brings them; its name stands for them."""
+    """Settings of the finished jobs that differ with the network only, as a file of conf/model brings them."""
     good = [job for job in jobs if job.status == "finished" and len(job.table)]
 
     def kinds(*keys: str) -> int:
         return len({values_of(job, list(keys)) for job in good})
 
-    return [
-        key
-        for key in differing(good)
-        if key != NETWORK
-        and not is_seed(key)
-        and kinds(NETWORK) > 1
-        and kinds(NETWORK, key) == kinds(NETWORK)
-    ]
+    keys = [key for key in differing(good) if key.startswith(OF_NETWORK) and key != NETWORK]
+    return [key for key in keys if kinds(NETWORK, key) == kinds(NETWORK)]
 
 
 def recipes(jobs: Iterable[Job]) -> list[str]:
-    """What of `brought_by_networks` is not the network itself, for a sentence: its loss, a setting of its training."""
-    found = [key.split(".") for key in brought_by_networks(jobs)]
-    return list(
-        dict.fromkeys(
-            ".".join(k[:1] if k[0] in ("loss", "postprocess") else k[:2]) for k in found if k[0] != "model"
-        )
-    )
+    """What of `brought_by_networks` is not the network itself, for a sentence, such as "loss" and "train.batch"."""
+    found = [key.split(".") for key in brought_by_networks(jobs) if not key.startswith("model.")]
+    return list(dict.fromkeys(".".join(k[: 2 if k[0] in ("train", "inference") else 1]) for k in found))
 
 
 def _known(arm: str, differ: list[str]) -> list[str]:

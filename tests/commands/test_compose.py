@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedbrats.commands.compose import compose_config, own_folder
+from fedbrats.commands.compose import compose_config, composed, own_folder
 from fedbrats.commands.models.command import main as models
 from fedbrats.commands.models.table import model_names
 from fedbrats.commands.predict.arguments import postprocess_settings
@@ -63,6 +63,17 @@ def test_the_folder_is_taken_out_of_the_arguments(
 def test_a_folder_that_is_not_there_is_refused(arguments: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"^--config-dir .*no such folder\.$"):
         own_folder(arguments)
+
+
+def test_a_file_that_is_not_yaml_is_named(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (own / "model" / "torn.yaml").write_text("model: [8,\n")
+    assert run([f"--config-dir={own}", "model=torn", "runtime.workers=0"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fedbrats: ")
+    assert "torn.yaml" in line
+    for look in (lambda: composed(["model=torn"], own), lambda: model_names(own, "small")):
+        with pytest.raises(ConfigError, match=r"torn\.yaml"):
+            look()
 
 
 def test_a_file_that_would_be_ignored_is_refused(own: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,17 +47,6 @@ def config_of(*overrides: str) -> Config:
         return checked(compose("config", overrides=list(overrides)))
 
 
-# Set up for real data; what else they need is in their first lines, and a phantom stands in for it here.
-PUBLISHED = (
-    "nvflare_brats18",
-    "flmedsegbench_fets9",
-    "flower_fed_brats",
-    "benchmark_fets2022",
-    "sheller2018",
-)
-REHEARSAL = ["data=phantom", "partition=institution"]
-
-
 def choosing(file: str) -> list[str]:
     """Overrides that make use of one file below conf/."""
     if file == "config":

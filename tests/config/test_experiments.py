@@ -11,13 +11,22 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fedbrats.commands.compose import register_with_hydra
-from tests.config.test_config import CONF, PUBLISHED, REHEARSAL, config_of
+from tests.config.test_config import CONF, config_of
 
 EXPERIMENTS = {
     file.stem: OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params")
     for file in sorted((CONF / "experiment").glob("*.yaml"))
 }
 SWEPT = {name: params for name, params in EXPERIMENTS.items() if params}
+# Set up for real data; what else they need is in their first lines, and a phantom stands in for it here.
+PUBLISHED = (
+    "nvflare_brats18",
+    "flmedsegbench_fets9",
+    "flower_fed_brats",
+    "benchmark_fets2022",
+    "sheller2018",
+)
+REHEARSAL = ["data=phantom", "partition=institution"]
 
 
 def axes(name: str) -> list[list[str]]:

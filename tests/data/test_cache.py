@@ -4,7 +4,7 @@ import json
 import os
 import pickle
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -58,6 +58,12 @@ def test_meta_states_volumes_labels_and_digests(case: Case, tmp_path: Path) -> N
     assert set(meta["sha256"]) == {*MODALITIES, "seg"}
     assert meta["source"]["orientation"] == "RAS"
     assert "A_t1" not in json.dumps(meta)
+
+
+def test_the_space_of_the_images_comes_back_as_it_was_stored(case: Case, tmp_path: Path) -> None:
+    cached = prepare_case(case, BRATS_2017, tmp_path / "cache")
+    assert cached.source.shape == SHAPE
+    assert json.loads(json.dumps(asdict(cached.source))) == cached.meta["source"]
 
 
 def test_a_prediction_keeps_units_and_codes_of_the_files_of_its_case(case: Case, tmp_path: Path) -> None:

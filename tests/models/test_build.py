@@ -129,6 +129,12 @@ def test_the_node_is_left_as_it_is() -> None:
     assert dimensions(network) == 3
 
 
+@pytest.mark.parametrize("node", [5, "abc", [1, 2], {"patch": 3}, {"sides": [8, 8]}, {8: 8}])
+def test_what_is_no_rule_is_refused(node: object) -> None:
+    with pytest.raises(ConfigError, match=r"^model\.input"):
+        input_rules({"input": node})
+
+
 def test_rules_belong_to_whoever_asked_for_them() -> None:
     node = {"input": {"patch": [32, 32, 32]}}
     input_rules(node).patch[0] = 8

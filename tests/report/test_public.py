@@ -26,8 +26,6 @@ from tests.report.fake_run import write_run
 from tests.report.test_html import text_of
 from tests.tiny import tiny
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 LEDGER = "/srv/secret/ledger"
 SIZES = {"Large": 40, "Middle": 24, "Few": 8}  # 10, 6 and 2 test cases
 

@@ -103,6 +103,21 @@ def test_a_network_stands_for_what_comes_with_it() -> None:
     assert brought_by_networks(jobs[:2]) == []
 
 
+def test_a_network_does_not_stand_for_the_data_or_the_algorithm_of_its_job() -> None:
+    other = {"model._target_": "x.unce", "partition.alpha": 2.0, "rounds": 9, "loss.share": 1}
+    jobs = [
+        made("0", 1, **{"model._target_": "x.spin", "partition.alpha": 1.0, "rounds": 5, "loss.share": 0}),
+        made("1", 1, FEDPROX, **other),
+    ]
+    assert brought_by_networks(jobs) == ["loss.share"]
+    assert recipes(jobs) == ["loss"]
+    names = [method.name for method in methods_of(jobs) if method.arm == "federated"]
+    assert names == [
+        "FedAvg, model = spin, alpha = 1.0, rounds = 5",
+        "FedProx, model = unce, alpha = 2.0, rounds = 9",
+    ]
+
+
 def test_groups_name_a_method() -> None:
     private = {"privacy._target_": "x.DpSgd", "privacy.target_epsilon": 8.0}
     jobs = [made("0", 1), made("1", 1, **private), made("2", 1, **{"personalization._target_": "x.BnLocal"})]

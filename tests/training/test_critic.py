@@ -13,7 +13,7 @@ from torch.nn.functional import avg_pool3d
 from fedbrats.config.critic import CriticConfig
 from fedbrats.losses.compound import DiceCE
 from fedbrats.tasks.segmentation import targets
-from fedbrats.training.critic import Critic, critic_network
+from fedbrats.training.critic import Critic, critic_network, critic_of
 from fedbrats.training.loop import TrainingError, train_locally
 
 
@@ -52,6 +52,11 @@ def blurred(labels: Tensor) -> Tensor:
     """Logits of a prediction without the edges of the truth."""
     soft = avg_pool3d(targets(labels, 3).float(), 3, stride=1, padding=1)
     return soft.clamp(0.02, 0.98).logit()
+
+
+def test_there_is_none_where_it_is_off() -> None:
+    assert critic_of(CriticConfig(), 3, "cpu") is None
+    assert isinstance(critic_of(CriticConfig(weight=0.3), 3, "cpu"), Critic)
 
 
 def test_layers_are_those_that_are_printed() -> None:

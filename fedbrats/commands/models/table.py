@@ -87,14 +87,18 @@ class ModelRow:
 
 
 def model_names(own: Path | None = None, size: str = "full") -> list[str]:
-    """The networks there are configurations for, in the user's own folder too, and that come in this size."""
+    """The networks there are configurations for, in the user's own folder too, and that come in this size.
+
+    Raises:
+        ConfigError: a file of the user's own cannot be composed.
+    """
     folders = [conf_folder(), own] if own else [conf_folder()]
     files = {file.stem: file for folder in folders for file in (folder / "model").glob("*.yaml")}
     return [name for name in sorted(files) if size == "full" or _comes_small(files[name], own)]
 
 
 def _comes_small(file: Path, own: Path | None) -> bool:
-    """Most files say so themselves; one that is based on another is composed, which takes 50 times as long."""
+    """Most files say so themselves; one that is based on another has to be composed, which takes far longer."""
     try:
         model = OmegaConf.select(read_yaml(file), "model")
     except ValueError:  # composing says what is wrong with it

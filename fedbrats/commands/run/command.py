@@ -11,13 +11,11 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from fedbrats.commands.compose import own_folder, register_with_hydra
+from fedbrats.commands.compose import CANNOT_COMPOSE, own_folder, register_with_hydra
 from fedbrats.commands.errors import explain_errors
 from fedbrats.commands.overrides import readable
 from fedbrats.commands.run.sweep import (
@@ -80,7 +78,7 @@ def _hydra() -> int:
             file=sys.stderr,
         )
         return 2
-    except (HydraException, OmegaConfBaseException) as error:
+    except CANNOT_COMPOSE as error:
         if FULL in os.environ:
             raise
         said = " ".join(": ".join(map(str, filter(None, [error, error.__cause__]))).split())

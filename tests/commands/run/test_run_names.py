@@ -11,8 +11,6 @@ from fedbrats.data.phantom import write_phantom
 from fedbrats.runs.run_folder import read_run
 from tests.tiny import tiny
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 ODD = {"A": "x$_$y", "B": "=1+[red]<b>"}
 
 
