@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-long check clean
+.PHONY: demo test test-long check lint types clean
 
 demo: .venv/ready
 	$(BIN)/python sims/run.py experiment=demo
@@ -16,9 +16,13 @@ test: .venv/ready
 test-long: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m long
 
-check: .venv/ready
+check: lint types
+
+lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: .venv/ready
 	$(BIN)/mypy
 
 # torch comes first and by its exact version, so that nothing else pulls another build of it.

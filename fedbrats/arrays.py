@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -24,9 +25,10 @@ class BadArrays(ValueError):
 
 def travelling(network: nn.Module) -> dict[str, Tensor]:
     """The tensors of `network` that travel, by name, in the order of registration; aliases appear once."""
-    persistent = network.state_dict(keep_vars=True).keys()
     tensors: dict[str, Tensor] = dict(network.named_parameters())
-    tensors |= {n: b for n, b in network.named_buffers() if n in persistent and b.is_floating_point()}
+    if statistics := {n: b for n, b in network.named_buffers() if b.is_floating_point()}:
+        persistent = network.state_dict(keep_vars=True).keys()
+        tensors |= {n: b for n, b in statistics.items() if n in persistent}
     return tensors
 
 
@@ -62,17 +64,22 @@ def like(tensors: Mapping[str, Tensor], expected: Signature) -> dict[str, Tensor
 
 def read_only(array: np.ndarray) -> Tensor:
     """`array` as a tensor that shares its memory and must not be written: that of a message lies in the message."""
+    return all_read_only({"": array})[""]
+
+
+def all_read_only(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """The same of many, in a fifth of the time: most of it is to keep torch from warning of them."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(array)
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def require_finite(arrays: Mapping[str, np.ndarray]) -> None:
     """Raise BadArrays naming the first array that holds NaN or infinity."""
-    for name, array in arrays.items():
-        # The sum of finite values is finite short of overflow, and costs one pass without a mask.
-        with np.errstate(over="ignore", invalid="ignore"):
-            if not np.isfinite(array.sum()) and not np.isfinite(array).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        for name, array in arrays.items():
+            # The sum of finite values is finite short of overflow, and costs one pass without a mask.
+            if not math.isfinite(array.sum()) and not np.isfinite(array).all():
                 raise BadArrays(f"{name}: non-finite values")
 
 
@@ -85,9 +92,10 @@ def load(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
     own = travelling(network)
     if own.keys() != arrays.keys():
         raise BadArrays(f"the network has {len(own)} travelling arrays, {len(arrays)} were given")
+    given = all_read_only(arrays)
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(read_only(arrays[name]))
+            tensor.copy_(given[name])
 
 
 def stored(tensor: Tensor) -> Tensor:

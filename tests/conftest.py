@@ -12,6 +12,8 @@ import pytest
 from matplotlib.figure import Figure
 from xdist.scheduler import LoadFileScheduling
 
+from tests import composed_once
+
 with contextlib.suppress(ImportError):
     from absl import logging as absl_logging
 
@@ -41,6 +43,13 @@ class ByFileAndFederation(LoadFileScheduling):  # type: ignore[misc]
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByFileAndFederation(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _composed_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        composed_once.install(patch)
+        yield
 
 
 @pytest.fixture(scope="session")

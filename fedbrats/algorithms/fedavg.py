@@ -25,7 +25,7 @@ from fedbrats.algorithms.base import (
     Reply,
     Transfer,
 )
-from fedbrats.arrays import read_only
+from fedbrats.arrays import all_read_only
 
 SIMULATED, STRICT = 0.5, 1.0  # quorum of a simulation and of a deployment, where the configuration has none
 MISSED_SHARE = 0.1
@@ -200,8 +200,7 @@ class WeightedMean:
         self.weight += weight
         self.replies += 1
         share = weight / self.weight
-        for name, array in arrays.items():
-            value = read_only(array)
+        for name, value in all_read_only(arrays).items():
             if self.replies == 1:
                 self.arrays[name] = value.clone()
             else:

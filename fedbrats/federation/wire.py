@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import io
-import warnings
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -18,10 +18,6 @@ from torch import Tensor
 from fedbrats.arrays import BadArrays, Signature, read_only
 
 HEADER_BYTES = 4096  # more than any .npy header we accept
-
-# Decoded arrays are read-only views; nothing here writes to them.
-warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-
 
 BFLOAT16 = "bfloat16"
 # Record of a reply to train: the scores of the model that came, where they were asked for.
@@ -80,7 +76,7 @@ def numbers(array: Array) -> np.ndarray:
 def _decode(name: str, array: Array, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     sent = _sent_as(dtype)
     header = _npy_header(sent, shape)
-    expected = int(np.prod(shape, dtype=np.int64)) * np.dtype(sent).itemsize
+    expected = math.prod(shape) * np.dtype(sent).itemsize
     data = memoryview(array.data)
     if len(data) > expected + HEADER_BYTES:
         raise BadArrays(f"{name}: {len(data)} bytes, expected about {expected}")

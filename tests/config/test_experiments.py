@@ -92,9 +92,11 @@ def test_a_published_experiment_is_set_up_as_printed(name: str) -> None:
 
 
 def test_an_experiment_has_a_folder_of_its_own() -> None:
+    for name in SWEPT:
+        file = OmegaConf.load(CONF / "experiment" / f"{name}.yaml")
+        assert OmegaConf.select(file, "hydra.sweep.dir") == f"multirun/{name}"
     register_with_hydra()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for name in SWEPT:
-            found = compose("config", overrides=[f"experiment={name}"], return_hydra_config=True)
-            assert found.hydra.sweep.dir == f"multirun/{name}"
         assert compose("config", return_hydra_config=True).hydra.sweep.dir.startswith("multirun/2")
+        found = compose("config", overrides=["experiment=algorithms"], return_hydra_config=True)
+        assert found.hydra.sweep.dir == "multirun/algorithms"

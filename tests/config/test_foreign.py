@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fedbrats.commands.compose import compose_config
-from fedbrats.config.foreign import GROUPS, check_trusted, foreign_config, listed
-from fedbrats.config.schema import Config, load_config, save_config
+from fedbrats.config.foreign import check_trusted, foreign_config, listed
+from fedbrats.config.schema import load_config, save_config
 from fedbrats.config.targets import ConfigError
-from tests.tiny import ROOT
-
-CONFIGURED = [
-    (GROUPS[key], file.stem)
-    for key in GROUPS
-    for file in sorted((ROOT / "conf" / GROUPS[key]).glob("*.yaml"))
-]
-
-
-def config_of(group: str, name: str) -> Config:
-    overrides = [f"{group}={name}"]
-    if group == "personalization" and name.startswith("bn"):
-        overrides += ["model=residual_unet", "model.norm=batch"]
-    if name == "qubiq":
-        overrides += ["data.labels=annotators", "data.phantom.annotators=3"]
-    return compose_config(overrides)
-
-
-@pytest.mark.parametrize(
-    ("group", "name"), [pair for pair in CONFIGURED if pair[0] not in ("model", "privacy", "strategy")]
-)
-def test_whatever_a_file_of_conf_names_may_stand_in_a_run_folder(group: str, name: str) -> None:
-    check_trusted(asdict(config_of(group, name)), "here")
 
 
 def test_the_lists_are_exact() -> None:

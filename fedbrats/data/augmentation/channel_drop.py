@@ -18,8 +18,8 @@ def channel_drop(images: Tensor, labels: Tensor, state: np.random.RandomState) -
     Printed: "scaling each voxel to the range between 0.9 and 1.1", "some Gaussian noise", "randomly dropping one of the
     four input channels", "flip and transpose"; no probabilities. Chosen, as in the public release (which draws once for
     a batch): half of the samples are changed; one factor for all voxels; noise of a tenth of the standard deviation of
-    each modality's brain, on the brain only, so that background stays 0; a modality is set to 0 with a probability of
-    0.16; two axes change places, where two have the same length, and one axis is mirrored.
+    each modality's brain, on the brain only, so that background stays 0; a modality, of several that are not
+    0, is set to 0 with a probability of 0.16; two axes of one length change places, and one axis is mirrored.
 
     Args:
         images: float32 [B, 4, *S], S of two or three sides.
@@ -46,7 +46,9 @@ def _intensities(image: Tensor, state: np.random.RandomState) -> Tensor:
     spread = torch.stack(spreads).view(-1, *[1] * (image.ndim - 1))
     image = (image + NOISE * spread * drawn).masked_fill(background, 0)
     if state.uniform() < DROPPED:
-        image[state.randint(len(image))] = 0
+        seen = [channel for channel, one in enumerate(image) if one.any()]
+        if len(seen) > 1:  # a site may lack some, whose channels are 0, and one must stay
+            image[seen[state.randint(len(seen))]] = 0
     return image
 
 

@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedbrats.algorithms.base import Beside
-from fedbrats.arrays import like, read_only, stored, trainable, travelling
+from fedbrats.arrays import all_read_only, like, stored, trainable, travelling
 from fedbrats.config.schema import FEDERATED
 from fedbrats.federation import arms
 from fedbrats.federation.site.budget import BudgetReached
@@ -121,6 +121,6 @@ def _beside(site: Site, arm: str, round_: int, record: ArrayRecord | None) -> Be
     received = from_record(record, forms) if algorithm.beside and record is not None else {}
     return Beside(
         start={name: stored(parameter) for name, parameter in trained.items()},
-        received={name: read_only(array) for name, array in received.items()},
+        received=all_read_only(received),
         kept=site.kept_before(round_),
     )

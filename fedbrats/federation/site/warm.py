@@ -81,7 +81,7 @@ class Warm:
             arrays.load(
                 self.network, received | {name: arrays.as_numpy(tensor) for name, tensor in own.items()}
             )
-            for name, buffer in self.network.named_buffers():
+            for name, buffer in self.network.named_buffers() if counters else ():
                 if name in counters:
                     buffer.copy_(counters[name])
         if not change:

@@ -75,3 +75,18 @@ def test_intensities_are_scaled_by_a_tenth_and_noisy_by_a_tenth_of_their_spread(
     assert 0.87 < min(factors) < 0.93
     assert 1.07 < max(factors) < 1.13
     assert np.allclose(noise, 0.1, atol=0.02)  # of each modality's own spread
+
+
+@pytest.mark.usefixtures("quiet")
+def test_the_only_modality_of_a_site_is_never_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DROPPED", 1.0)
+    images, labels = marked_batch(100, (4, 5, 6))
+    images[:, [0, 1, 3]] = 0
+    found, _ = channel_drop(images, labels, state())
+    assert found[:, 2].flatten(1).any(1).all()
+    images[:, 3] = images[:, 2]  # of two, one or the other
+    found, new_labels = channel_drop(images, labels, state())
+    changed = [not torch.equal(a, b) for a, b in zip(new_labels, labels)]
+    left = found.flatten(2).any(2)[:, 2:]
+    assert left[changed].sum(1).tolist() == [1] * sum(changed)
+    assert left[changed].any(0).all()
