@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from matplotlib.figure import Figure
 from xdist.scheduler import LoadFileScheduling
 
@@ -24,6 +25,9 @@ with contextlib.suppress(ImportError):
 
 # They start one federation of processes together (tests/engines/superlink/conftest.py).
 SHARED = [f"tests/engines/superlink/test_{name}.py" for name in ("deployment", "killed", "resumed")]
+
+
+THREADS = torch.get_num_threads()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,6 +54,15 @@ def _composed_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         composed_once.install(patch)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _same_threads() -> Iterator[None]:
+    """A test that leaves torch with more threads makes all after it slower, by ten times on cores that are busy."""
+    yield
+    threads = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    assert threads == THREADS, "torch.set_num_threads: put back what was there"
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,11 @@ SEGMENT = (
     "$torch.inference_mode()(lambda d, net=@network_def, infer=@inferer, device=@device: "
     "{**d, 'pred': infer(inputs=d['image'][None].to(device), network=net)[0].cpu()})"
 )
+# What `transforms.preprocessing` makes of the intensities, by `model.input.normalise`: in words, least and greatest.
+SCALED = {
+    "zscore": ("z-scored within the brain", [-100.0, 100.0]),
+    "clip": ("z-scored within the brain, three deviations about the mean made 0 to 1", [0.0, 1.0]),
+}
 # Tokens of file names, in the order of `MODALITIES`.
 FILES = {name: f"*/*_{name}.nii.gz" for name in MODALITIES}
 
@@ -114,6 +119,7 @@ def metadata(model: Model, name: str, references: Sequence[str], said: Mapping[s
         said: what else it says of itself, under `fedbrats`.
     """
     numbers, sides = model.numbers, window_of(model.config)
+    scaled, limits = SCALED[input_rules(model.config.model).normalise]
     labels = {"0": "background", str(numbers.ed): "ED (oedema)"}
     if model.channels != WHOLE:
         labels |= {str(numbers.ncr): "NCR (necrosis)", str(numbers.et): "ET (enhancing tumour)"}
@@ -134,14 +140,14 @@ def metadata(model: Model, name: str, references: Sequence[str], said: Mapping[s
         "authors": "see docs/README.md",
         "copyright": "see docs/README.md",
         "data_type": "nifti",
-        "image_classes": f"4 channels: {', '.join(MODALITIES)}, z-scored within the brain",
+        "image_classes": f"4 channels: {', '.join(MODALITIES)}, {scaled}",
         "label_classes": labels,
         "pred_classes": f"logits: {', '.join(channels)}",
         "eval_metrics": {},
         "intended_use": PURPOSE,
         "references": list(references),
         "network_data_format": {
-            "inputs": {"image": _format(list(MODALITIES), sides, "magnitude", [-100.0, 100.0])},
+            "inputs": {"image": _format(list(MODALITIES), sides, "magnitude", limits)},
             "outputs": {"pred": _format(channels, sides, "logits", [-1000.0, 1000.0])},
         },
         "fedbrats": dict(said),

@@ -19,7 +19,8 @@ from fedbrats.data.family_table import BRATS_2017
 from fedbrats.data.finding import find_cases
 from fedbrats.data.intensity import clipped
 from fedbrats.data.regions import labels_from_regions, to_source
-from fedbrats.export.transforms import _labels, check_sayable, preprocessing, tracking
+from fedbrats.export.configuration import SCALED
+from fedbrats.export.transforms import SAYABLE, _labels, check_sayable, preprocessing, tracking
 from fedbrats.postprocess.inside_brain import InsideBrain
 from fedbrats.postprocess.minimum_volume import MinimumVolume
 from fedbrats.postprocess.steps import Step
@@ -50,6 +51,10 @@ def test_numbers_are_those_of_the_cache(codes: str, normalise: str, tmp_path: Pa
     ours, theirs = both(tmp_path / "data", tmp_path / "cache", normalise)
     np.testing.assert_allclose(theirs, ours, rtol=STEP, atol=1e-6)
     assert ((theirs == 0) == (ours == 0)).all()
+    least, greatest = SCALED[normalise][1]  # as the bundle says of itself
+    assert least <= theirs.min() <= theirs.max() <= greatest
+    assert (theirs.min() < 0) == (least < 0)
+    assert SCALED.keys() == set(SAYABLE)
 
 
 @pytest.mark.slow

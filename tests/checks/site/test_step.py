@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,10 @@ def config(*more: str) -> Config:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> SiteFile:
-    data = DataConfig(root=str(tmp_path / "data"))
-    return SiteFile(name="Bonn", storage=str(tmp_path / "storage"), data=data, device="cpu")
+def site(tmp_path: Path) -> Iterator[SiteFile]:
+    data, before = DataConfig(root=str(tmp_path / "data")), torch.get_num_threads()
+    yield SiteFile(name="Bonn", storage=str(tmp_path / "storage"), data=data, device="cpu")
+    torch.set_num_threads(before)  # a step in this process takes those of the site
 
 
 @pytest.fixture
@@ -64,13 +66,9 @@ def test_the_step_of_a_study(more: tuple[str, ...], site: SiteFile, sample: Samp
 
 
 def test_the_threads_are_those_of_the_site(site: SiteFile, sample: Sample) -> None:
-    before = torch.get_num_threads()
-    try:
-        site.limits.threads = 1 + before % 2
-        take_step(site, config(), sample.cached)
-        assert torch.get_num_threads() == site.limits.threads
-    finally:
-        torch.set_num_threads(before)
+    site.limits.threads = 1 + torch.get_num_threads() % 2
+    take_step(site, config(), sample.cached)
+    assert torch.get_num_threads() == site.limits.threads
 
 
 @pytest.mark.slow

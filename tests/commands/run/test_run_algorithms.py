@@ -51,8 +51,13 @@ KEEPING = ("feddyn", "scaffold", "moon")  # something at the sites
 SITES = ("CBICA", "TCIA01", "TCIA02")
 
 
+# Those that look at nothing but the replies of a round have nothing to lose in a kill.
+FORGETFUL = ("median", "trimmed_mean", "norm_clipping", "inverse_distance", "fltrust", "percentile_clipping")
+EACH = [pytest.param(name, marks=pytest.mark.long if name in FORGETFUL else []) for name in ALGORITHMS]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", EACH)
 def test_a_killed_run_goes_on_to_the_same_bytes(cache: Path, tmp_path: Path, name: str) -> None:
     more = (*ALGORITHMS[name], "arms=[federated]", "rounds=3", "runtime.keep_checkpoints=2")
     whole = run(tiny(cache, *more), tmp_path / "whole")
