@@ -17,7 +17,6 @@ from fedbrats.commands.compose import register_with_hydra
 from fedbrats.config.foreign import check_trusted
 from fedbrats.config.schema import Config, load_config, save_config
 from fedbrats.config.targets import ConfigError
-from fedbrats.models.build import build_network
 from tests.models.network_checks import CLASSIFIERS
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -77,9 +76,6 @@ def test_every_file_composes_and_what_it_names_can_be_built(file: str) -> None:
     config = config_of(*choosing(file), *needs.get(file, []))
     if file != "strategy/flower":  # of another package, which the reader of the folder has to name
         check_trusted(asdict(config), "here")  # what it names may stand in a stranger's run folder
-    with torch.device("meta"):
-        network = build_network(config.model)
-    assert callable(network)
     assert callable(instantiate(config.loss))
     strict = file == "runtime/superlink"  # across hospitals all must answer
     strategy = instantiate(config.strategy)
