@@ -26,9 +26,7 @@ def install(patch: pytest.MonkeyPatch) -> None:
     """Put it in Hydra's place until `patch` is undone."""
     listing, composing = HYDRAS
     listed: dict[Any, DefaultsList] = {}
-    composed: dict[
-        int, tuple[Any, DictConfig]
-    ] = {}  # by the identity of a list of files, which is kept with it
+    composed: dict[int, DictConfig] = {}  # by the identity of a list of files that `listed` keeps
 
     def choose(repo: Any, config_name: str, overrides_list: Sequence[Any], **more: Any) -> DefaultsList:
         if {f"{source.scheme()}://{source.path}" for source in repo.get_sources()} != OWN:
@@ -42,11 +40,11 @@ def install(patch: pytest.MonkeyPatch) -> None:
         return DefaultsList(known.defaults, known.defaults_tree, overrides.config_overrides, known.overrides)
 
     def merge(self: Any, defaults: Any, repo: Any) -> DictConfig:
-        if not any(known.defaults is defaults for known in listed.values()):
+        if id(defaults) not in {id(known.defaults) for known in listed.values()}:
             return composing(self, defaults, repo)
         if id(defaults) not in composed:
-            composed[id(defaults)] = (defaults, composing(self, defaults, repo))
-        return copy.deepcopy(composed[id(defaults)][1])
+            composed[id(defaults)] = composing(self, defaults, repo)
+        return copy.deepcopy(composed[id(defaults)])
 
     patch.setattr(loader, "create_defaults_list", choose)
     patch.setattr(loader.ConfigLoaderImpl, "_compose_config_from_defaults_list", merge)

@@ -25,9 +25,7 @@ with contextlib.suppress(ImportError):
 
 # They start one federation of processes together (tests/engines/superlink/conftest.py).
 SHARED = [f"tests/engines/superlink/test_{name}.py" for name in ("deployment", "killed", "resumed")]
-
-
-THREADS = torch.get_num_threads()
+THREADS = torch.get_num_threads()  # before any test
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
